@@ -150,8 +150,8 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     if policy.enforce {
         policy::may_enforce_with(&run.roots.procfs).map_err(Stop::because)?;
     }
-    let procfs = Procfs::open(&run.roots.procfs).map_err(because("no procfs"))?;
-    if let Some(reason) = procfs.hides_processes() {
+    let procfs = acting_procfs(&run.roots.procfs, &telemetry)?;
+    if let Some(reason) = procfs.as_ref().and_then(Procfs::hides_processes) {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
     let storage = control::claim(&run.storage.path).map_err(Stop::because)?;
@@ -182,6 +182,22 @@ fn reject_untrusted(findings: Vec<Diagnostic>, enforce: bool) -> Result<(), Vec<
         tracing::warn!(at = finding.place(), help = finding.help, "{}", finding.message);
     }
     Ok(())
+}
+
+/// The procfs for the actuator. Without a boot id (some containers and sandboxes) no process has an identity that
+/// outlasts a reboot, so the actuator stays off, and metrics are published all the same.
+fn acting_procfs(root: &Path, telemetry: &Telemetry) -> Result<Option<Procfs>, Stop> {
+    let error = match Procfs::open(root) {
+        Ok(procfs) => return Ok(Some(procfs)),
+        Err(error) => error,
+    };
+    if !root.join("stat").exists() {
+        return Err(because("no procfs")(error));
+    }
+    let reason = format!("no boot id: {error}");
+    tracing::error!(reason, "actuator off, only metrics are published");
+    telemetry.set_actuator_off(reason);
+    Ok(None)
 }
 
 fn webhook_access(run: &cli::Run, config: &Config) -> Result<Access, Stop> {
@@ -230,7 +246,7 @@ async fn serve(
     loaded: Loaded,
     policy: Policy,
     access: ListenerAccess,
-    procfs: Procfs,
+    procfs: Option<Procfs>,
     telemetry: Telemetry,
 ) -> Result<(), Stop> {
     // Handlers come first, because a signal may arrive as soon as a listener is logged.
@@ -282,10 +298,10 @@ async fn serve(
     let (sampled, first_sample) = std::sync::mpsc::channel();
     let (began, engine_began) = tokio::sync::oneshot::channel();
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
-    let engine = {
+    let engine = if let Some(procfs) = procfs.clone() {
         let make = engine_maker(
             &run,
-            procfs.clone(),
+            procfs,
             Arc::clone(&newest_policy),
             door.clone(),
             Arc::clone(&watcher),
@@ -304,10 +320,12 @@ async fn serve(
             // There is no receiver when the daemon stops by itself.
             let _ = died.send(());
         };
-        std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(supervise)
-            .map_err(because("no thread"))?
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(supervise);
+        Some(thread.map_err(because("no thread"))?)
+    } else {
+        // Senders notice that nothing receives, and the webhook answers 503.
+        drop(inputs);
+        None
     };
     let groups = Arc::new(ArcSwap::from_pointee(policy::groups(&loaded.config)));
     let sensing = sense::SamplerConfig {
@@ -336,6 +354,7 @@ async fn serve(
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let targets = reload::ReloadTargets {
         door: door.clone(),
+        is_acting: engine.is_some(),
         watcher: Arc::clone(&watcher),
         reconciler: reconciler.clone(),
         groups,
@@ -382,9 +401,11 @@ async fn serve(
             let (done, warmed_up) = tokio::sync::oneshot::channel::<()>();
             // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
             let warm_up = std::thread::Builder::new().name("warm-up".into()).spawn(move || {
-                let warm_up = WarmUp::prepare(&procfs, &policy);
+                let warm_up = procfs.map(|procfs| WarmUp::prepare(&procfs, &policy));
                 program_pages::release();
-                warm_up.process_alerts();
+                if let Some(warm_up) = warm_up {
+                    warm_up.process_alerts();
+                }
                 drop(done);
             });
             if warm_up.is_ok() {
@@ -406,7 +427,7 @@ async fn serve(
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = &mut engine_died => break,
+            _ = &mut engine_died, if engine.is_some() => break,
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Off this thread, because it reads files. It logs its own errors.
@@ -431,7 +452,8 @@ async fn serve(
 }
 
 /// Waits until the engine has reverted its leases, for which it may need this runtime.
-async fn end(engine: std::thread::JoinHandle<()>, door: &EngineHandle) {
+async fn end(engine: Option<std::thread::JoinHandle<()>>, door: &EngineHandle) {
+    let Some(engine) = engine else { return };
     let door = door.clone();
     let ended = tokio::task::spawn_blocking(move || {
         door.send(Input::ShutDown);

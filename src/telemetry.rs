@@ -26,6 +26,8 @@ struct Counts {
     alerts_received: BTreeMap<(&'static str, &'static str), u64>,
     alerts_truncated: u64,
     log_lines_dropped: u64,
+    /// Why evenkeel only publishes metrics.
+    actuator_off: Option<String>,
     early_samples: BTreeMap<&'static str, u64>,
     /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
@@ -119,6 +121,15 @@ impl Telemetry {
     /// Counts a log line that was dropped, because the reader of the log stalled.
     pub fn log_line_dropped(&self) {
         self.lock_for_change().log_lines_dropped += 1;
+    }
+
+    /// Records that evenkeel only publishes metrics, and why.
+    pub fn set_actuator_off(&self, reason: String) {
+        self.lock_for_change().actuator_off = Some(reason);
+    }
+
+    pub fn actuator_off(&self) -> Option<String> {
+        self.lock().actuator_off.clone()
     }
 
     pub fn log_lines_dropped(&self) -> u64 {

@@ -15,4 +15,4 @@ pub use crate::labels::Labels;
 pub use alert::{Alert, FiringSet, Source, Status};
 pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
 pub use matcher::{Matcher, MatcherError, Op};
-pub use receiver::{Delivery, Full, Inbox, Receipt, WebhookReceiver};
+pub use receiver::{Delivery, Inbox, NotAccepted, Receipt, WebhookReceiver};

@@ -62,10 +62,14 @@ pub enum Receipt {
     Unavailable(String),
 }
 
-/// The inbox is full, or the engine has stopped.
+/// Why an inbox does not accept a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the inbox is full")]
-pub struct Full;
+pub enum NotAccepted {
+    #[error("the inbox is full")]
+    Full,
+    #[error("the actuator is off or has stopped")]
+    Stopped,
+}
 
 /// The consumer of deliveries. It must not block, because it runs on an async worker.
 pub trait Inbox: Send + Sync + 'static {
@@ -73,12 +77,12 @@ pub trait Inbox: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the consumer refuses the delivery as a whole.
-    fn deliver(&self, delivery: Delivery) -> Result<(), Full>;
+    fn deliver(&self, delivery: Delivery) -> Result<(), NotAccepted>;
 }
 
 /// A function that tries to send into a bounded queue.
-impl<F: Fn(Delivery) -> Result<(), Full> + Send + Sync + 'static> Inbox for F {
-    fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
+impl<F: Fn(Delivery) -> Result<(), NotAccepted> + Send + Sync + 'static> Inbox for F {
+    fn deliver(&self, delivery: Delivery) -> Result<(), NotAccepted> {
         self(delivery)
     }
 }
@@ -273,7 +277,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 received_at,
                 reply,
             })
-            .map_err(|full| Refusal::Unavailable(full.to_string()))?;
+            .map_err(|reason| Refusal::Unavailable(reason.to_string()))?;
         // Counted once accepted, so that a retry of Alertmanager after a 503 is not counted twice.
         for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
             (0..count).for_each(|_| {

@@ -24,6 +24,8 @@ pub struct ReloadTargets {
     pub watcher: Arc<Watcher>,
     pub reconciler: reconciler::Handle,
     pub groups: Groups,
+    /// False where the actuator is off, so that a reload concerns the metrics only.
+    pub is_acting: bool,
     /// The policy for a restart of the engine after a panic.
     pub policy: Arc<ArcSwap<Policy>>,
     pub telemetry: Telemetry,
@@ -134,7 +136,7 @@ impl Reloader {
         self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.targets.reconciler.replace(&loaded.config);
         self.targets.policy.store(Arc::new(policy.clone()));
-        if !self.targets.door.send(Input::Reload(Box::new(policy), request)) {
+        if self.targets.is_acting && !self.targets.door.send(Input::Reload(Box::new(policy), request)) {
             return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.

@@ -57,28 +57,30 @@ impl CollectorFlags {
         let flag = || name.to_owned();
         let pattern = || value.clone().ok_or_else(|| FlagError::NoValue { flag: flag() });
         let regex = || Regex::new(&pattern()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
+        // An empty pattern is none, as in node_exporter; as a regular expression it would match every name.
+        let filter = || Ok(Some(regex()?).filter(|pattern| !pattern.as_str().is_empty()));
         let whole = || whole_name(&pattern()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
         let options = &mut self.options;
         match name {
             "collector.disable-defaults" => self.disable_defaults = true,
             "collector.diskstats.device-exclude" | "collector.diskstats.ignored-devices" => {
-                options.diskstats_devices.exclude = Some(regex()?);
+                options.diskstats_devices.exclude = filter()?;
             }
             "collector.diskstats.device-include" => {
                 options.diskstats_devices = NameFilter {
-                    include: Some(regex()?),
+                    include: filter()?,
                     exclude: None,
                 };
             }
-            "collector.netdev.device-exclude" => options.netdev_devices.exclude = Some(regex()?),
+            "collector.netdev.device-exclude" => options.netdev_devices.exclude = filter()?,
             "collector.netdev.device-include" => {
                 options.netdev_devices = NameFilter {
-                    include: Some(regex()?),
+                    include: filter()?,
                     exclude: None,
                 };
             }
-            "collector.filesystem.mount-points-exclude" => options.mount_points.exclude = Some(regex()?),
-            "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = Some(regex()?),
+            "collector.filesystem.mount-points-exclude" => options.mount_points.exclude = filter()?,
+            "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = filter()?,
             "collector.filesystem.mount-timeout" => {
                 options.mount_timeout = match parse_duration(&pattern()?) {
                     Ok(timeout) if timeout > Duration::ZERO => timeout,
@@ -87,9 +89,9 @@ impl CollectorFlags {
                 };
             }
             "collector.textfile.directory" => options.textfile_directories.push(pattern()?),
-            "collector.arp.device-exclude" => options.arp_devices.exclude = Some(regex()?),
-            "collector.arp.device-include" => options.arp_devices.include = Some(regex()?),
-            "collector.netclass.ignored-devices" => options.netclass_devices.exclude = Some(regex()?),
+            "collector.arp.device-exclude" => options.arp_devices.exclude = filter()?,
+            "collector.arp.device-include" => options.arp_devices.include = filter()?,
+            "collector.netclass.ignored-devices" => options.netclass_devices.exclude = filter()?,
             "collector.netstat.fields" => options.netstat_fields = regex()?,
             "collector.systemd.unit-include" | "collector.systemd.unit-whitelist" => {
                 options.systemd.units.include = Some(whole()?);
@@ -190,6 +192,20 @@ mod tests {
         assert!(!flags.options.netclass_devices.allows("tap0") && !flags.options.arp_devices.allows("docker0"));
         assert_eq!(flags.options.mount_timeout, Duration::from_secs(2));
         assert_eq!(flags.ignored, ["--collector.zfs", "--collector.ntp.server"]);
+    }
+
+    #[test]
+    fn empty_pattern_selects_and_excludes_nothing() {
+        let line = "--collector.netdev.device-include=^eth --collector.netdev.device-exclude= \
+                    --collector.diskstats.device-exclude= --collector.arp.device-include= \
+                    --collector.filesystem.mount-points-exclude= --collector.filesystem.fs-types-exclude= \
+                    --collector.netclass.ignored-devices= --collector.systemd.unit-exclude=";
+        let (_, flags) = flags(line).unwrap();
+        let options = &flags.options;
+        assert!(options.netdev_devices.allows("eth0") && !options.netdev_devices.allows("lo"));
+        assert!(options.diskstats_devices.allows("loop0") && options.arp_devices.allows("eth0"));
+        assert!(options.mount_points.allows("/proc") && options.fs_types.allows("proc"));
+        assert!(options.netclass_devices.allows("eth0") && options.systemd.units.allows("ssh.service"));
     }
 
     #[test]

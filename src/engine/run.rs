@@ -5,7 +5,7 @@ use super::batch::SourceReport;
 use super::latency::Arrival;
 use super::{Engine, Policy};
 use crate::alert::alertmanager::PollResult;
-use crate::alert::receiver::{Delivery, Full, Inbox, Receipt};
+use crate::alert::receiver::{Delivery, Inbox, NotAccepted, Receipt};
 use crate::alert::{Alert, FiringSet};
 use crate::host::linux::boot_time;
 use crate::host::{Host, Report};
@@ -14,7 +14,7 @@ use crate::process::Identity;
 use crate::telemetry::Telemetry;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Size of the input queue. When it is full, Alertmanager gets 503 and retries.
@@ -117,9 +117,12 @@ impl EngineHandle {
 }
 
 impl Inbox for EngineHandle {
-    fn deliver(&self, delivery: Delivery) -> Result<(), Full> {
+    fn deliver(&self, delivery: Delivery) -> Result<(), NotAccepted> {
         let queued = Queued::now(Input::Delivery(delivery));
-        self.0.try_send(queued).map_err(|_| Full)
+        self.0.try_send(queued).map_err(|error| match error {
+            TrySendError::Full(_) => NotAccepted::Full,
+            TrySendError::Disconnected(_) => NotAccepted::Stopped,
+        })
     }
 }
 

@@ -198,21 +198,29 @@ impl Procfs {
     /// Opens a procfs.
     ///
     /// # Errors
-    /// When `sys/kernel/random/boot_id` under `root` is unreadable, so that `root` is no procfs.
+    /// When `sys/kernel/random/boot_id` under `root` is unreadable. Without it no process has an identity.
     pub fn open(root: &Path) -> io::Result<Procfs> {
         let path = root.join("sys/kernel/random/boot_id");
         let text = std::fs::read_to_string(&path)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         let boot = text
             .parse()
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        let sysconf = |variable| nix::unistd::sysconf(variable).ok().flatten().map(|value| value as u64);
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display())))?;
         Ok(Procfs {
-            root: root.to_owned(),
             boot,
+            ..Procfs::for_metrics(root)
+        })
+    }
+
+    /// A procfs for metrics alone, which need no boot id: their identities do not outlast this run.
+    pub fn for_metrics(root: &Path) -> Procfs {
+        let sysconf = |variable| nix::unistd::sysconf(variable).ok().flatten().map(|value| value as u64);
+        Procfs {
+            root: root.to_owned(),
+            boot: BootId(0),
             page_bytes: sysconf(nix::unistd::SysconfVar::PAGE_SIZE).unwrap_or(4096),
             calls: None,
-        })
+        }
     }
 
     /// The reason why this procfs hides other users' processes, which rules then cannot find. Checks pid 1, which

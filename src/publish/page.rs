@@ -76,6 +76,7 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
 fn overview(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
     let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     let mode = match (status.mode, status.paused) {
+        _ if status.actuator_off.is_some() => "The actuator is off: only metrics are published.",
         (_, true) => "Paused: no new steps; leases are still reverted.",
         ("enforce", _) => "Enforce: steps are applied, and reverted when their alert resolves.",
         _ => "Dry-run: actions are only logged.",
@@ -97,6 +98,9 @@ fn overview(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
         writeln!(out, "<div><dt>{name}</dt><dd{class}>{value}</dd></div>")
     };
     tile("Mode", &status.mode, false)?;
+    if let Some(reason) = &status.actuator_off {
+        tile("Actuator", &format_args!("off: {}", EscapedText(reason)), true)?;
+    }
     tile("Paused", &if status.paused { "yes" } else { "no" }, status.paused)?;
     let sources: Vec<String> = status
         .alerts_firing

@@ -14,6 +14,9 @@ pub struct Status {
     pub version: &'static str,
     pub mode: &'static str,
     pub paused: bool,
+    /// Why evenkeel only publishes metrics; left out while the actuator is on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actuator_off: Option<String>,
     pub host: HostInfo,
     pub alerts_firing: BTreeMap<&'static str, usize>,
     pub leases_held: usize,
@@ -125,6 +128,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         version: env!("CARGO_PKG_VERSION"),
         mode: if state.enforce { "enforce" } else { "dry-run" },
         paused: state.paused,
+        actuator_off: telemetry.actuator_off(),
         host: host(snapshot),
         leases_held: state.leases.values().sum(),
         alerts_firing: state.alerts_firing,

@@ -1,5 +1,7 @@
 //! Fixtures of tests: trees of procfs, sysfs and root file system, and families as lines to compare.
 
+use super::runtime::bad_lines::BadLines;
+use super::runtime::kernel_file::ParseError;
 use super::runtime::roots::Roots;
 use crate::family::{Family, SampleValue};
 use std::fs;
@@ -38,6 +40,14 @@ impl Tree {
 fn write(path: &Path, content: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
+}
+
+/// What a parser makes of a file.
+pub fn parsed<T>(
+    text: &str,
+    parse: impl FnOnce(&str, &mut BadLines) -> Result<T, ParseError>,
+) -> Result<T, ParseError> {
+    BadLines::default().parse(text, parse)
 }
 
 /// Series as `name{labels} value`, in order, where the line contains `part`.

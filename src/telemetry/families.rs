@@ -113,6 +113,11 @@ impl Counts {
         vec![
             build,
             mode,
+            Family::gauge(
+                "evenkeel_actuator_on",
+                "0 while the actuator is off because this host has no boot id; metrics are published all the same.",
+            )
+            .value(flag(self.actuator_off.is_none())),
             Family::gauge("evenkeel_paused", "1 while evenkeel is paused and plans no new steps.")
                 .value(flag(state.paused)),
             Family::gauge(

@@ -3,6 +3,7 @@
 mod alerting;
 mod alertmanager;
 mod architecture;
+mod boot_id;
 mod borrowed_protection;
 mod command_line;
 mod dashboards;

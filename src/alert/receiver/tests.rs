@@ -164,7 +164,7 @@ fn durable() -> (impl Inbox, mpsc::Receiver<Delivery>) {
         std::mem::replace(&mut delivery.reply, unused)
             .send(Receipt::Durable)
             .unwrap();
-        sender.try_send(delivery).map_err(|_| Full)
+        sender.try_send(delivery).map_err(|_| NotAccepted::Full)
     };
     (inbox, deliveries)
 }
@@ -385,7 +385,7 @@ fn a_bad_entry_is_delivered_as_invalid_beside_the_good_ones() {
 
 #[test]
 fn a_request_without_alerts_is_answered_without_the_engine() {
-    let site = Site::start(Access::open(), |_: Delivery| -> Result<(), Full> {
+    let site = Site::start(Access::open(), |_: Delivery| -> Result<(), NotAccepted> {
         panic!("nothing to deliver")
     });
     assert_eq!(site.post("/webhook", JSON, r#"{"version":"4","alerts":[]}"#).code, 200);
@@ -397,7 +397,7 @@ fn a_request_without_alerts_is_answered_without_the_engine() {
 
 #[test]
 fn failed_delivery_is_not_acknowledged() {
-    let check = |inbox: Box<dyn Fn(Delivery) -> Result<(), Full> + Send + Sync>, says: &str, received: f64| {
+    let check = |inbox: Box<dyn Fn(Delivery) -> Result<(), NotAccepted> + Send + Sync>, says: &str, received: f64| {
         let site = Site::start(Access::open(), inbox);
         let reply = site.post("/webhook", JSON, GOOD);
         assert_eq!(reply.code, 503, "{}", reply.body);
@@ -411,7 +411,7 @@ fn failed_delivery_is_not_acknowledged() {
         );
         assert_eq!(site.log.take_lines().len(), 1);
     };
-    check(Box::new(|_| Err(Full)), "inbox is full", 0.0);
+    check(Box::new(|_| Err(NotAccepted::Full)), "inbox is full", 0.0);
     let unwritable = |delivery: Delivery| {
         delivery
             .reply
@@ -532,7 +532,7 @@ fn incomplete_head_closes_the_connection() {
 fn shutdown_waits_for_a_pending_response() {
     let (sender, deliveries) = mpsc::sync_channel(1);
     let mut site = Site::start(Access::open(), move |delivery| {
-        sender.try_send(delivery).map_err(|_| Full)
+        sender.try_send(delivery).map_err(|_| NotAccepted::Full)
     });
     let mut stream = TcpStream::connect(site.addr).unwrap();
     stream.write_all(&post("/webhook", JSON, GOOD.as_bytes())).unwrap();

@@ -28,6 +28,7 @@ pub fn sample(
             read_instant: Instant::now(),
             read_boot,
             duration: Duration::ZERO,
+            skipped_lines: 0,
             error: None,
         })
     };

@@ -3,7 +3,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
@@ -17,14 +18,13 @@ pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entrie
 });
 
 /// Device to number of entries.
-pub fn parse_arp(text: &str) -> Result<BTreeMap<String, u32>, ParseError> {
+pub fn parse_arp(text: &str, bad: &mut BadLines) -> Result<BTreeMap<String, u32>, ParseError> {
     let mut entries = BTreeMap::new();
     for line in lines(text).skip(1) {
-        let device = line
-            .split_ascii_whitespace()
-            .nth(5)
-            .ok_or_else(|| ParseError::missing("device", line))?;
-        *entries.entry(device.to_owned()).or_default() += 1;
+        let device = line.split_ascii_whitespace().nth(5);
+        if let Some(device) = bad.keep(device.ok_or_else(|| ParseError::missing("device", line))) {
+            *entries.entry(device.to_owned()).or_default() += 1;
+        }
     }
     Ok(entries)
 }
@@ -38,13 +38,14 @@ fn families(entries: BTreeMap<String, u32>, devices: &NameFilter) -> Vec<Family>
 }
 
 pub fn read_arp(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
-    let entries = read_parsed(&roots.proc("net/arp"), parse_arp)?;
+    let entries = roots.parse_lines_once("net/arp", parse_arp)?;
     Ok(families(entries, devices))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::parsed;
 
     #[test]
     fn entries_are_counted_per_device() {
@@ -52,9 +53,9 @@ mod tests {
         let line = |device: &str| format!("192.0.2.1 0x1 0x2 02:fc:00:00:00:05 * {device}\n");
         let text = format!("{head}{}{}{}", line("eth0"), line("eth1"), line("eth0"));
         assert_eq!(
-            parse_arp(&text).unwrap(),
+            parsed(&text, parse_arp).unwrap(),
             [("eth0".to_owned(), 2), ("eth1".to_owned(), 1)].into()
         );
-        assert!(parse_arp(&format!("{head}192.0.2.1 0x1\n")).is_err());
+        assert!(parsed(&format!("{head}192.0.2.1 0x1\n"), parse_arp).is_err());
     }
 }

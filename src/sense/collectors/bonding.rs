@@ -19,7 +19,10 @@ pub fn read_bonding(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut active = Family::gauge("node_bonding_active", "Links of a bond that are up.");
     for master in masters.split_ascii_whitespace() {
         let directory = base.join(master);
-        let links = read_text(&directory.join("bonding/slaves"))?;
+        // The bond may have been removed meanwhile.
+        let Ok(links) = read_text(&directory.join("bonding/slaves")) else {
+            continue;
+        };
         let links: Vec<&str> = links.split_ascii_whitespace().collect();
         let is_up = |link: &&&str| {
             // Before Linux 3.13 the links were called slave_*.

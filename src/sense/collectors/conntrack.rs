@@ -1,8 +1,9 @@
 //! `conntrack`: tracked connections from `/proc/sys/net/netfilter` and `/proc/net/stat/nf_conntrack`.
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, parse_number};
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without, parse_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -66,42 +67,56 @@ static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
 });
 
 /// Sums of the columns in the order of `CONNTRACK`. The first line holds names, then a hexadecimal line per processor.
-pub fn parse_conntrack(text: &str) -> Result<[f64; 8], ParseError> {
+pub fn parse_conntrack(text: &str, bad: &mut BadLines) -> Result<[f64; 8], ParseError> {
     let mut lines = lines(text);
     let names: Vec<&str> = lines.next().unwrap_or("").split_ascii_whitespace().collect();
     let mut sums = [0.0; 8];
     for line in lines {
-        let values: Vec<&str> = line.split_ascii_whitespace().collect();
-        for (sum, (wanted, ..)) in sums.iter_mut().zip(CONNTRACK) {
-            // Later kernels lack some columns.
-            let Some(index) = names.iter().position(|name| *name == wanted) else {
-                continue;
-            };
-            let value = values.get(index).and_then(|value| u64::from_str_radix(value, 16).ok());
-            *sum += value.ok_or_else(|| ParseError::missing(&format!("number under {wanted}"), line))? as f64;
-        }
+        let Some(counts) = bad.keep(parse_processor(line, &names)) else {
+            continue;
+        };
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     Ok(sums)
 }
 
+/// The wanted columns of one processor.
+fn parse_processor(line: &str, names: &[&str]) -> Result<[f64; 8], ParseError> {
+    let values: Vec<&str> = line.split_ascii_whitespace().collect();
+    let mut counts = [0.0; 8];
+    for (count, (wanted, ..)) in counts.iter_mut().zip(CONNTRACK) {
+        // Later kernels lack some columns.
+        let Some(index) = names.iter().position(|name| *name == wanted) else {
+            continue;
+        };
+        let value = values.get(index).and_then(|value| u64::from_str_radix(value, 16).ok());
+        *count = value.ok_or_else(|| ParseError::missing(&format!("number under {wanted}"), line))? as f64;
+    }
+    Ok(counts)
+}
+
 pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = || -> Result<_, ReadError> {
-        let number = |path| roots.parse_value(path, parse_number);
-        let sums = roots.parse_file("net/stat/nf_conntrack", parse_conntrack)?;
+        let number = |path| {
+            let parse = |text: &str, bad: &mut BadLines| Ok(bad.keep(parse_number(text)));
+            Ok::<_, ReadError>(or_without(roots.parse_lines(path, FileLayout::Value, parse))?.flatten())
+        };
+        let sums = or_without(roots.parse_lines("net/stat/nf_conntrack", FileLayout::Pieces, parse_conntrack))?;
         let count = number("sys/net/netfilter/nf_conntrack_count")?;
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
-    Ok(unlabelled_families(
-        &*CONNECTIONS,
-        [count, maximum].into_iter().chain(sums),
-    ))
+    let sums = sums.map_or([None; 8], |sums| sums.map(Some));
+    let values = CONNECTIONS.iter().zip([count, maximum].into_iter().chain(sums));
+    Ok(values
+        .filter_map(|(descriptor, value)| Some(descriptor.family([value?])))
+        .collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn connections_are_summed_for_any_set_of_columns() {
@@ -122,6 +137,6 @@ mod tests {
         ] {
             assert_eq!(text_of(&families, line), [line]);
         }
-        assert!(parse_conntrack("found\nzz\n").is_err());
+        assert!(parsed("found\nzz\n", parse_conntrack).is_err());
     }
 }

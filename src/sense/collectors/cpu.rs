@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, SharedStr, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, list_names, read_number};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, list_names, read_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -68,7 +69,7 @@ pub fn parse_all(text: &str) -> Result<Times, ParseError> {
 }
 
 /// Parses the `cpuN` lines of `/proc/stat`.
-pub fn parse_cpu(text: &str) -> Result<CpuSample, ParseError> {
+pub fn parse_cpu(text: &str, bad: &mut BadLines) -> Result<CpuSample, ParseError> {
     let mut sample = CpuSample::new();
     for line in lines(text) {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
@@ -77,8 +78,8 @@ pub fn parse_cpu(text: &str) -> Result<CpuSample, ParseError> {
             continue;
         }
         let (number, columns) = rest.split_once(' ').unwrap_or((rest, ""));
-        let number = number.parse().map_err(|_| ParseError::missing("processor", line))?;
-        sample.insert(number, times(columns, line)?);
+        let number = number.parse().map_err(|_| ParseError::missing("processor", line));
+        sample.extend(bad.keep(number.and_then(|number| Ok((number, times(columns, line)?)))));
     }
     if sample.is_empty() {
         Err(ParseError::File("no line begins with cpu0"))
@@ -203,7 +204,7 @@ pub struct Cpu {
 
 impl Cpu {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = roots.parse_record("stat", parse_cpu)?;
+        let mut sample = roots.parse_lines("stat", FileLayout::Record, parse_cpu)?;
         for (cpu, times) in &mut sample {
             if let Some(before) = self.before.get(cpu) {
                 hold_up(times, before);
@@ -224,16 +225,25 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn times_are_parsed_with_and_without_guest() {
-        let sample = parse_cpu("cpu  9 9 9 9\ncpu0 100 1 2 3 4 5 6 7 8 9\ncpu12 250 0 0 0\nintr 1 2\n").unwrap();
+        let sample = parsed(
+            "cpu  9 9 9 9\ncpu0 100 1 2 3 4 5 6 7 8 9\ncpu12 250 0 0 0\nintr 1 2\n",
+            parse_cpu,
+        )
+        .unwrap();
         assert_eq!(sample[&0].modes, [1.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07]);
         assert_eq!(sample[&0].guest, [0.08, 0.09]);
         assert_eq!(sample[&12].modes[0], 2.5);
-        assert!(parse_cpu("cpu0 1 x\n").unwrap_err().to_string().contains("\"x\""));
-        assert!(parse_cpu("").is_err());
+        assert!(
+            parsed("cpu0 1 x\n", parse_cpu)
+                .unwrap_err()
+                .to_string()
+                .contains("\"x\"")
+        );
+        assert!(parsed("", parse_cpu).is_err());
     }
 
     #[test]

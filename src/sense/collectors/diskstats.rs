@@ -4,7 +4,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, MetricKind, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_text};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_text};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -142,28 +143,36 @@ pub struct Disk {
     pub counters: SmallVec<[u64; COUNTERS.len()]>,
 }
 
-pub fn parse_diskstats(text: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<Disk>, ParseError> {
-    let mut disks = Vec::new();
-    for line in lines(text).filter(|line| !line.trim().is_empty()) {
-        let bad = || ParseError::text(line, "is not of the form `major minor name counters`");
-        let mut fields = line.split_ascii_whitespace();
-        let mut next = || fields.next().ok_or_else(bad);
-        let major = next()?.parse().map_err(|_| bad())?;
-        let minor = next()?.parse().map_err(|_| bad())?;
-        let device = next()?;
-        // Loop devices and partitions are most of the lines.
-        if !is_wanted(device) {
-            continue;
-        }
-        let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
-        disks.push(Disk {
-            major,
-            minor,
-            device: device.to_owned(),
-            counters,
-        });
+pub fn parse_diskstats(
+    text: &str,
+    bad: &mut BadLines,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Disk>, ParseError> {
+    let lines = lines(text).filter(|line| !line.trim().is_empty());
+    Ok(lines
+        .filter_map(|line| bad.keep(parse_disk(line, &is_wanted)).flatten())
+        .collect())
+}
+
+/// One device, unless it is not wanted.
+fn parse_disk(line: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Option<Disk>, ParseError> {
+    let bad = || ParseError::text(line, "is not of the form `major minor name counters`");
+    let mut fields = line.split_ascii_whitespace();
+    let mut next = || fields.next().ok_or_else(bad);
+    let major = next()?.parse().map_err(|_| bad())?;
+    let minor = next()?.parse().map_err(|_| bad())?;
+    let device = next()?;
+    // Loop devices and partitions are most of the lines.
+    if !is_wanted(device) {
+        return Ok(None);
     }
-    Ok(disks)
+    let counters = fields.map(str::parse).collect::<Result<_, _>>().map_err(|_| bad())?;
+    Ok(Some(Disk {
+        major,
+        minor,
+        device: device.to_owned(),
+        counters,
+    }))
 }
 
 /// Bytes read and written per device; other lines are skipped.
@@ -314,7 +323,9 @@ impl Diskstats {
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let is_wanted = |device: &str| self.devices.allows(device);
-        let disks = roots.parse_file("diskstats", |text| parse_diskstats(text, is_wanted))?;
+        let disks = roots.parse_lines("diskstats", FileLayout::Pieces, |text, bad| {
+            parse_diskstats(text, bad, is_wanted)
+        })?;
 
         let things = disks.iter().map(|disk| (disk.device.clone(), disk.counters.len()));
         let descriptors = self.descriptors.descriptors(things.collect(), describe);
@@ -343,7 +354,7 @@ impl Diskstats {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn counters_get_units_and_partitions_are_skipped() {
@@ -401,7 +412,7 @@ mod tests {
     #[test]
     fn error_names_the_broken_line() {
         assert!(
-            parse_diskstats("8 0 sda 1 two 3\n", |_| true)
+            parsed("8 0 sda 1 two 3\n", |text, bad| parse_diskstats(text, bad, |_| true))
                 .unwrap_err()
                 .to_string()
                 .contains("two")

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::Family;
-use crate::sense::runtime::kernel_file::{ReadError, parse_number, read_record};
+use crate::sense::runtime::kernel_file::{ReadError, or_without, parse_number};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -12,11 +12,28 @@ pub const INFO: CollectorInfo =
     CollectorInfo::on("entropy", Pace::Slow, "entropy", METRICS, |_| Box::new(read_entropy));
 
 pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |file: &str| read_record(&roots.proc(&format!("sys/kernel/random/{file}")), parse_number);
-    Ok(vec![
-        Family::gauge("node_entropy_available_bits", "Bits of entropy at hand.").value(read("entropy_avail")?),
-        Family::gauge("node_entropy_pool_size_bits", "Bits that the entropy pool holds.").value(read("poolsize")?),
-    ])
+    let mut families = Vec::new();
+    for (file, name, help) in [
+        (
+            "entropy_avail",
+            "node_entropy_available_bits",
+            "Bits of entropy at hand.",
+        ),
+        (
+            "poolsize",
+            "node_entropy_pool_size_bits",
+            "Bits that the entropy pool holds.",
+        ),
+    ] {
+        let path = format!("sys/kernel/random/{file}");
+        let bits = roots.parse_lines_once(&path, |text, bad| Ok(bad.keep(parse_number(text))));
+        families.extend(
+            or_without(bits)?
+                .flatten()
+                .map(|bits| Family::gauge(name, help).value(bits)),
+        );
+    }
+    Ok(families)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ mod mounts;
 pub(super) mod statfs;
 
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, read_bytes};
+use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 use mounts::{Mount, parse_mountinfo};
 use statfs::{FsUsage, StatfsClient};
@@ -110,11 +110,10 @@ impl Filesystem {
 
     fn mounts(&self, roots: &Roots) -> Result<Vec<Mount>, ReadError> {
         // The mount table of init is that of the host; our own may be that of a container or a systemd sandbox.
-        let (path, bytes) = match read_bytes(&roots.proc("1/mountinfo")) {
-            Ok(bytes) => (roots.proc("1/mountinfo"), bytes),
-            Err(_) => (roots.proc("self/mountinfo"), read_bytes(&roots.proc("self/mountinfo"))?),
-        };
-        parse_mountinfo(&bytes).map_err(|source| ReadError::Malformed { path, source })
+        match roots.parse_bytes_once("1/mountinfo", parse_mountinfo) {
+            Err(ReadError::Io { .. }) => roots.parse_bytes_once("self/mountinfo", parse_mountinfo),
+            mounts => mounts,
+        }
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {

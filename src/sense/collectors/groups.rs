@@ -5,7 +5,7 @@ pub mod group;
 mod account;
 
 use super::info::{CollectorInfo, Pace};
-use super::stat::parse_stat;
+use super::stat::parse_boot_time;
 use crate::family::{Family, label};
 use crate::host::linux::boot_time;
 use crate::process::selector::SelectorMatch;
@@ -301,9 +301,9 @@ impl GroupsReader {
         let failed = |source| ReadError::io(&roots.procfs, source);
         let procfs = match &self.procfs {
             Some(procfs) => procfs,
-            None => self.procfs.insert(Procfs::open(&roots.procfs).map_err(failed)?),
+            None => self.procfs.insert(Procfs::for_metrics(&roots.procfs)),
         };
-        let booted_at = read_record(&roots.proc("stat"), parse_stat)?.boot_time_seconds;
+        let booted_at = read_record(&roots.proc("stat"), parse_boot_time)?;
         let boot_now = boot_time();
 
         let needs_cpu = groups

@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -28,7 +29,7 @@ pub struct Interrupt {
     pub counts: Vec<(String, f64)>,
 }
 
-pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, ParseError> {
+pub fn parse_interrupts(text: &str, bad: &mut BadLines) -> Result<Vec<Interrupt>, ParseError> {
     let mut lines = text.lines();
     let head = lines.next().ok_or(ParseError::File("the file is empty"))?;
     // Offline processors have no column.
@@ -59,7 +60,9 @@ pub fn parse_interrupts(text: &str) -> Result<Vec<Interrupt>, ParseError> {
             .iter()
             .zip(counts)
             .map(|(cpu, text)| Ok(((*cpu).to_owned(), count(text)?)));
-        let counts = counts.collect::<Result<_, ParseError>>()?;
+        let Some(counts) = bad.keep(counts.collect::<Result<_, ParseError>>()) else {
+            continue;
+        };
         let numbered = name.bytes().all(|byte| byte.is_ascii_digit());
         let (info, devices) = if numbered { words.split_at(1) } else { (words, &[][..]) };
         interrupts.push(Interrupt {
@@ -89,18 +92,19 @@ fn families(interrupts: Vec<Interrupt>) -> Vec<Family> {
 }
 
 pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    Ok(families(read_parsed(&roots.proc("interrupts"), parse_interrupts)?))
+    Ok(families(roots.parse_lines_once("interrupts", parse_interrupts)?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::parsed;
 
     #[test]
     fn lines_have_controller_or_description() {
         let text = "           CPU0       CPU2\n 24:          1          0  IO-APIC   5-edge      ACPI:Ged\n\
                     NMI:          3          4   Non-maskable interrupts\nERR:          0\nIPI0:5 6 Rescheduling\n";
-        let lines: Vec<_> = parse_interrupts(text).unwrap();
+        let lines: Vec<_> = parsed(text, parse_interrupts).unwrap();
         let summary: Vec<_> = lines
             .iter()
             .map(|i| (i.name.as_str(), i.info.as_str(), i.devices.as_str(), i.counts[1].1))
@@ -114,6 +118,6 @@ mod tests {
             ]
         );
         assert_eq!(lines[0].counts[1].0, "2");
-        assert!(parse_interrupts("CPU0\n1: x chip\n").is_err());
+        assert!(parsed("CPU0\n1: x chip\n", parse_interrupts).is_err());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -11,8 +12,8 @@ const METRICS: &str = "node_md_blocks node_md_blocks_synced node_md_disks node_m
 pub const INFO: CollectorInfo =
     CollectorInfo::on("mdadm", Pace::Slow, "software RAID", METRICS, |_| Box::new(read_mdadm));
 
-/// The states of an array that are shown.
-const STATES: [&str; 5] = ["active", "inactive", "recovering", "resync", "check"];
+/// The states that every array shows. An array in another state shows that one as well, so that one state is always 1.
+const STATES: [&str; 6] = ["active", "inactive", "recovering", "resync", "check", "reshape"];
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Array {
@@ -34,8 +35,10 @@ fn pair(text: &str, open: char, close: char) -> Option<(f64, f64)> {
     })
 }
 
-pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, ParseError> {
+pub fn parse_mdstat(text: &str, bad: &mut BadLines) -> Result<Vec<Array>, ParseError> {
     let mut arrays: Vec<Array> = Vec::new();
+    // The lines below a bad one are not those of the array before it.
+    let mut is_known = false;
     for line in text.lines() {
         // The first line lists the levels that the kernel knows.
         let named = line
@@ -43,10 +46,11 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, ParseError> {
             .filter(|(name, _)| *name != "Personalities" && !name.contains(' '));
         if let Some((device, rest)) = named {
             let mut fields = rest.split_ascii_whitespace();
-            let state = fields
-                .next()
-                .ok_or_else(|| ParseError::missing("state", line))?
-                .to_owned();
+            let state = bad.keep(fields.next().ok_or_else(|| ParseError::missing("state", line)));
+            is_known = state.is_some();
+            let Some(state) = state.map(str::to_owned) else {
+                continue;
+            };
             let members = fields.filter(|field| field.contains('[')).collect::<Vec<_>>();
             let marked = |mark| members.iter().filter(|member| member.ends_with(mark)).count() as f64;
             // Levels without redundancy have no [n/m] and need all members.
@@ -64,7 +68,7 @@ pub fn parse_mdstat(text: &str) -> Result<Vec<Array>, ParseError> {
             continue;
         }
         // The line is before the first array or after the last.
-        let Some(array) = arrays.last_mut().filter(|_| line.starts_with(' ')) else {
+        let Some(array) = arrays.last_mut().filter(|_| is_known && line.starts_with(' ')) else {
             continue;
         };
         let mut fields = line.split_ascii_whitespace();
@@ -104,9 +108,10 @@ fn families(arrays: &[Array]) -> Vec<Family> {
     let mut synced = Family::gauge("node_md_blocks_synced", "Blocks of an array that are in step.");
     for array in arrays {
         let device = || label("device", array.device.clone());
-        for name in STATES {
+        let other = Some(array.state.as_str()).filter(|name| !STATES.contains(name));
+        for name in STATES.into_iter().chain(other) {
             state.push(
-                vec![device(), label("state", name)],
+                vec![device(), label("state", name.to_owned())],
                 f64::from(u8::from(array.state == name)),
             );
         }
@@ -125,15 +130,16 @@ fn families(arrays: &[Array]) -> Vec<Family> {
 }
 
 pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let arrays =
-        read_parsed(&roots.proc("mdstat"), parse_mdstat).map_err(|error| error.or_absent("no software RAID"))?;
+    let arrays = roots
+        .parse_lines_once("mdstat", parse_mdstat)
+        .map_err(|error| error.or_absent("no software RAID"))?;
     Ok(families(&arrays))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     const MDSTAT: &str = "Personalities : [raid1] [raid6] [raid0]
 md0 : active raid1 sdb1[1](F) sda1[0] sdc1[2](S)
@@ -155,7 +161,7 @@ unused devices: <none>
 
     #[test]
     fn states_disks_and_progress_are_read() {
-        let arrays = parse_mdstat(MDSTAT).unwrap();
+        let arrays = parsed(MDSTAT, parse_mdstat).unwrap();
         let figures: Vec<_> = arrays
             .iter()
             .map(|a| {
@@ -178,12 +184,39 @@ unused devices: <none>
     }
 
     #[test]
+    fn exactly_one_state_is_1() {
+        let tree = Tree::new();
+        let array = |first: &str, last: &str| {
+            tree.proc("mdstat", format!("md0 : {first}\n      1000 blocks [2/2] [UU]\n{last}"));
+            let families = read_mdadm(&tree.roots).unwrap();
+            let mut states = text_of(&families, "node_md_state");
+            states.retain(|line| line.ends_with(" 1"));
+            states
+        };
+        let state = |name: &str| [format!("node_md_state{{device=\"md0\",state={name:?}}} 1")];
+        let active = "active raid5 sda1[0] sdb1[1]";
+        let progress = |word: &str| format!("      [=>.........]  {word} =  9.1% (91/1000) finish=1.0min\n");
+        assert_eq!(array(active, ""), state("active"));
+        for (word, name) in [
+            ("recovery", "recovering"),
+            ("resync", "resync"),
+            ("check", "check"),
+            ("reshape", "reshape"),
+        ] {
+            assert_eq!(array(active, &progress(word)), state(name));
+            assert_eq!(array(active, &format!("      {word}=DELAYED\n")), state(name));
+        }
+        assert_eq!(array("inactive sda1[0](S)", ""), state("inactive"));
+        assert_eq!(array("broken raid0 sda1[0]", ""), state("broken"));
+    }
+
+    #[test]
     fn every_array_state_is_shown() {
         let tree = Tree::new();
         assert!(matches!(read_mdadm(&tree.roots), Err(ReadError::Absent(_))));
         tree.proc("mdstat", MDSTAT);
         let families = read_mdadm(&tree.roots).unwrap();
-        assert_eq!(text_of(&families, "node_md_state").len(), 20);
+        assert_eq!(text_of(&families, "node_md_state").len(), 24);
         assert_eq!(
             text_of(&families, "state=\"recovering\"} 1"),
             ["node_md_state{device=\"md0\",state=\"recovering\"} 1"]

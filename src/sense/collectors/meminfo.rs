@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -50,24 +51,27 @@ fn descriptors(name: &str) -> [Arc<Descriptor>; 2] {
 }
 
 /// A gauge per line; in bytes where the line has a unit.
-fn parse_meminfo(text: &str, name_cache: &mut Names) -> Result<Vec<Family>, ParseError> {
+fn parse_meminfo(text: &str, bad: &mut BadLines, name_cache: &mut Names) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(64);
     name_cache.rewind();
-    for line in lines(text).filter(|line| !line.is_empty()) {
-        let bad = || ParseError::text(line, "is not of the form `name: number [kB]`");
-        let ([plain, in_bytes], rest) = name_cache.next(line, ':', descriptors).ok_or_else(bad)?;
-        let mut fields = rest.split_ascii_whitespace();
-        let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
-        families.push(match fields.next() {
-            Some("kB") => in_bytes.family([value as f64 * 1024.0]),
-            _ => plain.family([value as f64]),
-        });
-    }
+    let lines = lines(text).filter(|line| !line.is_empty());
+    families.extend(lines.filter_map(|line| bad.keep(parse_line(line, name_cache))));
     if families.is_empty() {
         Err(ParseError::File("the file is empty"))
     } else {
         Ok(families)
     }
+}
+
+fn parse_line(line: &str, name_cache: &mut Names) -> Result<Family, ParseError> {
+    let bad = || ParseError::text(line, "is not of the form `name: number [kB]`");
+    let ([plain, in_bytes], rest) = name_cache.next(line, ':', descriptors).ok_or_else(bad)?;
+    let mut fields = rest.split_ascii_whitespace();
+    let value: u64 = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
+    Ok(match fields.next() {
+        Some("kB") => in_bytes.family([value as f64 * 1024.0]),
+        _ => plain.family([value as f64]),
+    })
 }
 
 /// Reads only `MemAvailable`, in bytes, for a cheap poll. `None` where it cannot be read; kernels before 3.14 lack it.
@@ -98,19 +102,23 @@ pub struct Meminfo(Names);
 
 impl Meminfo {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parse_record("meminfo", |text| parse_meminfo(text, &mut self.0))
+        roots.parse_lines("meminfo", FileLayout::Record, |text, bad| {
+            parse_meminfo(text, bad, &mut self.0)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::text_of;
+    use crate::sense::fixture::{parsed, text_of};
 
     #[test]
     fn parentheses_and_units_go_into_the_name() {
         let mut names = Names::default();
-        let mut shown = |text: &str| parse_meminfo(text, &mut names).map(|families| text_of(&families, ""));
+        let mut shown = |text: &str| {
+            parsed(text, |text, bad| parse_meminfo(text, bad, &mut names)).map(|families| text_of(&families, ""))
+        };
         assert_eq!(
             shown("MemTotal:  2 kB\nActive(anon):  1 kB\nHugePages_Total:  7\n").unwrap(),
             [

@@ -1,6 +1,9 @@
 //! The collectors, one file each under the name that node_exporter gave it. A file reads from the top: what the
 //! collector publishes, `parse`, families, state. `registry` lists them all.
 
+#[cfg(test)]
+mod tests;
+
 pub(super) mod info;
 pub(super) mod options;
 pub(super) mod name_filter;

@@ -3,7 +3,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, SharedStr, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_number};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_number};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -46,30 +47,36 @@ const COLUMNS: [&str; 16] = [
 /// A device and its counters in the order of `COLUMNS`.
 pub type NetdevSample = Vec<(String, [u64; 16])>;
 
-pub fn parse_netdev(text: &str) -> Result<NetdevSample, ParseError> {
-    let mut sample = NetdevSample::new();
-    for line in lines(text).skip(2) {
-        let bad = || ParseError::text(line, "is not of the form `device: 16 counters`");
-        // The kernel allows no colon in the name of a device (dev_valid_name()).
-        let (device, rest) = line.split_once(':').ok_or_else(bad)?;
-        let mut counters = [0; 16];
-        let mut fields = rest.split_ascii_whitespace();
-        for counter in &mut counters {
-            *counter = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
-        }
-        sample.push((device.trim().to_owned(), counters));
+pub fn parse_netdev(text: &str, bad: &mut BadLines) -> Result<NetdevSample, ParseError> {
+    let lines = lines(text).skip(2);
+    Ok(lines.filter_map(|line| bad.keep(parse_device(line))).collect())
+}
+
+fn parse_device(line: &str) -> Result<(String, [u64; 16]), ParseError> {
+    let bad = || ParseError::text(line, "is not of the form `device: 16 counters`");
+    let (device, rest) = split_name(line).ok_or_else(bad)?;
+    let mut counters = [0; 16];
+    let mut fields = rest.split_ascii_whitespace();
+    for counter in &mut counters {
+        *counter = fields.next().and_then(|field| field.parse().ok()).ok_or_else(bad)?;
     }
-    Ok(sample)
+    Ok((device.to_owned(), counters))
+}
+
+/// Name and counters. A name may hold colons (`ibr10:30`), and the kernel puts the counters behind the last one.
+fn split_name(line: &str) -> Option<(&str, &str)> {
+    let (device, counters) = line.rsplit_once(':')?;
+    Some((device.trim(), counters))
 }
 
 /// Bytes received and sent per device; other lines are skipped.
 pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
     lines(text).skip(2).filter_map(|line| {
-        let (device, rest) = line.split_once(':')?;
+        let (device, rest) = split_name(line)?;
         let mut fields = rest.split_ascii_whitespace();
         let received = fields.next()?.parse().ok()?;
         let sent = fields.nth(7)?.parse().ok()?;
-        Some((device.trim(), [received, sent]))
+        Some((device, [received, sent]))
     })
 }
 
@@ -109,7 +116,7 @@ impl Netdev {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = roots.parse_file("net/dev", parse_netdev)?;
+        let mut sample = roots.parse_lines("net/dev", FileLayout::Pieces, parse_netdev)?;
         sample.retain(|(device, _)| self.wanted.allows(device));
         // node_exporter reads this counter from netlink; /proc/net/dev lacks it. It costs a file per device.
         let no_handler = self.no_handler.families(Instant::now(), || {
@@ -136,7 +143,7 @@ impl Netdev {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     const HEAD: &str = "Inter-|   Receive  |  Transmit\n face |bytes |bytes\n";
 
@@ -161,6 +168,26 @@ mod tests {
         let filter = NameFilter::exclude("^eth0$").unwrap();
         let excluded = Netdev::new(filter).read(&tree.roots).unwrap();
         assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
+    }
+
+    #[test]
+    fn name_may_hold_colons() {
+        let tree = Tree::new();
+        let counters = " 0".repeat(15);
+        tree.proc(
+            "net/dev",
+            format!("{HEAD} ibr10:30: 7{counters}\n ibr10:31:8{counters}\n"),
+        );
+        let families = Netdev::new(NameFilter::default()).read(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "receive_bytes"),
+            [
+                "node_network_receive_bytes_total{device=\"ibr10:30\"} 7",
+                "node_network_receive_bytes_total{device=\"ibr10:31\"} 8",
+            ]
+        );
+        let text = format!("{HEAD} ibr10:30: 7{counters}\n");
+        assert_eq!(bytes(&text).collect::<Vec<_>>(), [("ibr10:30", [7, 0])]);
     }
 
     #[test]
@@ -194,7 +221,7 @@ mod tests {
     #[test]
     fn error_names_the_short_line() {
         assert!(
-            parse_netdev(&format!("{HEAD} eth0: 1 2\n"))
+            parsed(&format!("{HEAD} eth0: 1 2\n"), parse_netdev)
                 .unwrap_err()
                 .to_string()
                 .contains("eth0")

@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -45,63 +46,87 @@ fn descriptor(wanted: &Regex, protocol: &str, counter: &str) -> Option<Arc<Descr
 }
 
 /// `netstat` and `snmp`: a line of names and a line of values for each protocol.
-fn parse_pairs(text: &str, wanted: &Regex, name_cache: &mut NameCache<Columns>) -> Result<Vec<Family>, ParseError> {
+fn parse_pairs(
+    text: &str,
+    bad: &mut BadLines,
+    wanted: &Regex,
+    name_cache: &mut NameCache<Columns>,
+) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(32);
-    let mut lines = text.split_inclusive('\n');
+    let mut lines = text.split_inclusive('\n').peekable();
     name_cache.rewind();
     while let Some(head) = lines.next() {
-        let bad = || ParseError::text(head, "is not followed by a line of as many values");
-        let columns = |head: &str| {
-            let (protocol, names) = head.split_once(':').unwrap_or_default();
-            let names = names.split_ascii_whitespace();
-            let wanted = |(index, name)| Some((index, descriptor(wanted, protocol, name)?));
-            Columns {
-                count: names.clone().count(),
-                wanted: names.enumerate().filter_map(wanted).collect(),
-            }
-        };
-        // The cache compares the whole line of names, so it notices a kernel that adds a counter.
-        let (columns, _) = name_cache.next(head, '\n', columns).ok_or_else(bad)?;
-        let (protocol, _) = head.split_once(':').ok_or_else(bad)?;
-        let values = lines
-            .next()
-            .and_then(|line| line.strip_prefix(protocol)?.strip_prefix(':'))
-            .ok_or_else(bad)?;
-        let mut wanted = columns.wanted.iter().peekable();
-        let mut count = 0;
-        for value in values.split_ascii_whitespace() {
-            if let Some((_, descriptor)) = wanted.next_if(|(index, _)| *index == count) {
-                // MaxConn is -1 where there is no limit.
-                families.push(descriptor.family([value.parse().map_err(|_| bad())?]));
-            }
-            count += 1;
-        }
-        if count < columns.count {
-            return Err(bad());
+        let protocol = head.split_once(':').map(|(protocol, _)| protocol);
+        let values = protocol.and_then(|protocol| {
+            // A line of another protocol is the next line of names.
+            let values = lines.peek()?.strip_prefix(protocol)?.strip_prefix(':')?;
+            lines.next();
+            Some((protocol, values))
+        });
+        let before = families.len();
+        let pair = parse_pair(head, values, wanted, name_cache, &mut families);
+        if bad.keep(pair).is_none() {
+            families.truncate(before);
         }
     }
     Ok(families)
 }
 
+/// Adds the selected counters of one protocol: a line of names, and protocol and text of the line of values.
+fn parse_pair(
+    head: &str,
+    values: Option<(&str, &str)>,
+    wanted: &Regex,
+    name_cache: &mut NameCache<Columns>,
+    families: &mut Vec<Family>,
+) -> Result<(), ParseError> {
+    let bad = || ParseError::text(head, "is not followed by a line of as many values");
+    let (protocol, values) = values.ok_or_else(bad)?;
+    let columns = |head: &str| {
+        let (_, names) = head.split_once(':').unwrap_or_default();
+        let names = names.split_ascii_whitespace();
+        let wanted = |(index, name)| Some((index, descriptor(wanted, protocol, name)?));
+        Columns {
+            count: names.clone().count(),
+            wanted: names.enumerate().filter_map(wanted).collect(),
+        }
+    };
+    // The cache compares the whole line of names, so it notices a kernel that adds a counter.
+    let (columns, _) = name_cache.next(head, '\n', columns).ok_or_else(bad)?;
+    let mut wanted = columns.wanted.iter().peekable();
+    let mut count = 0;
+    for value in values.split_ascii_whitespace() {
+        if let Some((_, descriptor)) = wanted.next_if(|(index, _)| *index == count) {
+            // MaxConn is -1 where there is no limit.
+            families.push(descriptor.family([value.parse().map_err(|_| bad())?]));
+        }
+        count += 1;
+    }
+    if count < columns.count { Err(bad()) } else { Ok(()) }
+}
+
 /// `snmp6`: one line per counter, its protocol ending in 6.
 fn parse_snmp6(
     text: &str,
+    bad: &mut BadLines,
     wanted: &Regex,
     descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
 ) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(32);
     descriptors.rewind();
-    for line in lines(text) {
+    let mut parse_line = |line: &str| {
         let bad = || ParseError::text(line, "is not of the form `name number`");
         let make = |name: &str| {
             let (protocol, counter) = name.split_at(name.find('6')? + 1);
             descriptor(wanted, protocol, counter.trim_end())
         };
         let (descriptor, value) = descriptors.next(line, '\t', make).ok_or_else(bad)?;
-        if let Some(descriptor) = descriptor {
-            families.push(descriptor.family([value.trim().parse().map_err(|_| bad())?]));
-        }
-    }
+        let Some(descriptor) = descriptor else {
+            return Ok(None);
+        };
+        Ok(Some(descriptor.family([value.trim().parse().map_err(|_| bad())?])))
+    };
+    families.extend(lines(text).filter_map(|line| bad.keep(parse_line(line)).flatten()));
     Ok(families)
 }
 
@@ -125,10 +150,18 @@ impl Netstat {
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let [netstat, snmp] = &mut self.columns;
-        let mut families = roots.parse_record("net/netstat", |text| parse_pairs(text, &self.wanted, netstat))?;
-        families.extend(roots.parse_record("net/snmp", |text| parse_pairs(text, &self.wanted, snmp))?);
-        match roots.parse_record("net/snmp6", |text| parse_snmp6(text, &self.wanted, &mut self.snmp6)) {
-            Ok(more) => families.extend(more),
+        let mut families = Vec::new();
+        for (path, columns) in [("net/netstat", netstat), ("net/snmp", snmp)] {
+            let parse = |text: &str, bad: &mut BadLines| parse_pairs(text, bad, &self.wanted, columns);
+            families.extend(
+                or_without(roots.parse_lines(path, FileLayout::Record, parse))?
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        let parse = |text: &str, bad: &mut BadLines| parse_snmp6(text, bad, &self.wanted, &mut self.snmp6);
+        match or_without(roots.parse_lines("net/snmp6", FileLayout::Record, parse)) {
+            Ok(more) => families.extend(more.into_iter().flatten()),
             // IPv6 is disabled.
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
@@ -141,7 +174,7 @@ impl Netstat {
 mod tests {
     use super::*;
     use crate::sense::collectors::options::CollectorOptions;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn values_match_names_and_ipv6_may_be_missing() {
@@ -175,10 +208,15 @@ mod tests {
         let wanted = Regex::new("").unwrap();
         for bad in ["Tcp: A B\nTcp: 1\n", "Tcp: A\nUdp: 1\n", "Tcp: A\n", "Tcp: A\nTcp: x\n"] {
             assert!(
-                parse_pairs(bad, &wanted, &mut NameCache::default())
-                    .unwrap_err()
-                    .to_string()
-                    .contains("Tcp"),
+                parsed(bad, |text, bad| parse_pairs(
+                    text,
+                    bad,
+                    &wanted,
+                    &mut NameCache::default()
+                ))
+                .unwrap_err()
+                .to_string()
+                .contains("Tcp"),
                 "{bad:?}"
             );
         }

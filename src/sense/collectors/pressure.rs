@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -47,36 +48,40 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stalls {
-    pub some_seconds: f64,
+    pub some_seconds: Option<f64>,
     pub full_seconds: Option<f64>,
 }
 
-pub fn parse_pressure(text: &str) -> Result<Stalls, ParseError> {
-    let mut some_seconds = None;
-    let mut full_seconds = None;
+pub fn parse_pressure(text: &str, bad: &mut BadLines) -> Result<Stalls, ParseError> {
+    let mut stalls = Stalls::default();
     for line in lines(text) {
-        let total = line
+        let micros = line
             .split_ascii_whitespace()
             .find_map(|field| field.strip_prefix("total="))
-            .and_then(|micros| micros.parse::<u64>().ok())
-            .ok_or_else(|| ParseError::missing("total=", line))?;
-        let seconds = Some(total as f64 / 1e6);
+            .and_then(|micros| micros.parse::<u64>().ok());
+        let Some(micros) = bad.keep(micros.ok_or_else(|| ParseError::missing("total=", line))) else {
+            continue;
+        };
+        let seconds = Some(micros as f64 / 1e6);
         match line.split_ascii_whitespace().next() {
-            Some("some") => some_seconds = seconds,
-            Some("full") => full_seconds = seconds,
+            Some("some") => stalls.some_seconds = seconds,
+            Some("full") => stalls.full_seconds = seconds,
             // Later kernels may add lines.
             _ => {}
         }
     }
-    Ok(Stalls {
-        some_seconds: some_seconds.ok_or(ParseError::File("no line begins with `some`"))?,
-        full_seconds,
-    })
+    if stalls == Stalls::default() {
+        return Err(ParseError::File("no line begins with `some` or `full`"));
+    }
+    Ok(stalls)
 }
 
 pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let read = |path| roots.parse_record(path, parse_pressure);
-    let cpu = match read("pressure/cpu") {
+    let read = |path| {
+        let stalls = or_without(roots.parse_lines(path, FileLayout::Record, parse_pressure))?;
+        Ok(stalls.unwrap_or_default())
+    };
+    let cpu: Stalls = match read("pressure/cpu") {
         Ok(stalls) => stalls,
         // With psi=0 the file exists but cannot be read.
         Err(ReadError::Io { source, .. }) if source.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => {
@@ -90,7 +95,7 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let memory = read("pressure/memory")?;
     // The system-wide `full` line of cpu is always 0.
     let stalled = [io.full_seconds, memory.full_seconds];
-    let waiting = [cpu, io, memory].map(|stalls| Some(stalls.some_seconds));
+    let waiting = [cpu, io, memory].map(|stalls| stalls.some_seconds);
     let values = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
     Ok(values
         .filter_map(|(descriptor, seconds)| Some(descriptor.family([seconds?])))

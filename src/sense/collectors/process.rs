@@ -2,7 +2,7 @@
 //! libraries. It reads `/proc`, which is right even where `--path.procfs` names another host's.
 
 use super::info::{CollectorInfo, Pace};
-use super::stat::parse_stat;
+use super::stat::parse_boot_time;
 use crate::family::Family;
 use crate::process::ProcessFields;
 use crate::process::open::OpenProcess;
@@ -24,11 +24,11 @@ pub fn read() -> Result<Vec<Family>, ReadError> {
     let root = Path::new("/proc");
     let failed = |source| ReadError::io(root, source);
     let pid = std::process::id() as i32;
-    let procfs = Procfs::open(root).map_err(failed)?;
+    let procfs = Procfs::for_metrics(root);
     let process = procfs
         .read_process(pid, Duration::ZERO)
         .ok_or(ReadError::Absent("no entry for this process in /proc"))?;
-    let booted_at = read_record(&root.join("stat"), parse_stat)?.boot_time_seconds;
+    let booted_at = read_record(&root.join("stat"), parse_boot_time)?;
     let mut details = Details::default();
     OpenProcess::open(&procfs, pid).map_err(failed)?.read_details(
         &mut details,

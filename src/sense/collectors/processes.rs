@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, list_names, read_parsed, read_text};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, or_without, parse_number, read_text};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -29,13 +29,10 @@ pub fn parse_stat_line(text: &str) -> Option<(char, u64)> {
     Some((state, threads))
 }
 
-fn limit(roots: &Roots, file: &str) -> Result<f64, ReadError> {
-    let parse = |text: &str| {
-        text.trim()
-            .parse()
-            .map_err(|_| ParseError::text(text, "is not a number"))
-    };
-    read_parsed(&roots.proc(&format!("sys/kernel/{file}")), parse)
+fn limit(roots: &Roots, file: &str) -> Result<Option<f64>, ReadError> {
+    let path = format!("sys/kernel/{file}");
+    let limit = roots.parse_lines_once(&path, |text, bad| Ok(bad.keep(parse_number(text))));
+    Ok(or_without(limit)?.flatten())
 }
 
 fn is_number(name: &str) -> bool {
@@ -76,14 +73,24 @@ pub fn read_processes(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     for (state, count) in thread_states {
         by_thread_state.push([label("thread_state", state.to_string())], count);
     }
-    Ok(vec![
-        Family::gauge("node_processes_threads", "Threads that there are.").value(threads),
-        Family::gauge("node_processes_max_threads", "Threads that there may be.").value(limit(roots, "threads-max")?),
-        Family::gauge("node_processes_pids", "Processes that there are.").value(pids),
-        Family::gauge("node_processes_max_processes", "Largest process number.").value(limit(roots, "pid_max")?),
-        by_state,
-        by_thread_state,
-    ])
+    let figures = [
+        ("node_processes_threads", "Threads that there are.", Some(threads)),
+        (
+            "node_processes_max_threads",
+            "Threads that there may be.",
+            limit(roots, "threads-max")?,
+        ),
+        ("node_processes_pids", "Processes that there are.", Some(pids)),
+        (
+            "node_processes_max_processes",
+            "Largest process number.",
+            limit(roots, "pid_max")?,
+        ),
+    ];
+    let figures = figures
+        .into_iter()
+        .filter_map(|(name, help, value)| Some(Family::gauge(name, help).value(value?)));
+    Ok(figures.chain([by_state, by_thread_state]).collect())
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
@@ -19,29 +20,31 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 /// Processor, seconds running, seconds waiting, timeslices.
-pub fn parse_schedstat(text: &str) -> Result<Vec<(String, [f64; 3])>, ParseError> {
-    let mut sample = Vec::new();
-    for line in lines(text) {
-        let Some(rest) = line.strip_prefix("cpu") else { continue };
-        let bad = || ParseError::text(line, "is not a processor with nine numbers");
-        let mut fields = rest.split_ascii_whitespace();
-        let cpu = fields.next().ok_or_else(bad)?.to_owned();
-        // The first six count calls of the scheduler.
-        let mut next = || {
-            fields
-                .next()
-                .and_then(|field| field.parse::<f64>().ok())
-                .ok_or_else(bad)
-        };
-        for _ in 0..6 {
-            next()?;
-        }
-        sample.push((cpu, [next()? / 1e9, next()? / 1e9, next()?]));
-    }
-    Ok(sample)
+type ProcessorTimes = (String, [f64; 3]);
+
+pub fn parse_schedstat(text: &str, bad: &mut BadLines) -> Result<Vec<ProcessorTimes>, ParseError> {
+    let processors = lines(text).filter(|line| line.starts_with("cpu"));
+    Ok(processors.filter_map(|line| bad.keep(parse_processor(line))).collect())
 }
 
-fn families(sample: Vec<(String, [f64; 3])>) -> Vec<Family> {
+fn parse_processor(line: &str) -> Result<ProcessorTimes, ParseError> {
+    let bad = || ParseError::text(line, "is not a processor with nine numbers");
+    let mut fields = line.strip_prefix("cpu").ok_or_else(bad)?.split_ascii_whitespace();
+    let cpu = fields.next().ok_or_else(bad)?.to_owned();
+    // The first six count calls of the scheduler.
+    let mut next = || {
+        fields
+            .next()
+            .and_then(|field| field.parse::<f64>().ok())
+            .ok_or_else(bad)
+    };
+    for _ in 0..6 {
+        next()?;
+    }
+    Ok((cpu, [next()? / 1e9, next()? / 1e9, next()?]))
+}
+
+fn families(sample: Vec<ProcessorTimes>) -> Vec<Family> {
     let mut families = [
         Family::counter(
             "node_schedstat_running_seconds_total",
@@ -62,7 +65,8 @@ fn families(sample: Vec<(String, [f64; 3])>) -> Vec<Family> {
 }
 
 pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = read_parsed(&roots.proc("schedstat"), parse_schedstat)
+    let sample = roots
+        .parse_lines_once("schedstat", parse_schedstat)
         .map_err(|error| error.or_absent("no scheduler statistics (CONFIG_SCHEDSTATS)"))?;
     Ok(families(sample))
 }
@@ -70,11 +74,15 @@ pub fn read_schedstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::parsed;
 
     #[test]
     fn times_are_seconds_and_domains_are_skipped() {
         let text = "version 15\ntimestamp 1\ncpu0 1 2 3 4 5 6 7000000000 500000000 9\ndomain0 3 1 2\n";
-        assert_eq!(parse_schedstat(text).unwrap(), [("0".to_owned(), [7.0, 0.5, 9.0])]);
-        assert!(parse_schedstat("cpu0 1 2 3\n").is_err());
+        assert_eq!(
+            parsed(text, parse_schedstat).unwrap(),
+            [("0".to_owned(), [7.0, 0.5, 9.0])]
+        );
+        assert!(parsed("cpu0 1 2 3\n", parse_schedstat).is_err());
     }
 }

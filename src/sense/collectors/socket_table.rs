@@ -1,5 +1,6 @@
 //! A parser of the socket tables `/proc/net/{udp,tcp}{,6}` (proc_pid_net(5)) for `udp_queues` and `tcpstat`.
 
+use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::ParseError;
 
 /// One line of a table: state, and bytes queued to be sent and to be read.
@@ -22,10 +23,10 @@ fn parse_line(line: &str) -> Option<Socket> {
 }
 
 /// The sockets of a table; its header is skipped.
-pub fn parse_sockets(text: &str) -> impl Iterator<Item = Result<Socket, ParseError>> {
+pub fn parse_sockets(text: &str, bad: &mut BadLines) -> impl Iterator<Item = Socket> {
     text.lines()
         .skip(1)
-        .map(|line| parse_line(line).ok_or_else(|| ParseError::text(line, "is not a socket")))
+        .filter_map(|line| bad.keep(parse_line(line).ok_or_else(|| ParseError::text(line, "is not a socket"))))
 }
 
 /// Tables for the tests of the collectors.

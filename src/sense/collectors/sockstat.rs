@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -50,35 +51,50 @@ fn figure(protocol: &str, name: &str) -> SocketFigure {
 }
 
 /// Parses lines like `TCP: inuse 8 orphan 0`.
-fn parse_sockstat(text: &str, name_cache: &mut NameCache<Protocol>) -> Result<Vec<Family>, ParseError> {
+fn parse_sockstat(
+    text: &str,
+    bad: &mut BadLines,
+    name_cache: &mut NameCache<Protocol>,
+) -> Result<Vec<Family>, ParseError> {
     let mut families = Vec::with_capacity(20);
     name_cache.rewind();
     for line in lines(text) {
-        let bad = || ParseError::text(line, "is not of the form `protocol: name number …`");
-        let make = |name: &str| Protocol {
-            name: name.to_owned(),
-            figures: NameCache::default(),
-        };
-        let (Protocol { name, figures }, mut rest) = name_cache.next(line, ':', make).ok_or_else(bad)?;
-        figures.rewind();
-        loop {
-            rest = rest.trim_ascii_start();
-            if rest.is_empty() {
-                break;
-            }
-            let (figure, after) = figures
-                .next(rest, ' ', |figure_name| figure(name, figure_name))
-                .ok_or_else(bad)?;
-            let (value, after) = after.split_once(' ').unwrap_or((after, ""));
-            let value: f64 = value.parse().map_err(|_| bad())?;
-            if let Some(in_bytes) = &figure.in_bytes {
-                families.push(in_bytes.family([value * rustix::param::page_size() as f64]));
-            }
-            families.push(figure.plain.family([value]));
-            rest = after;
+        let before = families.len();
+        if bad.keep(parse_protocol(line, name_cache, &mut families)).is_none() {
+            families.truncate(before);
         }
     }
     Ok(families)
+}
+
+fn parse_protocol(
+    line: &str,
+    name_cache: &mut NameCache<Protocol>,
+    families: &mut Vec<Family>,
+) -> Result<(), ParseError> {
+    let bad = || ParseError::text(line, "is not of the form `protocol: name number …`");
+    let make = |name: &str| Protocol {
+        name: name.to_owned(),
+        figures: NameCache::default(),
+    };
+    let (Protocol { name, figures }, mut rest) = name_cache.next(line, ':', make).ok_or_else(bad)?;
+    figures.rewind();
+    loop {
+        rest = rest.trim_ascii_start();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let (figure, after) = figures
+            .next(rest, ' ', |figure_name| figure(name, figure_name))
+            .ok_or_else(bad)?;
+        let (value, after) = after.split_once(' ').unwrap_or((after, ""));
+        let value: f64 = value.parse().map_err(|_| bad())?;
+        if let Some(in_bytes) = &figure.in_bytes {
+            families.push(in_bytes.family([value * rustix::param::page_size() as f64]));
+        }
+        families.push(figure.plain.family([value]));
+        rest = after;
+    }
 }
 
 /// The state between two reads: a cache per file of protocols and their figures.
@@ -88,18 +104,23 @@ pub struct Sockstat([NameCache<Protocol>; 2]);
 impl Sockstat {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mut families = Vec::new();
+        let mut is_there = false;
         // Either file is missing where the kernel lacks IPv4 or IPv6.
         for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
-            match roots.parse_record(path, |text| parse_sockstat(text, name_cache)) {
-                Ok(more) => families.extend(more),
+            let parse = |text: &str, bad: &mut BadLines| parse_sockstat(text, bad, name_cache);
+            match or_without(roots.parse_lines(path, FileLayout::Record, parse)) {
+                Ok(more) => {
+                    is_there = true;
+                    families.extend(more.into_iter().flatten());
+                }
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
-        if families.is_empty() {
-            Err(ReadError::Absent("no IP sockets"))
-        } else {
+        if is_there {
             Ok(families)
+        } else {
+            Err(ReadError::Absent("no IP sockets"))
         }
     }
 }
@@ -107,7 +128,7 @@ impl Sockstat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn memory_is_shown_in_bytes_too() {
@@ -140,7 +161,10 @@ mod tests {
         ];
         assert_eq!(text_of(&sockstat.read(&tree.roots).unwrap(), ""), expected);
         for torn in ["TCP: inuse\n", "TCP: inuse x\n", "TCP\n"] {
-            assert!(parse_sockstat(torn, &mut NameCache::default()).is_err(), "{torn:?}");
+            assert!(
+                parsed(torn, |text, bad| parse_sockstat(text, bad, &mut NameCache::default())).is_err(),
+                "{torn:?}"
+            );
         }
     }
 }

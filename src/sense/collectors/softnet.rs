@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 
@@ -24,23 +25,26 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 const CPU_COLUMN: usize = 12;
 
 /// Processor, packets processed, packets dropped, times that the budget was exhausted.
-pub fn parse_softnet(text: &str) -> Result<Vec<(u64, [f64; 3])>, ParseError> {
-    let mut sample = Vec::new();
-    for (index, line) in lines(text).enumerate() {
-        let columns = line
-            .split_ascii_whitespace()
-            .map(|field| u64::from_str_radix(field, 16));
-        let columns = columns
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| ParseError::text(line, "is not hexadecimal"))?;
-        let [processed, dropped, squeezed] = columns
-            .get(..3)
-            .and_then(|three| three.try_into().ok())
-            .ok_or_else(|| ParseError::text(line, "is too short"))?;
-        let cpu = columns.get(CPU_COLUMN).copied().unwrap_or(index as u64);
-        sample.push((cpu, [processed as f64, dropped as f64, squeezed as f64]));
-    }
-    Ok(sample)
+pub fn parse_softnet(text: &str, bad: &mut BadLines) -> Result<Vec<(u64, [f64; 3])>, ParseError> {
+    let lines = lines(text).enumerate();
+    Ok(lines
+        .filter_map(|(index, line)| bad.keep(parse_processor(index, line)))
+        .collect())
+}
+
+fn parse_processor(index: usize, line: &str) -> Result<(u64, [f64; 3]), ParseError> {
+    let columns = line
+        .split_ascii_whitespace()
+        .map(|field| u64::from_str_radix(field, 16));
+    let columns = columns
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| ParseError::text(line, "is not hexadecimal"))?;
+    let [processed, dropped, squeezed] = columns
+        .get(..3)
+        .and_then(|three| three.try_into().ok())
+        .ok_or_else(|| ParseError::text(line, "is too short"))?;
+    let cpu = columns.get(CPU_COLUMN).copied().unwrap_or(index as u64);
+    Ok((cpu, [processed as f64, dropped as f64, squeezed as f64]))
 }
 
 fn describe(processors: &[u64]) -> [Family; 3] {
@@ -71,7 +75,7 @@ pub struct Softnet(DescriptorCache<u64>);
 
 impl Softnet {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let sample = roots.parse_file("net/softnet_stat", parse_softnet)?;
+        let sample = roots.parse_lines("net/softnet_stat", FileLayout::Pieces, parse_softnet)?;
         let (processors, counts): (Vec<u64>, Vec<[f64; 3]>) = sample.into_iter().unzip();
         let descriptors = self.0.descriptors(processors, describe).iter().enumerate();
         Ok(descriptors
@@ -83,20 +87,21 @@ impl Softnet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::parsed;
 
     #[test]
     fn processor_is_column_or_line_number() {
         let old = "0000000a 00000001 00000002 0 0 0 0 0 0 0 0\n".repeat(2);
         assert_eq!(
-            parse_softnet(&old).unwrap(),
+            parsed(&old, parse_softnet).unwrap(),
             [(0, [10.0, 1.0, 2.0]), (1, [10.0, 1.0, 2.0])]
         );
         assert_eq!(
-            parse_softnet("1 2 3 0 0 0 0 0 0 0 0 0 7 0 0\n").unwrap(),
+            parsed("1 2 3 0 0 0 0 0 0 0 0 0 7 0 0\n", parse_softnet).unwrap(),
             [(7, [1.0, 2.0, 3.0])]
         );
         for bad in ["1 2\n", "1 2 z\n"] {
-            assert!(parse_softnet(bad).is_err(), "{bad:?}");
+            assert!(parsed(bad, parse_softnet).is_err(), "{bad:?}");
         }
     }
 }

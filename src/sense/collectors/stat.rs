@@ -1,8 +1,9 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::family::{Descriptor, Family, MetricKind};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -49,16 +50,24 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct StatSample {
-    pub interrupts: f64,
-    pub context_switches: f64,
-    pub forks: f64,
+    pub interrupts: Option<f64>,
+    pub context_switches: Option<f64>,
+    pub forks: Option<f64>,
     /// Unix time.
-    pub boot_time_seconds: f64,
-    pub running: f64,
-    pub blocked: f64,
+    pub boot_time_seconds: Option<f64>,
+    pub running: Option<f64>,
+    pub blocked: Option<f64>,
 }
 
-pub fn parse_stat(text: &str) -> Result<StatSample, ParseError> {
+/// The Unix time of the last boot.
+pub fn parse_boot_time(text: &str) -> Result<f64, ParseError> {
+    let sample = parse_stat(text, &mut BadLines::default())?;
+    sample
+        .boot_time_seconds
+        .ok_or(ParseError::File("no line begins with btime"))
+}
+
+pub fn parse_stat(text: &str, bad: &mut BadLines) -> Result<StatSample, ParseError> {
     let mut sample = StatSample::default();
     for line in lines(text) {
         let mut fields = line.split_ascii_whitespace();
@@ -72,19 +81,17 @@ pub fn parse_stat(text: &str) -> Result<StatSample, ParseError> {
             _ => continue,
         };
         let field = fields.next().unwrap_or("");
-        *slot = field
-            .parse::<u64>()
-            .map_err(|_| ParseError::text(field, "is not a count"))? as f64;
+        let count = field.parse::<u64>().map(|count| count as f64);
+        *slot = bad.keep(count.map_err(|_| ParseError::text(field, "is not a count")));
     }
-    if sample.boot_time_seconds == 0.0 {
-        Err(ParseError::File("no line begins with btime"))
-    } else {
-        Ok(sample)
+    if sample == StatSample::default() {
+        return Err(ParseError::File("no line is known"));
     }
+    Ok(sample)
 }
 
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.parse_record("stat", parse_stat)?;
+    let sample = roots.parse_lines("stat", FileLayout::Record, parse_stat)?;
     let values = [
         sample.interrupts,
         sample.context_switches,
@@ -93,25 +100,30 @@ pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         sample.running,
         sample.blocked,
     ];
-    Ok(unlabelled_families(&*DESCRIPTORS, values))
+    let families = DESCRIPTORS.iter().zip(values);
+    Ok(families
+        .filter_map(|(descriptor, value)| Some(descriptor.family([value?])))
+        .collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sense::fixture::parsed;
 
     #[test]
     fn first_number_of_a_line_is_the_sum() {
         let text = "cpu 1 2\nintr 99 1 2 3\nctxt 7\nbtime 1700000000\nprocesses 12\nprocs_running 3\nprocs_blocked 1\n";
         let expected = StatSample {
-            interrupts: 99.0,
-            context_switches: 7.0,
-            forks: 12.0,
-            boot_time_seconds: 1.7e9,
-            running: 3.0,
-            blocked: 1.0,
+            interrupts: Some(99.0),
+            context_switches: Some(7.0),
+            forks: Some(12.0),
+            boot_time_seconds: Some(1.7e9),
+            running: Some(3.0),
+            blocked: Some(1.0),
         };
-        assert_eq!(parse_stat(text), Ok(expected));
-        assert!(parse_stat("ctxt 7\n").is_err());
+        assert_eq!(parsed(text, parse_stat), Ok(expected));
+        assert!(parsed("ctxt x\n", parse_stat).is_err() && parsed("", parse_stat).is_err());
+        assert!(parse_boot_time("ctxt 7\n").is_err());
     }
 }

@@ -3,7 +3,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, or_without};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -30,10 +31,9 @@ const TCP_STATES: [&str; 11] = [
 ];
 
 /// Number of sockets per state, and bytes queued in connections.
-pub fn parse_tcp(text: &str) -> Result<BTreeMap<&'static str, f64>, ParseError> {
+pub fn parse_tcp(text: &str, bad: &mut BadLines) -> Result<BTreeMap<&'static str, f64>, ParseError> {
     let mut sample = BTreeMap::new();
-    for socket in parse_sockets(text) {
-        let socket = socket?;
+    for socket in parse_sockets(text, bad) {
         let name = usize::from(socket.state)
             .checked_sub(1)
             .and_then(|index| TCP_STATES.get(index));
@@ -56,9 +56,10 @@ pub fn read_tcpstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             *sums.entry(state).or_default() += value;
         }
     };
-    add(read_parsed(&roots.proc("net/tcp"), parse_tcp)?);
-    match read_parsed(&roots.proc("net/tcp6"), parse_tcp) {
-        Ok(sample) => add(sample),
+    let read = |path| or_without(roots.parse_lines_once(path, parse_tcp));
+    read("net/tcp")?.into_iter().for_each(&mut add);
+    match read("net/tcp6") {
+        Ok(sample) => sample.into_iter().for_each(&mut add),
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }

@@ -3,7 +3,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, read_parsed};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, or_without};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -18,19 +19,20 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 /// Bytes queued for sending and for reading, over all sockets.
-pub fn parse_queues(text: &str) -> Result<[f64; 2], ParseError> {
-    parse_sockets(text).try_fold([0.0, 0.0], |[send, receive], socket| {
-        let socket = socket?;
-        Ok([send + socket.send_bytes, receive + socket.receive_bytes])
-    })
+pub fn parse_queues(text: &str, bad: &mut BadLines) -> Result<[f64; 2], ParseError> {
+    Ok(parse_sockets(text, bad).fold([0.0, 0.0], |[send, receive], socket| {
+        [send + socket.send_bytes, receive + socket.receive_bytes]
+    }))
 }
 
 pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut family = Family::gauge("node_udp_queues", "Bytes that wait in UDP sockets.");
+    let mut is_there = false;
     for (file, ip) in [("net/udp", "v4"), ("net/udp6", "v6")] {
-        match read_parsed(&roots.proc(file), parse_queues) {
+        match or_without(roots.parse_lines_once(file, parse_queues)) {
             Ok(queues) => {
-                for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues) {
+                is_there = true;
+                for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues.into_iter().flatten()) {
                     family.push([label("queue", queue), label("ip", ip)], bytes);
                 }
             }
@@ -38,10 +40,10 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             Err(error) => return Err(error),
         }
     }
-    if family.is_empty() {
-        Err(ReadError::Absent("no UDP"))
-    } else {
+    if is_there {
         Ok(vec![family])
+    } else {
+        Err(ReadError::Absent("no UDP"))
     }
 }
 
@@ -49,7 +51,7 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
 mod tests {
     use super::*;
     use crate::sense::collectors::socket_table::fixture::{HEAD, table};
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, parsed, text_of};
 
     #[test]
     fn udp_queues_are_summed_per_protocol() {
@@ -66,6 +68,6 @@ mod tests {
                 "node_udp_queues{queue=\"rx\",ip=\"v4\"} 3"
             ]
         );
-        assert!(parse_queues(&format!("{HEAD} 0: broken\n")).is_err());
+        assert!(parsed(&format!("{HEAD} 0: broken\n"), parse_queues).is_err());
     }
 }

@@ -2,7 +2,8 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::bad_lines::BadLines;
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -27,6 +28,7 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 
 fn parse_vmstat(
     text: &str,
+    bad: &mut BadLines,
     wanted: &Regex,
     descriptors: &mut NameCache<Option<Arc<Descriptor>>>,
 ) -> Result<Vec<Family>, ParseError> {
@@ -38,18 +40,20 @@ fn parse_vmstat(
     };
     let mut families = Vec::with_capacity(16);
     descriptors.rewind();
-    for line in lines(text) {
+    let mut parse_line = |line: &str| {
         let (descriptor, value) = descriptors
             .next(line, ' ', descriptor)
             .ok_or_else(|| ParseError::text(line, "is not of the form `name number`"))?;
-        if let Some(descriptor) = descriptor {
-            let value: f64 = value
-                .trim()
-                .parse()
-                .map_err(|_| ParseError::text(line, "does not end in a number"))?;
-            families.push(descriptor.family([value]));
-        }
-    }
+        let Some(descriptor) = descriptor else {
+            return Ok(None);
+        };
+        let value: f64 = value
+            .trim()
+            .parse()
+            .map_err(|_| ParseError::text(line, "does not end in a number"))?;
+        Ok(Some(descriptor.family([value])))
+    };
+    families.extend(lines(text).filter_map(|line| bad.keep(parse_line(line)).flatten()));
     Ok(families)
 }
 
@@ -69,20 +73,22 @@ impl Vmstat {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parse_file("vmstat", |text| parse_vmstat(text, &self.wanted, &mut self.descriptors))
+        roots.parse_lines("vmstat", FileLayout::Pieces, |text, bad| {
+            parse_vmstat(text, bad, &self.wanted, &mut self.descriptors)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::text_of;
+    use crate::sense::fixture::{parsed, text_of};
 
     #[test]
     fn only_selected_lines_are_read() {
         let wanted = Regex::new("^(oom_kill|pg.*fault).*").unwrap();
         let mut descriptors = NameCache::default();
-        let mut parse = |text: &str| parse_vmstat(text, &wanted, &mut descriptors);
+        let mut parse = |text: &str| parsed(text, |text, bad| parse_vmstat(text, bad, &wanted, &mut descriptors));
         let text = "nr_free_pages broken\npgfault 7\npgmajfault 2\noom_kill 1\n";
         let expected = [
             "node_vmstat_pgfault 7",

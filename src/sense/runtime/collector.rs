@@ -1,5 +1,6 @@
 //! A running collector, whose errors and panics do not affect the others.
 
+use super::bad_lines::SkippedLines;
 use super::kernel_file::ReadError;
 use super::roots::Roots;
 use super::snapshot::CollectorReading;
@@ -17,6 +18,10 @@ pub struct Collector {
     pub name: &'static str,
     read: ReadFn,
     last_error: Option<String>,
+    /// Bad lines of all reads.
+    skipped_lines: u64,
+    /// Whether the last read had bad lines, which is logged once.
+    skips_lines: bool,
     descriptors: DescriptorPool,
 }
 
@@ -30,6 +35,8 @@ impl Collector {
             name,
             read,
             last_error: None,
+            skipped_lines: 0,
+            skips_lines: false,
             descriptors: DescriptorPool::default(),
         }
     }
@@ -39,9 +46,13 @@ impl Collector {
         let read_at = Timestamp::now();
         let read_instant = Instant::now();
         let read_boot = boot_time();
+        // Those of the reader of the core figures.
+        drop(roots.take_bad_lines());
         // A panic must not stop the other collectors. The closure keeps only caches and last values, which stay usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
         let duration = read_instant.elapsed();
+        let skipped = roots.take_bad_lines();
+        let outcome = outcome.map(|read| self.count_skipped(read, skipped));
         let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
         let (mut families, error): (Vec<Family>, _) = match outcome {
             Ok(Ok(families)) => (families, None),
@@ -65,7 +76,34 @@ impl Collector {
             read_instant,
             read_boot,
             duration,
+            skipped_lines: self.skipped_lines,
             error,
         })
+    }
+
+    /// Counts the bad lines. They fail the read only where they are all that there is.
+    fn count_skipped(
+        &mut self,
+        read: Result<Vec<Family>, ReadError>,
+        skipped: SkippedLines,
+    ) -> Result<Vec<Family>, ReadError> {
+        let count = skipped.count;
+        self.skipped_lines += count;
+        let families = read?;
+        let first = skipped.into_error();
+        let is_empty = families.iter().all(Family::is_empty);
+        match &first {
+            Some(_) if is_empty => {}
+            Some(first) if !self.skips_lines => {
+                tracing::warn!(collector = self.name, lines = count, error = %first, "collector skips lines");
+            }
+            None if self.skips_lines => tracing::info!(collector = self.name, "collector skips no line"),
+            _ => {}
+        }
+        self.skips_lines = first.is_some() && !is_empty;
+        match first {
+            Some(error) if is_empty => Err(error),
+            _ => Ok(families),
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! page. They are parsed from the text without building families, and allocate nothing while devices stay the same.
 
 use super::device_rates::DeviceRates;
+use super::kernel_file::FileLayout;
 use super::roots::Roots;
 use crate::sense::collectors::cpu::{self, BusyMeter};
 use crate::sense::collectors::diskstats;
@@ -92,11 +93,15 @@ impl CoreStatsReader {
         let mut is_there = self.sources.pressure;
         for (index, path) in RESOURCES.into_iter().enumerate() {
             let stalls = is_there
-                .then(|| roots.parse_record(path, pressure::parse_pressure).ok())
+                .then(|| {
+                    roots
+                        .parse_lines(path, FileLayout::Record, pressure::parse_pressure)
+                        .ok()
+                })
                 .flatten();
             // A kernel without the first file has none of them.
             is_there = stalls.is_some();
-            let stalled = stalls.map(|stalls| (now(), stalls.some_seconds));
+            let stalled = stalls.and_then(|stalls| Some((now(), stalls.some_seconds?)));
             let before = std::mem::replace(&mut self.stalled[index], stalled);
             self.stats.waiting_ratios[index] = before.zip(stalled).and_then(|((before, from), (now, to))| {
                 let ratio = (to - from) / now.saturating_duration_since(before).as_secs_f64();

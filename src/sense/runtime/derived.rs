@@ -233,6 +233,7 @@ mod tests {
             read_instant: Instant::now(),
             read_boot: Duration::ZERO,
             duration: Duration::ZERO,
+            skipped_lines: 0,
             error: None,
         })
     }

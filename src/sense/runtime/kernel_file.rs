@@ -95,6 +95,15 @@ impl ReadError {
     }
 }
 
+/// Goes on without a file that cannot be parsed, for a collector that has others.
+pub(in crate::sense) fn or_without<T>(read: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(ReadError::Malformed { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// How the kernel writes a file, which decides where a read may stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sense) enum FileLayout {
@@ -177,17 +186,6 @@ pub(in crate::sense) fn read_text(path: &Path) -> Result<String, ReadError> {
 
 pub(in crate::sense) fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
-
-/// Parses a file. An error of the parser gets the path as prefix.
-pub(in crate::sense) fn read_parsed<T>(
-    path: &Path,
-    parse: impl FnOnce(&str) -> Result<T, ParseError>,
-) -> Result<T, ReadError> {
-    parse(&read_text(path)?).map_err(|source| ReadError::Malformed {
-        path: path.to_owned(),
-        source,
-    })
 }
 
 /// Parses a file that the kernel writes as one record.

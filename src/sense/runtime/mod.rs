@@ -1,6 +1,7 @@
 //! The threads that run the collectors, the caches that make reading cheap, and the snapshots that scrapes and rules
 //! get.
 
+pub(super) mod bad_lines;
 pub(super) mod collector;
 pub(super) mod collector_set;
 pub(super) mod core_stats;

@@ -1,8 +1,9 @@
 //! The roots of the trees that collectors read: procfs, sysfs and the root file system. Files of procfs that are read
 //! every second stay open.
 
+use super::bad_lines::{BadLineRecorder, BadLines, SkippedLines};
 use super::file_cache::FileCache;
-use super::kernel_file::{FileLayout, ParseError, ReadError};
+use super::kernel_file::{FileLayout, ParseError, ReadError, read_bytes};
 use std::path::{Path, PathBuf};
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
@@ -12,6 +13,7 @@ pub struct Roots {
     pub sysfs: PathBuf,
     pub rootfs: PathBuf,
     file_cache: FileCache,
+    bad_lines: BadLineRecorder,
 }
 
 impl Default for Roots {
@@ -27,6 +29,7 @@ impl Roots {
             sysfs: sysfs.into(),
             rootfs: rootfs.into(),
             file_cache: FileCache::default(),
+            bad_lines: BadLineRecorder::default(),
         }
     }
 
@@ -60,6 +63,50 @@ impl Roots {
         parse: impl FnOnce(&str) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         self.parse_cached(path, FileLayout::Value, parse)
+    }
+
+    /// Parses the lines of a file of procfs that is read every second. A bad line is counted and left out; the file
+    /// fails where no line is good.
+    pub(in crate::sense) fn parse_lines<T>(
+        &self,
+        path: &'static str,
+        layout: FileLayout,
+        parse: impl FnOnce(&str, &mut BadLines) -> Result<T, ParseError>,
+    ) -> Result<T, ReadError> {
+        let mut lines = BadLines::default();
+        let parsed = self.parse_cached(path, layout, |text| lines.parse(text, parse));
+        if lines.has_bad() {
+            self.bad_lines.record(&self.proc(path), lines);
+        }
+        parsed
+    }
+
+    /// Like [`Roots::parse_lines`], for a file that is read seldom.
+    pub(in crate::sense) fn parse_lines_once<T>(
+        &self,
+        path: &str,
+        parse: impl FnOnce(&str, &mut BadLines) -> Result<T, ParseError>,
+    ) -> Result<T, ReadError> {
+        self.parse_bytes_once(path, |bytes, bad| parse(&String::from_utf8_lossy(bytes), bad))
+    }
+
+    /// The same for a file whose names matter byte by byte.
+    pub(in crate::sense) fn parse_bytes_once<T>(
+        &self,
+        path: &str,
+        parse: impl FnOnce(&[u8], &mut BadLines) -> Result<T, ParseError>,
+    ) -> Result<T, ReadError> {
+        let path = self.proc(path);
+        let bytes = read_bytes(&path)?;
+        let mut lines = BadLines::default();
+        let parsed = lines.parse(bytes.as_slice(), parse);
+        self.bad_lines.record(&path, lines);
+        parsed.map_err(|source| ReadError::Malformed { path, source })
+    }
+
+    /// The bad lines since the last call.
+    pub(in crate::sense) fn take_bad_lines(&self) -> SkippedLines {
+        self.bad_lines.take()
     }
 
     fn parse_cached<T>(

@@ -17,6 +17,8 @@ pub struct CollectorReading {
     /// The same moment on CLOCK_BOOTTIME.
     pub read_boot: Duration,
     pub duration: Duration,
+    /// Lines that no read of the collector so far could parse.
+    pub skipped_lines: u64,
     /// Why there are no families.
     pub error: Option<String>,
 }
@@ -81,7 +83,7 @@ impl EarlyCause {
     }
 }
 
-fn describe(collectors: &[&'static str]) -> [Family; 3] {
+fn describe(collectors: &[&'static str]) -> [Family; 4] {
     let mut families = [
         Family::gauge("evenkeel_sample_age_seconds", "Seconds since a collector was read."),
         Family::gauge(
@@ -91,6 +93,10 @@ fn describe(collectors: &[&'static str]) -> [Family; 3] {
         Family::gauge(
             "node_scrape_collector_success",
             "1 where the last read of a collector yielded a sample.",
+        ),
+        Family::counter(
+            "evenkeel_collector_skipped_lines_total",
+            "Lines of kernel files that a collector could not parse and left out.",
         ),
     ];
     for collector in collectors {
@@ -115,10 +121,11 @@ impl Snapshot {
     /// Families about the collectors at `now`: age of their samples, duration and success of their last reads.
     pub fn collector_families(&self, now: Instant, cache: &mut DescriptorCache<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
-        let figures: [fn(&CollectorReading, Instant) -> f64; 3] = [
+        let figures: [fn(&CollectorReading, Instant) -> f64; 4] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(u8::from(reading.success())),
+            |reading, _| reading.skipped_lines as f64,
         ];
         let descriptors = cache.descriptors(collectors, describe).iter().zip(figures);
         descriptors

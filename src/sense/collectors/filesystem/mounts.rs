@@ -1,5 +1,6 @@
 //! A parser of the mount table `/proc/PID/mountinfo` (proc_pid_mountinfo(5)). Pure.
 
+use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::ParseError;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -56,15 +57,12 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     })
 }
 
-pub fn parse_mountinfo(bytes: &[u8]) -> Result<Vec<Mount>, ParseError> {
-    bytes
-        .split(|&byte| byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            parse_line(line)
-                .ok_or_else(|| ParseError::text(&String::from_utf8_lossy(line), "is not a line of mountinfo"))
-        })
-        .collect()
+pub fn parse_mountinfo(bytes: &[u8], bad: &mut BadLines) -> Result<Vec<Mount>, ParseError> {
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let mount = |line| {
+        parse_line(line).ok_or_else(|| ParseError::text(&String::from_utf8_lossy(line), "is not a line of mountinfo"))
+    };
+    Ok(lines.filter_map(|line| bad.keep(mount(line))).collect())
 }
 
 #[cfg(test)]
@@ -73,7 +71,7 @@ mod tests {
     use std::os::unix::ffi::OsStrExt;
 
     fn mount(line: &[u8]) -> Mount {
-        parse_mountinfo(line).unwrap().remove(0)
+        BadLines::default().parse(line, parse_mountinfo).unwrap().remove(0)
     }
 
     #[test]
@@ -86,7 +84,11 @@ mod tests {
         let odd = mount(b"30 27 0:5 / /a\\040b\\012c\\134d\xff\\9 rw - fuse.x  ro,x\n");
         assert_eq!(odd.mount_point.as_os_str().as_bytes(), b"/a b\nc\\d\xff\\9");
         assert_eq!((odd.device.as_str(), odd.read_only), ("", true));
-        assert!(parse_mountinfo(b"27 1 254:0 / /\n").is_err());
+        assert!(
+            BadLines::default()
+                .parse(b"27 1 254:0 / /\n".as_slice(), parse_mountinfo)
+                .is_err()
+        );
     }
 
     #[test]

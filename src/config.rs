@@ -10,6 +10,7 @@ mod file;
 mod file_source;
 
 pub use alertmanagers::LastGood;
+use expressions::OwnSamples;
 pub use file::CONFIG;
 
 use crate::act::guard::Budget;
@@ -257,15 +258,19 @@ fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagn
     let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
     let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
 
-    let recorded = expressions::recorded(&alerting_rules);
+    let mut config = written.config;
+    let (recorded, local) = (expressions::recorded(&alerting_rules), config.local.clone());
+    let own = OwnSamples {
+        recorded: &recorded,
+        local: &local,
+    };
     if is_complete {
         for (file, source) in alerting_rules.iter().zip(&alerting_sources) {
-            diagnostics.extend(expressions::doubts(file, source, &recorded));
+            diagnostics.extend(expressions::doubts(file, source, own));
         }
     }
 
-    let mut config = written.config;
-    let check_promql = |text: &str| expressions::check(text, Some(&recorded));
+    let check_promql = |text: &str| expressions::check(text, Some(own));
     let compiled = rule::compile(
         rule_sources.iter().map(rule::file::read).collect(),
         &Context {

@@ -3,11 +3,20 @@
 
 use crate::diagnostic::{Diagnostic, Severity, SourceText, Span, nearest};
 use crate::rule::Warning;
-use crate::sense::names::{known, may_be_published};
+use crate::sense::names::{known, may_be_published, may_have_label};
 use crate::watch::alerting::{ALERTS, ALERTS_FOR_STATE};
-use crate::watch::promql::{self, Refusal};
+use crate::watch::promql::{self, Matcher, Query, Refusal};
 use crate::watch::rule_file::{Rule, RuleFile};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The own samples, as expressions see them.
+#[derive(Clone, Copy)]
+pub(super) struct OwnSamples<'o> {
+    /// The metrics that recording rules write.
+    pub recorded: &'o BTreeSet<String>,
+    /// The labels of every own sample beside `instance`.
+    pub local: &'o BTreeMap<String, String>,
+}
 
 /// The metrics that recording rules of these files write, and those of evaluation itself.
 pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
@@ -22,12 +31,12 @@ pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
     names.chain([ALERTS, ALERTS_FOR_STATE].map(str::to_owned)).collect()
 }
 
-/// Checks an expression of `while`. If the recorded series are unknown, it only checks that the expression can be
+/// Checks an expression of `while`. If the own samples are unknown, it only checks that the expression can be
 /// evaluated.
 ///
 /// # Errors
 /// With the position of the error in characters, from 0, and the reason.
-pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<Vec<Warning>, (usize, String)> {
+pub(super) fn check(text: &str, own: Option<OwnSamples<'_>>) -> Result<Vec<Warning>, (usize, String)> {
     // The parser counts bytes, a position in a file counts characters.
     let characters = |bytes: usize| text.get(..bytes).map_or(0, |before| before.chars().count());
     let query = promql::parse(text).map_err(|refusals| {
@@ -37,11 +46,11 @@ pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<V
             (offset.map_or(0, characters), message + &help)
         })
     })?;
-    let Some(recorded) = recorded else {
+    let Some(own) = own else {
         return Ok(Vec::new());
     };
     let doubts = query.metric_names().into_iter().filter_map(|(at, name)| {
-        let (message, help) = doubt(&name, recorded)?;
+        let (message, help) = doubt(&name, own.recorded)?;
         Some(Warning {
             offset: characters(at),
             width: name.chars().count(),
@@ -49,13 +58,81 @@ pub(super) fn check(text: &str, recorded: Option<&BTreeSet<String>>) -> Result<V
             help,
         })
     });
-    Ok(doubts.collect())
+    let unsatisfied = unsatisfied([&query], own).into_iter().map(|finding| Warning {
+        offset: text.find(&finding.matcher).map_or(0, characters),
+        width: finding.matcher.chars().count(),
+        message: finding.message(),
+        help: finding.help,
+    });
+    Ok(doubts.chain(unsatisfied).collect())
 }
 
-/// The metrics of an alerting rule file that no collector publishes, each once.
-pub(super) fn doubts(file: &RuleFile, source: &SourceText, recorded: &BTreeSet<String>) -> Vec<Diagnostic> {
-    let rules = file.groups.iter().flat_map(|group| &group.rules);
-    let names: BTreeSet<String> = rules
+/// A matcher on a label that no own sample satisfies.
+struct Unsatisfied {
+    /// The matcher as Prometheus writes it.
+    matcher: String,
+    label: String,
+    /// The value of the label, where own samples have it.
+    own_value: Option<String>,
+    help: String,
+}
+
+impl Unsatisfied {
+    fn message(&self) -> String {
+        let (matcher, label) = (&self.matcher, &self.label);
+        match &self.own_value {
+            Some(value) => format!("no own sample satisfies `{matcher}`: their `{label}` is {value:?}"),
+            None => format!("no own sample satisfies `{matcher}`: they have no label `{label}`"),
+        }
+    }
+}
+
+/// The matchers of these expressions that no own sample satisfies, each once.
+fn unsatisfied<'q>(queries: impl IntoIterator<Item = &'q Query>, own: OwnSamples<'_>) -> Vec<Unsatisfied> {
+    let selectors = queries.into_iter().flat_map(Query::label_matchers);
+    let matchers = selectors
+        .filter(|(metric, _)| may_be_published(metric) && !own.recorded.contains(metric))
+        .flat_map(|(metric, matchers)| matchers.into_iter().map(move |matcher| (metric.clone(), matcher)));
+    let mut found: BTreeMap<String, Unsatisfied> = BTreeMap::new();
+    for (metric, matcher) in matchers {
+        let label = &*matcher.name;
+        let own_value = own.local.get(label);
+        let is_satisfied = match own_value {
+            Some(value) => matcher.is_match(value),
+            // The instance is the node name, which this configuration may not know.
+            None => label == "instance" || may_have_label(&metric, label) || matcher.is_match(""),
+        };
+        if !is_satisfied {
+            found.entry(matcher.to_string()).or_insert_with(|| Unsatisfied {
+                matcher: matcher.to_string(),
+                label: label.to_owned(),
+                own_value: own_value.cloned(),
+                help: offer(&matcher),
+            });
+        }
+    }
+    found.into_values().collect()
+}
+
+fn offer(matcher: &Matcher) -> String {
+    let label = &matcher.name;
+    let value = matcher.named_value().map_or_else(|| "…".to_owned(), str::to_owned);
+    format!("`local: {{{label}: {value}}}` in the configuration gives own samples and their alerts this label")
+}
+
+/// The metrics of an alerting rule file that no collector publishes, and the matchers that no own sample satisfies, each
+/// once.
+pub(super) fn doubts(file: &RuleFile, source: &SourceText, own: OwnSamples<'_>) -> Vec<Diagnostic> {
+    let recorded = own.recorded;
+    let rules = || file.groups.iter().flat_map(|group| &group.rules);
+    let unsatisfied = unsatisfied(rules().map(Rule::query), own).into_iter().map(|finding| {
+        let message = finding.message();
+        match place_of_matcher(source, &finding.matcher) {
+            Some(span) => source.diagnose(Severity::Warning, span, message, finding.help),
+            None => Diagnostic::of_file(Severity::Warning, source.name(), message, finding.help),
+        }
+    });
+    let names: BTreeSet<String> = rules()
         .flat_map(|rule| rule.query().metric_names())
         .map(|(_, name)| name)
         .collect();
@@ -66,7 +143,29 @@ pub(super) fn doubts(file: &RuleFile, source: &SourceText, recorded: &BTreeSet<S
             None => Diagnostic::of_file(Severity::Warning, source.name(), message, help),
         })
     });
-    found.collect()
+    found.chain(unsatisfied).collect()
+}
+
+/// The first position of a matcher, whatever its quotes and spaces; that of its label where the text differs more.
+fn place_of_matcher(source: &SourceText, matcher: &str) -> Option<Span> {
+    let (label, rest) = matcher.split_at(matcher.find(['=', '!'])?);
+    let (op, value) = rest.split_at(rest.find('"')?);
+    let value = value.trim_matches('"');
+    let spellings = ["\"", "'", "\\\""]
+        .into_iter()
+        .flat_map(|quote| [" ", ""].map(|space| format!("{label}{space}{op}{space}{quote}{value}{quote}")));
+    let spellings: Vec<String> = spellings.collect();
+    let found = source.lines().enumerate().find_map(|(index, line)| {
+        let (at, spelling) = spellings
+            .iter()
+            .find_map(|spelling| Some((line.find(spelling.as_str())?, spelling)))?;
+        Some(Span {
+            line: index + 1,
+            column: line[..at].chars().count() + 1,
+            width: spelling.chars().count(),
+        })
+    });
+    found.or_else(|| place(source, label))
 }
 
 /// The finding about a metric that no collector publishes. Names that depend on the kernel or a driver pass, except

@@ -25,6 +25,22 @@ pub fn may_be_published(name: &str) -> bool {
     declared().any(|declared| matches(declared, name))
 }
 
+/// The names of all labels that collectors give. Text files may have others, for metrics that only they have.
+const LABELS: &str = "\
+    address adminstate bios_date bios_release bios_vendor bios_version board_asset_tag board_name board_serial \
+    board_vendor board_version broadcast build_id cause chassis_asset_tag chassis_serial chassis_vendor \
+    chassis_version chip chip_name clocksource collector controller core cpu csrow device devices domainname duplex \
+    file fstype governor group id id_like ifalias image_id image_version info ip l label lv_layer lv_name machine \
+    major master minor mode model mountpoint name nodename operstate package path pretty_name product_family \
+    product_name product_serial product_sku product_uuid product_version queue release revision sensor serial state \
+    sysname system_vendor thread_state time_zone type usage uuid variant variant_id version version_codename \
+    version_id vg_name wwn x y zone";
+
+/// Whether a metric of this name can have the label: no collector gives a fixed name another one.
+pub fn may_have_label(metric: &str, label: &str) -> bool {
+    !known().any(|known| known == metric) || LABELS.split_ascii_whitespace().any(|known| known == label)
+}
+
 fn matches(declared: &str, name: &str) -> bool {
     match declared.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -55,6 +71,9 @@ mod tests {
                     family.name,
                     collector.name
                 );
+                for (label, _) in family.points().flat_map(|point| point.labels) {
+                    assert!(may_have_label("node_load1", label), "label {label} of {}", family.name);
+                }
             }
         }
     }
@@ -85,6 +104,21 @@ mod tests {
             }
         }
         assert!(found > 100, "only {found} names found");
+    }
+
+    #[test]
+    fn every_label_in_the_sources_is_listed() {
+        let mut found = 0;
+        for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sense/collectors")) {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("\n#[cfg(test)]").next().unwrap();
+            for part in code.split("label(\"").skip(1) {
+                let label = part.split('"').next().unwrap();
+                found += 1;
+                assert!(may_have_label("node_load1", label), "{label} of {path:?}");
+            }
+        }
+        assert!(found > 50, "only {found} labels found");
     }
 
     fn sources(folder: &Path) -> Vec<PathBuf> {

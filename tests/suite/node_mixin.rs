@@ -104,3 +104,27 @@ fn series_of_the_mixin_are_published() {
         assert!(may_be_published(name), "{name}");
     }
 }
+
+/// As docs/coming-from.md says: `local` gives own samples the job that the rules of the mixin select.
+#[test]
+fn rule_of_the_mixin_fires_with_its_job_in_local() {
+    let home = Home::new(
+        "rules: [{name: any, matchers: ['alertname=\"Any\"'], select: {name: none}, actions: [{nice: 5}]}]\n",
+    );
+    home.write(
+        "mixin.yml",
+        "groups: [{name: node-exporter, rules: [{alert: Any, expr: 'node_load1{job=\"node-exporter\"} >= 0'}]}]\n",
+    );
+    home.write(
+        "evenkeel.yml",
+        "rule_files: [rules/*.yml]\nalerting_rule_files: [mixin.yml]\nlocal: {job: node-exporter}\n",
+    );
+    let checked = home.evenkeel("check").output().expect("evenkeel runs");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
+    assert!(checked.status.success() && !said.contains("warning"), "{said}");
+    let evenkeel = home.start(&[]);
+    let labels = [("source", "local"), ("status", "firing")];
+    eventually("the alert to fire", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_alerts_received_total", &labels) > 0.0).then_some(())
+    });
+}

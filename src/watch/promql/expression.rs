@@ -18,7 +18,20 @@ pub struct Query {
 impl Query {
     /// Adds the metrics that the expression reads to `read_set`, with the time to keep their samples.
     pub fn add_to_read_set(&self, read_set: &mut ReadSet) {
-        self.expression.add_to_read_set(0, read_set);
+        self.expression
+            .visit_selectors(0, &mut |matchers, keep_ms| read_set.add(matchers, keep_ms));
+    }
+
+    /// The matchers on labels of each selector that names its metric, with that name.
+    pub fn label_matchers(&self) -> Vec<(String, Vec<Matcher>)> {
+        let mut found = Vec::new();
+        self.expression.visit_selectors(0, &mut |matchers, _| {
+            let on_name = |matcher: &&Matcher| &*matcher.name == METRIC_NAME;
+            let name = matchers.iter().filter(on_name).find_map(Matcher::equal_to);
+            let on_labels = matchers.iter().filter(|matcher| !on_name(matcher)).cloned();
+            found.extend(name.map(|name| (name.to_owned(), on_labels.collect())));
+        });
+        found
     }
 
     /// The metrics that the expression names, each with its first position in the text in bytes.
@@ -194,41 +207,41 @@ pub(super) enum Expression {
 }
 
 impl Expression {
-    fn add_to_read_set(&self, before_ms: i64, read_set: &mut ReadSet) {
-        let mut from_selector = |selector: &SeriesSelector, range_ms: i64| {
-            read_set.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
-        };
+    /// Calls `visit` with the matchers of each selector, and the time to keep its samples.
+    fn visit_selectors(&self, before_ms: i64, visit: &mut dyn FnMut(&[Matcher], i64)) {
         match self {
             Expression::Number(_) | Expression::Time => {}
-            Expression::SeriesSelector(selector) | Expression::SampleTime(selector) => from_selector(selector, 0),
+            Expression::SeriesSelector(selector) | Expression::SampleTime(selector) => {
+                visit(&selector.matchers, before_ms + selector.offset_ms);
+            }
             Expression::OverTime { range, parameter, .. } => {
-                range.add_to_read_set(before_ms, read_set);
+                range.visit_selectors(before_ms, visit);
                 if let Some(parameter) = parameter {
-                    parameter.add_to_read_set(before_ms, read_set);
+                    parameter.visit_selectors(before_ms, visit);
                 }
             }
-            Expression::AbsentOverTime { range, .. } => range.add_to_read_set(before_ms, read_set),
+            Expression::AbsentOverTime { range, .. } => range.visit_selectors(before_ms, visit),
             Expression::Binary(binary) => {
-                binary.left.add_to_read_set(before_ms, read_set);
-                binary.right.add_to_read_set(before_ms, read_set);
+                binary.left.visit_selectors(before_ms, visit);
+                binary.right.visit_selectors(before_ms, visit);
             }
             Expression::Aggregate(aggregate) => {
-                aggregate.inner.add_to_read_set(before_ms, read_set);
+                aggregate.inner.visit_selectors(before_ms, visit);
                 if let Aggregation::Top(parameter) | Aggregation::Bottom(parameter) | Aggregation::Quantile(parameter) =
                     &aggregate.aggregation
                 {
-                    parameter.add_to_read_set(before_ms, read_set);
+                    parameter.visit_selectors(before_ms, visit);
                 }
             }
             Expression::Elementwise { inner, parameters, .. } => {
-                inner.add_to_read_set(before_ms, read_set);
+                inner.visit_selectors(before_ms, visit);
                 parameters
                     .iter()
-                    .for_each(|parameter| parameter.add_to_read_set(before_ms, read_set));
+                    .for_each(|parameter| parameter.visit_selectors(before_ms, visit));
             }
             Expression::Date { inner, .. } => {
                 if let Some(inner) = inner {
-                    inner.add_to_read_set(before_ms, read_set);
+                    inner.visit_selectors(before_ms, visit);
                 }
             }
             Expression::Negate(inner)
@@ -236,17 +249,17 @@ impl Expression {
             | Expression::EvaluationTime(inner)
             | Expression::VectorOf(inner)
             | Expression::ScalarOf(inner)
-            | Expression::Sort { inner, .. } => inner.add_to_read_set(before_ms, read_set),
-            Expression::LabelReplace(replace) => replace.inner.add_to_read_set(before_ms, read_set),
+            | Expression::Sort { inner, .. } => inner.visit_selectors(before_ms, visit),
+            Expression::LabelReplace(replace) => replace.inner.visit_selectors(before_ms, visit),
         }
     }
 }
 
 impl Range {
-    fn add_to_read_set(&self, before_ms: i64, read_set: &mut ReadSet) {
+    fn visit_selectors(&self, before_ms: i64, visit: &mut dyn FnMut(&[Matcher], i64)) {
         match self {
             Range::Samples { selector, range_ms } => {
-                read_set.add(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+                visit(&selector.matchers, before_ms + selector.offset_ms + range_ms);
             }
             Range::Subquery {
                 inner,
@@ -254,7 +267,7 @@ impl Range {
                 offset_ms,
                 ..
             } => {
-                inner.add_to_read_set(before_ms + range_ms + offset_ms, read_set);
+                inner.visit_selectors(before_ms + range_ms + offset_ms, visit);
             }
         }
     }

@@ -3,6 +3,7 @@
 use crate::watch::labels::{LabelSet, Text};
 use promql_parser::label::{MatchOp, Matcher as Parsed};
 use regex::Regex;
+use std::fmt;
 
 #[derive(Debug, Clone)]
 pub struct Matcher {
@@ -60,12 +61,44 @@ impl Matcher {
         self.is_match(labels.get(&self.name))
     }
 
+    /// A value that the matcher accepts and that it names.
+    pub fn named_value(&self) -> Option<&str> {
+        match &self.test {
+            Test::Equal(value) => Some(&**value),
+            Test::OneOf(values) => values.first().map(|value| &**value),
+            _ => None,
+        }
+        .filter(|value| !value.is_empty())
+    }
+
     /// The value of an equality matcher.
     pub fn equal_to(&self) -> Option<&str> {
         match &self.test {
             Test::Equal(value) => Some(value),
             _ => None,
         }
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The parser anchors expressions.
+        let bare = |regex: &Regex| {
+            let inner = regex
+                .as_str()
+                .strip_prefix("^(?:")
+                .and_then(|rest| rest.strip_suffix(")$"));
+            inner.unwrap_or(regex.as_str()).to_owned()
+        };
+        let (op, value) = match &self.test {
+            Test::Equal(value) => ("=", value.to_string()),
+            Test::NotEqual(value) => ("!=", value.to_string()),
+            Test::OneOf(values) => ("=~", values.join("|")),
+            Test::NoneOf(values) => ("!~", values.join("|")),
+            Test::Matches(regex) => ("=~", bare(regex)),
+            Test::Differs(regex) => ("!~", bare(regex)),
+        };
+        write!(f, "{}{op}{value:?}", self.name)
     }
 }
 

@@ -148,7 +148,7 @@ fn run_promtool(path: &Path, mut report: TestReport) -> TestReport {
         }
         Ok((tests, files)) => {
             let result = tests.run(&files, Dialect::V3);
-            (report.tests, report.checks) = (tests.len(), result.checks);
+            (report.tests, report.checks) = (result.tests, result.checks);
             report.failures = result
                 .mismatches
                 .into_iter()

@@ -8,7 +8,6 @@ use super::rule_file::RuleFile;
 use super::test_file::{AlertTest, ExpressionTest, Test, describe};
 pub use super::test_file::{TestFile, load, parse};
 use std::collections::BTreeSet;
-use std::fmt;
 
 /// A difference from an expectation of the file.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,49 +28,18 @@ pub struct TestMismatch {
 /// The result of a unit-test file.
 #[derive(Debug, Default)]
 pub struct UnitTestReport {
+    pub tests: usize,
     pub checks: usize,
     pub mismatches: Vec<TestMismatch>,
 }
 
-impl UnitTestReport {
-    pub fn is_ok(&self) -> bool {
-        self.mismatches.is_empty()
-    }
-}
-
-impl fmt::Display for UnitTestReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for mismatch in &self.mismatches {
-            writeln!(f, "{mismatch}")?;
-        }
-        write!(f, "{} of {} checks failed", self.mismatches.len(), self.checks)
-    }
-}
-
-impl fmt::Display for TestMismatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {} at {}s:", self.test, self.subject, self.at_ms as f64 / 1000.0)?;
-        if let Some(error) = &self.error {
-            write!(f, " {error}")?;
-        }
-        self.missing.iter().try_for_each(|line| write!(f, "\n  - {line}"))?;
-        self.unexpected.iter().try_for_each(|line| write!(f, "\n  + {line}"))
-    }
-}
-
 impl TestFile {
-    /// Number of tests.
-    pub fn len(&self) -> usize {
-        self.tests.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.tests.is_empty()
-    }
-
     /// Runs every test on these rules.
     pub fn run(&self, files: &[RuleFile], dialect: Dialect) -> UnitTestReport {
-        let mut report = UnitTestReport::default();
+        let mut report = UnitTestReport {
+            tests: self.tests.len(),
+            ..UnitTestReport::default()
+        };
         for test in &self.tests {
             test.run(self, files, dialect, &mut report);
         }
@@ -261,7 +229,23 @@ tests:
 
     fn run(tests: &str) -> String {
         let rules = rule_file::parse("r.yml", RULES).unwrap();
-        parse("t.yml", tests).unwrap().run(&[rules], Dialect::V3).to_string()
+        let report = parse("t.yml", tests).unwrap().run(&[rules], Dialect::V3);
+        let mismatches = report.mismatches.iter().map(|mismatch| {
+            let TestMismatch {
+                test,
+                subject,
+                at_ms,
+                error,
+                ..
+            } = mismatch;
+            let error = error.as_ref().map_or(String::new(), |error| format!(" {error}"));
+            let missing = mismatch.missing.iter().map(|line| format!("\n  - {line}"));
+            let unexpected = mismatch.unexpected.iter().map(|line| format!("\n  + {line}"));
+            let lines: String = missing.chain(unexpected).collect();
+            format!("{test}, {subject} at {}s:{error}{lines}\n", *at_ms as f64 / 1000.0)
+        });
+        let failed = format!("{} of {} checks failed", report.mismatches.len(), report.checks);
+        mismatches.collect::<String>() + &failed
     }
 
     #[test]

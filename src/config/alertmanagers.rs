@@ -160,9 +160,8 @@ pub(super) fn read_reconcile(fields: &Fields, findings: &mut Findings) -> Reconc
 }
 
 pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Alertmanagers {
-    let text = |key: &str, findings: &mut Findings| fields.text(key, findings).map(|text| text.value);
     let scheme = fields.choice("scheme", findings).map_or("http", |word| word.value);
-    let prefix = text("path_prefix", findings).unwrap_or_default();
+    let prefix = fields.string("path_prefix", findings).unwrap_or_default();
     let prefix = prefix.trim_matches('/');
     fields.choice("api_version", findings);
     let mut read = Alertmanagers {
@@ -172,7 +171,9 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
         } else {
             format!("/{prefix}")
         },
-        receiver: text("receiver", findings).unwrap_or_else(|| DEFAULT_RECEIVER.to_owned()),
+        receiver: fields
+            .string("receiver", findings)
+            .unwrap_or_else(|| DEFAULT_RECEIVER.to_owned()),
         targets: Vec::new(),
         target_files: Vec::new(),
         client: ClientSettings {
@@ -302,7 +303,7 @@ fn trust(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Trust 
     Trust {
         ca_file,
         certificate: cert_file.zip(key_file),
-        server_name: tls.text("server_name", findings).map(|name| name.value),
+        server_name: tls.string("server_name", findings),
         insecure_skip_verify: tls
             .flag("insecure_skip_verify", findings)
             .is_some_and(|flag| flag.value),

@@ -8,15 +8,17 @@ use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::open_episode;
 use crate::engine::select::{began_at, needs_cpu, select};
-use crate::engine::{Engine, Policy, select_cgroups};
+use crate::engine::{Answer, Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
 use crate::process::selector::SelectorMatch;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{BootId, Process, ProcessFields, Selector};
-use crate::rule::{Rule, Step, TargetSelector};
+use crate::rule::{Rule, RuleSet, Step, TargetSelector};
 use crate::telemetry::Telemetry;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The result for one payload.
@@ -38,7 +40,7 @@ pub struct AlertExplanation {
     pub rules: Vec<RuleExplanation>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct RuleExplanation {
     pub rule: String,
     pub matches: bool,
@@ -131,30 +133,26 @@ pub fn explain<H: Host + Clone>(
     pid: Option<i32>,
     wait: impl FnOnce(Duration),
 ) -> Explanation {
-    let asks_for_cpu = |alert: &Alert| {
-        policy
-            .rules
-            .rules
-            .iter()
-            .any(|rule| rule.matches(&alert.labels) && needs_cpu(rule))
+    let rules = &policy.rules.rules;
+    let mut explainer = Explainer {
+        host,
+        policy,
+        baseline: None,
+        own_ancestors: host.own_ancestors(),
+        pid,
     };
-    let mut baseline = None;
+    let asks_for_cpu = |alert: &Alert| rules.iter().any(|rule| rule.matches(&alert.labels) && needs_cpu(rule));
     if alerts.iter().any(asks_for_cpu) {
-        let mut looking = host.clone();
-        let taken_at = looking.now().boot;
-        baseline = Some(CpuBaseline::take(&looking.processes().unwrap_or_default(), taken_at));
+        let taken_at = host.now().boot;
+        let (_, table) = explainer.look();
+        explainer.baseline = Some(CpuBaseline::take(&table, taken_at));
         wait(MIN_CPU_WINDOW);
     }
     let explained = alerts.iter().map(|alert| AlertExplanation {
         alertname: alert.name().to_owned(),
         status: alert.status.as_str(),
         labels: alert.labels.clone(),
-        rules: policy
-            .rules
-            .rules
-            .iter()
-            .map(|rule| explain_rule(host, baseline.as_ref(), policy, rule, alert, pid))
-            .collect(),
+        rules: rules.iter().map(|rule| explainer.rule(rule, alert)).collect(),
     });
     Explanation {
         alerts: explained.collect(),
@@ -163,237 +161,200 @@ pub fn explain<H: Host + Clone>(
     }
 }
 
-fn explain_rule<H: Host + Clone>(
-    host: &H,
-    baseline: Option<&CpuBaseline>,
-    policy: &Policy,
-    rule: &std::sync::Arc<Rule>,
-    alert: &Alert,
+/// What the explanations of all alerts and rules have in common.
+struct Explainer<'a, H> {
+    host: &'a H,
+    policy: &'a Policy,
+    /// To measure processor use, if a rule asks for it.
+    baseline: Option<CpuBaseline>,
+    own_ancestors: BTreeSet<i32>,
+    /// `--pid`.
     pid: Option<i32>,
-) -> RuleExplanation {
-    let mut explanation = RuleExplanation {
-        rule: rule.name.to_string(),
-        matches: rule.matches(&alert.labels),
-        remarks: Vec::new(),
-        selected: Vec::new(),
-        selected_cgroups: Vec::new(),
-        decisions: Vec::new(),
-        not_taken: 0,
-        limit: rule.limit,
-        later: Vec::new(),
-        jobs: Vec::new(),
-        about_pid: None,
-    };
-    if !explanation.matches {
-        for matcher in rule.matchers.iter().filter(|matcher| !matcher.matches(&alert.labels)) {
-            let found = alert
-                .labels
-                .get(&matcher.name)
-                .map_or("no such label".to_owned(), |value| format!("{value:?}"));
-            explanation
-                .remarks
-                .push(format!("{matcher} does not match: the alert has {found}"));
-        }
-        return explanation;
-    }
-    if alert.status == Status::Resolved {
-        explanation
-            .remarks
-            .push("the alert is resolved: the rule's leases for it would be reverted".into());
-        return explanation;
-    }
-    if !rule.any_host
-        && let Err(mut reason) = policy.host_identity.recognises(&alert.labels)
-    {
-        if !policy.host_identity.is_named_in(&alert.labels) {
-            reason.push_str("; `any_host: true` lets the rule act anyway");
-        }
-        explanation.decisions.push(Explained {
-            pid: None,
-            name: None,
-            step: None,
-            decision: Decision::OtherHost,
-            before: None,
-            after: None,
-            reason,
-        });
-        return explanation;
-    }
-    if !policy.enforce || rule.dry_run {
-        let who = if rule.dry_run { "the rule" } else { "the configuration" };
-        explanation
-            .remarks
-            .push(format!("{who} says dry-run: actions are only logged"));
-    }
-    simulate(host, baseline, policy, rule, alert, &mut explanation);
-    explanation.later = later(rule);
-    explanation.jobs = jobs(rule, alert);
-    match &rule.target_selector {
-        TargetSelector::Processes(selector) => {
-            let selector = selector.resolve_at(&alert.labels, began_at(alert.starts_at, host.now()));
-            explain_selection(host, baseline, policy, rule, &selector, pid, &mut explanation);
-        }
-        TargetSelector::Cgroups(selector) => {
-            let selector = selector.resolve(&alert.labels);
-            explain_cgroups(host, baseline, policy, rule, &selector, &mut explanation);
-        }
-        TargetSelector::Host => {}
-    }
-    explanation
 }
 
-/// Fills in the selected processes, the number left out, and the answer about `pid`.
-fn explain_selection<H: Host + Clone>(
-    host: &H,
-    baseline: Option<&CpuBaseline>,
-    policy: &Policy,
-    rule: &Rule,
-    selector: &Selector,
-    pid: Option<i32>,
-    explanation: &mut RuleExplanation,
-) {
-    let own_ancestors = host.own_ancestors();
-    let protection = Protection {
-        own_ancestors: &own_ancestors,
-        protect: &policy.protect,
-    };
-    let mut looking = host.clone();
-    let mut table = looking.processes().unwrap_or_default();
-    if let Some(baseline) = baseline {
-        baseline.measure(&mut table, looking.now().boot);
+impl<H: Host + Clone> Explainer<'_, H> {
+    /// A host to read from, and its processes now.
+    fn look(&self) -> (H, Vec<Process>) {
+        let mut host = self.host.clone();
+        let mut table = host.processes().unwrap_or_default();
+        if let Some(baseline) = &self.baseline {
+            baseline.measure(&mut table, host.now().boot);
+        }
+        (host, table)
     }
-    let selected = select(&mut looking, &table, rule, selector, &protection).matches;
-    explanation.selected = selected
-        .iter()
-        .map(|process| Selected {
-            pid: process.identity.pid,
-            name: process.name.clone(),
-            resident_bytes: process.resident_bytes,
-            cpu_cores: process.cpu_cores,
-            age_seconds: process.age.as_secs(),
-        })
-        .collect();
-    let free = selected
-        .iter()
-        .filter(|process| protection.screen(rule, process).is_ok());
-    let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
-        let pid = Some(process.identity.pid);
-        explanation.decisions.iter().any(|decision| decision.pid == pid)
-    });
-    if taken.len() >= rule.limit {
-        explanation.not_taken = left.len();
+
+    fn protection(&self) -> Protection<'_> {
+        Protection {
+            own_ancestors: &self.own_ancestors,
+            protect: &self.policy.protect,
+        }
     }
-    explanation.about_pid = pid.map(|pid| {
-        let Some(process) = table.iter().find(|process| process.identity.pid == pid) else {
-            return format!("no process has the pid {pid}");
+
+    fn rule(&self, rule: &Arc<Rule>, alert: &Alert) -> RuleExplanation {
+        let mut explanation = RuleExplanation {
+            rule: rule.name.to_string(),
+            matches: rule.matches(&alert.labels),
+            limit: rule.limit,
+            ..RuleExplanation::default()
         };
-        let mut process = process.clone();
-        let name = process.name.escape_debug().to_string();
-        looking.read_details(
-            &mut process,
-            selector.needs() | protection.needs() | ProcessFields::USER,
-        );
-        match selector.judge(&process) {
-            SelectorMatch::Fails(why) | SelectorMatch::Unknown(why) => format!("{pid} {name} is not selected: {why}"),
-            SelectorMatch::Holds => match protection.screen(rule, &process) {
-                Err(denial) => format!("{pid} {name} is selected but excluded: {}", denial.reason),
-                Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
-                    Some(place) => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),
-                    None => format!("{pid} {name} has ended meanwhile"),
-                },
-            },
+        let remarks = &mut explanation.remarks;
+        if !explanation.matches {
+            for matcher in rule.matchers.iter().filter(|matcher| !matcher.matches(&alert.labels)) {
+                let value = alert.labels.get(&matcher.name);
+                let found = value.map_or("no such label".to_owned(), |value| format!("{value:?}"));
+                remarks.push(format!("{matcher} does not match: the alert has {found}"));
+            }
+            return explanation;
         }
-    });
-}
-
-/// Fills in the selected cgroups and the number left out.
-fn explain_cgroups<H: Host + Clone>(
-    host: &H,
-    baseline: Option<&CpuBaseline>,
-    policy: &Policy,
-    rule: &Rule,
-    selector: &Selector,
-    explanation: &mut RuleExplanation,
-) {
-    let own_ancestors = host.own_ancestors();
-    let protection = Protection {
-        own_ancestors: &own_ancestors,
-        protect: &policy.protect,
-    };
-    let mut looking = host.clone();
-    let mut table = looking.processes().unwrap_or_default();
-    if let Some(baseline) = baseline {
-        baseline.measure(&mut table, looking.now().boot);
-    }
-    let selected = match select_cgroups(&mut looking, &table, rule, selector, &protection) {
-        Ok(selected) => selected,
-        Err(reason) => return explanation.remarks.push(reason),
-    };
-    let is_free = |(cgroup, members): &&(_, _)| protection.screen_cgroup(rule, cgroup, members).is_ok();
-    let free = selected.iter().filter(is_free).count();
-    explanation.not_taken = free.saturating_sub(rule.limit);
-    explanation.selected_cgroups = selected
-        .into_iter()
-        .map(|(cgroup, members)| SelectedCgroup {
-            unit: cgroup.unit().map(str::to_owned),
-            memory_bytes: cgroup.memory_bytes,
-            cpu_cores: cgroup.cpu_cores,
-            processes: members.ok().map(|members| members.len()),
-            cgroup: cgroup.path,
-        })
-        .collect();
-}
-
-/// Runs the engine with this one rule, in dry-run, and reads its decisions from its ledger.
-fn simulate<H: Host + Clone>(
-    host: &H,
-    baseline: Option<&CpuBaseline>,
-    policy: &Policy,
-    rule: &std::sync::Arc<Rule>,
-    alert: &Alert,
-    explanation: &mut RuleExplanation,
-) {
-    let policy = Policy {
-        rules: crate::rule::RuleSet {
-            rules: vec![rule.clone()],
-        },
-        enforce: false,
-        ..policy.clone()
-    };
-    let boot = host
-        .clone()
-        .processes()
-        .ok()
-        .and_then(|table| table.first().map(|process| process.identity.boot));
-    let Ok(journal) = Journal::in_memory(boot.unwrap_or(BootId(0))) else {
-        return explanation.remarks.push("could not open a ledger in memory".into());
-    };
-    if rule.condition.is_some() {
+        if alert.status == Status::Resolved {
+            remarks.push("the alert is resolved: the rule's leases for it would be reverted".into());
+            return explanation;
+        }
+        let host_identity = &self.policy.host_identity;
+        if !rule.any_host
+            && let Err(mut reason) = host_identity.recognises(&alert.labels)
+        {
+            if !host_identity.is_named_in(&alert.labels) {
+                reason.push_str("; `any_host: true` lets the rule act anyway");
+            }
+            explanation.decisions.push(Explained {
+                pid: None,
+                name: None,
+                step: None,
+                decision: Decision::OtherHost,
+                before: None,
+                after: None,
+                reason,
+            });
+            return explanation;
+        }
+        if !self.policy.enforce || rule.dry_run {
+            let who = if rule.dry_run { "the rule" } else { "the configuration" };
+            remarks.push(format!("{who} says dry-run: actions are only logged"));
+        }
+        self.simulate(rule, alert, &mut explanation);
+        explanation.later = later(rule);
+        explanation.jobs = jobs(rule, alert);
+        match &rule.target_selector {
+            TargetSelector::Processes(selector) => {
+                let selector = selector.resolve_at(&alert.labels, began_at(alert.starts_at, self.host.now()));
+                self.processes(rule, &selector, &mut explanation);
+            }
+            TargetSelector::Cgroups(selector) => {
+                self.cgroups(rule, &selector.resolve(&alert.labels), &mut explanation);
+            }
+            TargetSelector::Host => {}
+        }
         explanation
-            .remarks
-            .push("`while` is assumed to be true, because only the daemon has samples".into());
     }
-    let conditions = Box::new(|_: &str| {
-        Some(crate::engine::Answer {
-            holds: true,
-            sample_at: Duration::MAX,
-        })
-    });
-    let mut engine = Engine::new(
-        host.clone(),
-        journal,
-        LedgerState::default(),
-        policy,
-        conditions,
-        Telemetry::default(),
-    );
-    if let Some(baseline) = baseline {
-        engine.measure_from(baseline.clone());
+
+    /// Fills in the selected processes, the number left out, and the answer about `pid`.
+    fn processes(&self, rule: &Rule, selector: &Selector, explanation: &mut RuleExplanation) {
+        let protection = self.protection();
+        let (mut looking, table) = self.look();
+        let selected = select(&mut looking, &table, rule, selector, &protection).matches;
+        explanation.selected = selected
+            .iter()
+            .map(|process| Selected {
+                pid: process.identity.pid,
+                name: process.name.clone(),
+                resident_bytes: process.resident_bytes,
+                cpu_cores: process.cpu_cores,
+                age_seconds: process.age.as_secs(),
+            })
+            .collect();
+        let free = selected
+            .iter()
+            .filter(|process| protection.screen(rule, process).is_ok());
+        let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
+            let pid = Some(process.identity.pid);
+            explanation.decisions.iter().any(|decision| decision.pid == pid)
+        });
+        if taken.len() >= rule.limit {
+            explanation.not_taken = left.len();
+        }
+        explanation.about_pid = self.pid.map(|pid| {
+            let Some(process) = table.iter().find(|process| process.identity.pid == pid) else {
+                return format!("no process has the pid {pid}");
+            };
+            let mut process = process.clone();
+            let name = process.name.escape_debug().to_string();
+            let needs = selector.needs() | protection.needs() | ProcessFields::USER;
+            looking.read_details(&mut process, needs);
+            match selector.judge(&process) {
+                SelectorMatch::Fails(why) | SelectorMatch::Unknown(why) => {
+                    format!("{pid} {name} is not selected: {why}")
+                }
+                SelectorMatch::Holds => match protection.screen(rule, &process) {
+                    Err(denial) => format!("{pid} {name} is selected but excluded: {}", denial.reason),
+                    Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
+                        Some(place) => {
+                            format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len())
+                        }
+                        None => format!("{pid} {name} has ended meanwhile"),
+                    },
+                },
+            }
+        });
     }
-    if let Err(reason) = engine.take(std::slice::from_ref(alert), Instant::now()) {
-        explanation.remarks.push(reason);
+
+    /// Fills in the selected cgroups and the number left out.
+    fn cgroups(&self, rule: &Rule, selector: &Selector, explanation: &mut RuleExplanation) {
+        let protection = self.protection();
+        let (mut looking, table) = self.look();
+        let selected = match select_cgroups(&mut looking, &table, rule, selector, &protection) {
+            Ok(selected) => selected,
+            Err(reason) => return explanation.remarks.push(reason),
+        };
+        let is_free = |(cgroup, members): &&(_, _)| protection.screen_cgroup(rule, cgroup, members).is_ok();
+        let free = selected.iter().filter(is_free).count();
+        explanation.not_taken = free.saturating_sub(rule.limit);
+        explanation.selected_cgroups = selected
+            .into_iter()
+            .map(|(cgroup, members)| SelectedCgroup {
+                unit: cgroup.unit().map(str::to_owned),
+                memory_bytes: cgroup.memory_bytes,
+                cpu_cores: cgroup.cpu_cores,
+                processes: members.ok().map(|members| members.len()),
+                cgroup: cgroup.path,
+            })
+            .collect();
     }
-    explanation.decisions = engine.records().into_iter().filter_map(explained).collect();
+
+    /// Runs the engine with this one rule, in dry-run, and reads its decisions from its ledger.
+    fn simulate(&self, rule: &Arc<Rule>, alert: &Alert, explanation: &mut RuleExplanation) {
+        let policy = Policy {
+            rules: RuleSet {
+                rules: vec![rule.clone()],
+            },
+            enforce: false,
+            ..self.policy.clone()
+        };
+        let (host, table) = self.look();
+        let boot = table.first().map_or(BootId(0), |process| process.identity.boot);
+        let Ok(journal) = Journal::in_memory(boot) else {
+            return explanation.remarks.push("could not open a ledger in memory".into());
+        };
+        if rule.condition.is_some() {
+            let remark = "`while` is assumed to be true, because only the daemon has samples";
+            explanation.remarks.push(remark.to_owned());
+        }
+        let conditions = Box::new(|_: &str| {
+            Some(Answer {
+                holds: true,
+                sample_at: Duration::MAX,
+            })
+        });
+        let (ledger, telemetry) = (LedgerState::default(), Telemetry::default());
+        let mut engine = Engine::new(host, journal, ledger, policy, conditions, telemetry);
+        if let Some(baseline) = &self.baseline {
+            engine.measure_from(baseline.clone());
+        }
+        if let Err(reason) = engine.take(std::slice::from_ref(alert), Instant::now()) {
+            explanation.remarks.push(reason);
+        }
+        explanation.decisions = engine.records().into_iter().filter_map(explained).collect();
+    }
 }
 
 fn explained(record: Record) -> Option<Explained> {
@@ -403,15 +364,14 @@ fn explained(record: Record) -> Option<Explained> {
     };
     let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
     let name = record.target.map(|(_, name)| name);
-    let (before, after, reason) = (record.before, record.after, record.reason);
     Some(Explained {
         pid,
         name,
         step: record.step,
         decision,
-        before,
-        after,
-        reason,
+        before: record.before,
+        after: record.after,
+        reason: record.reason,
     })
 }
 
@@ -446,9 +406,8 @@ mod tests {
     use crate::engine::host_identity::HostIdentity;
     use crate::host::fake::FakeHost;
     use crate::process::Process;
-    use crate::rule::{RuleSet, example};
+    use crate::rule::example;
     use crate::terminal::Style;
-    use std::sync::Arc;
 
     fn explain_burners(instance: &str, limit: usize) -> String {
         let mut host = FakeHost::new(2, "2026-01-01T00:00:00Z".parse().unwrap());

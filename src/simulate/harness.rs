@@ -1,6 +1,6 @@
 //! The test harness: a host in memory, a clock that the test advances, and the real engine on them.
 
-use super::test_file::{CgroupSpec, ProcessSpec, ScriptedResponse, ValueTarget};
+use super::test_file::{CgroupSpec, ProcessSpec, ScriptedResponse, StepEvent, ValueTarget};
 use crate::alert::alert::{FIRING_SET_INTERVAL, fingerprint};
 use crate::alert::{Alert, FiringSet, Labels, Source, Status};
 use crate::engine::{Answer, Engine, Policy};
@@ -35,17 +35,7 @@ const START_SECOND: i64 = 1_767_225_600;
 pub struct Happening {
     /// Time since the start of the test.
     pub at: Duration,
-    pub rule: String,
-    pub pid: Option<i32>,
-    /// Path of the cgroup, if the target is one.
-    pub cgroup: Option<String>,
-    pub step: Option<String>,
-    /// Exactly one of `decision` and `outcome` is set.
-    pub decision: Option<Decision>,
-    pub outcome: Option<Outcome>,
-    pub before: Option<String>,
-    pub after: Option<String>,
-    pub reason: String,
+    pub event: StepEvent,
 }
 
 pub struct Harness {
@@ -381,15 +371,11 @@ impl Harness {
             let decision = decision.into_iter().cycle().take((count - seen) as usize);
             happened.extend(decision.map(|decision| Happening {
                 at,
-                rule: rule.to_string(),
-                pid: None,
-                cgroup: None,
-                step: None,
-                decision: Some(decision),
-                outcome: None,
-                before: None,
-                after: None,
-                reason: String::new(),
+                event: StepEvent {
+                    rule: Some(rule.to_string()),
+                    decision: Some(decision),
+                    ..StepEvent::default()
+                },
             }));
         }
         self.counted = counts;
@@ -406,9 +392,8 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
     if record.is_effect && record.outcome == Some(Outcome::Gone) {
         return None;
     }
-    Some(Happening {
-        at: record.at.duration_since(began).unsigned_abs(),
-        rule: record.rule.clone(),
+    let event = StepEvent {
+        rule: Some(record.rule.clone()),
         pid: record.target.as_ref().and_then(|(target, _)| target.pid()),
         cgroup: record
             .target
@@ -420,8 +405,10 @@ fn happening(record: &Record, began: Timestamp) -> Option<Happening> {
         outcome: record.outcome,
         before: record.before.clone(),
         after: record.after.clone(),
-        reason: record.reason.clone(),
-    })
+        reason: Some(record.reason.clone()).filter(|reason| !reason.is_empty()),
+    };
+    let at = record.at.duration_since(began).unsigned_abs();
+    Some(Happening { at, event })
 }
 
 /// Adds the host name to an alert without `instance`. `instance: ''` leaves it out.
@@ -499,18 +486,10 @@ fn change(host: &mut FakeHost, cpu: &mut BTreeMap<i32, (f64, f64)>, pid: i32, sp
         details.user = uid.is_none().then(|| user.clone());
         details.uid = Some(uid.unwrap_or(if user == "root" { 0 } else { 1000 }));
     }
-    if let Some(bytes) = spec.memory_bytes {
-        process.resident_bytes = bytes;
-    }
-    if let Some(score) = spec.oom_score {
-        details.oom_score = Some(score);
-    }
-    if let Some(parent) = spec.parent {
-        process.parent = parent;
-    }
-    if let Some(is_kernel_thread) = spec.kernel_thread {
-        process.is_kernel_thread = is_kernel_thread;
-    }
+    process.resident_bytes = spec.memory_bytes.unwrap_or(process.resident_bytes);
+    details.oom_score = spec.oom_score.or(details.oom_score);
+    process.parent = spec.parent.unwrap_or(process.parent);
+    process.is_kernel_thread = spec.kernel_thread.unwrap_or(process.is_kernel_thread);
     if let Some(leads) = spec.login_leader {
         process.has_terminal = leads;
         process.session = if leads { pid } else { 0 };

@@ -2,7 +2,7 @@
 //! reports the differences from the expectations. It changes nothing on this host.
 
 use super::harness::{HOST_NAME, Happening, Harness};
-use super::test_file::{self, Expect, Expected, Mode, Test, TestFile, TimelineEntry, ValueTarget, Values};
+use super::test_file::{self, Expect, Expected, Mode, StepEvent, Test, TestFile, TimelineEntry, ValueTarget, Values};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// The result of a test file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct TestReport {
     pub file: String,
     pub tests: usize,
@@ -47,18 +47,6 @@ pub struct Failure {
 impl TestReport {
     pub fn is_ok(&self) -> bool {
         self.errors.is_empty() && self.failures.is_empty()
-    }
-
-    fn new(file: &Path) -> TestReport {
-        TestReport {
-            file: file.display().to_string(),
-            tests: 0,
-            checks: 0,
-            errors: Vec::new(),
-            failures: Vec::new(),
-            rules: BTreeSet::new(),
-            fired: BTreeSet::new(),
-        }
     }
 
     /// The report for a terminal. The last line is a summary.
@@ -101,7 +89,10 @@ fn count(number: usize, word: &str) -> String {
 
 /// Runs one test file.
 pub fn run(path: &Path) -> TestReport {
-    let mut report = TestReport::new(path);
+    let mut report = TestReport {
+        file: path.display().to_string(),
+        ..TestReport::default()
+    };
     let source = match config::read_file(path) {
         Ok(source) => source,
         Err(problem) => {
@@ -249,7 +240,11 @@ impl Player<'_> {
             player.live_through(moment);
         }
         player.collect();
-        let left: Vec<&Happening> = player.happened.iter().filter(|left| left.outcome.is_some()).collect();
+        let left: Vec<&Happening> = player
+            .happened
+            .iter()
+            .filter(|left| left.event.outcome.is_some())
+            .collect();
         if !left.is_empty() {
             let found = left.into_iter().map(Happening::to_string).collect();
             player.fail(
@@ -308,8 +303,10 @@ impl Player<'_> {
     /// Collects new events, and the rules that applied a step.
     fn collect(&mut self) {
         let news = self.stage.happenings();
-        let acted = news.iter().filter(|news| news.outcome.is_some());
-        self.report.fired.extend(acted.map(|news| news.rule.clone()));
+        let acted = news.iter().filter(|news| news.event.outcome.is_some());
+        self.report
+            .fired
+            .extend(acted.filter_map(|news| news.event.rule.clone()));
         self.happened.extend(news);
     }
 
@@ -318,10 +315,10 @@ impl Player<'_> {
         let mut missing: Vec<&Expected> = Vec::new();
         // The most specific entries choose first, so that `{pid: 1}` does not match the event for `{pid: 1, step: …}`.
         let mut entries: Vec<&Expected> = expect.entries.iter().collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.weight()));
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.event.weight()));
         for entry in entries {
             self.report.checks += 1;
-            match found.iter().position(|happening| entry.means(happening)) {
+            match found.iter().position(|happening| entry.event.means(&happening.event)) {
                 Some(place) => drop(found.remove(place)),
                 None => missing.push(entry),
             }
@@ -332,8 +329,8 @@ impl Player<'_> {
         if missing.is_empty() {
             // Denials may be omitted, except kinds of denials that the list names. If an entry is missing, all denials
             // are shown, because one of them may be the reason.
-            let is_named = |denial| expect.entries.iter().any(|entry| entry.decision == Some(denial));
-            found.retain(|found| found.decision.is_none_or(is_named));
+            let is_named = |denial| expect.entries.iter().any(|entry| entry.event.decision == Some(denial));
+            found.retain(|found| found.event.decision.is_none_or(is_named));
         }
         if missing.is_empty() && found.is_empty() {
             return;
@@ -345,7 +342,7 @@ impl Player<'_> {
             (less, 0) => format!("{} did not happen by {at}", count(less, "expectation")),
             _ => format!("what happened by {at} is not what was expected"),
         };
-        let expected = missing.iter().map(ToString::to_string).collect();
+        let expected = missing.iter().map(|entry| entry.event.to_string()).collect();
         let found = found.iter().map(Happening::to_string).collect();
         self.fail(span, message, "", expected, found);
     }
@@ -401,21 +398,23 @@ impl Player<'_> {
     }
 }
 
-impl Expected {
-    fn means(&self, found: &Happening) -> bool {
-        let same = |wanted: &Option<String>, found: Option<&String>| wanted.is_none() || wanted.as_ref() == found;
-        same(&self.rule, Some(&found.rule))
+impl StepEvent {
+    /// Whether this expected event is the one that happened.
+    fn means(&self, found: &StepEvent) -> bool {
+        let same = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        let reason = found.reason.as_deref().unwrap_or_default();
+        same(&self.rule, &found.rule)
             && (self.pid.is_none() || self.pid == found.pid)
-            && same(&self.cgroup, found.cgroup.as_ref())
+            && same(&self.cgroup, &found.cgroup)
             && self
                 .step
                 .as_ref()
                 .is_none_or(|wanted| is_step(wanted, found.step.as_deref()))
             && self.decision == found.decision
             && self.outcome == found.outcome
-            && same(&self.before, found.before.as_ref())
-            && same(&self.after, found.after.as_ref())
-            && self.reason.as_ref().is_none_or(|part| found.reason.contains(part))
+            && same(&self.before, &found.before)
+            && same(&self.after, &found.after)
+            && self.reason.as_ref().is_none_or(|part| reason.contains(part))
     }
 
     fn weight(&self) -> usize {
@@ -438,14 +437,6 @@ fn is_step(wanted: &str, found: Option<&str>) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with(", "))
 }
 
-/// A mapping in one line, in the notation of the test file.
-fn flow(pairs: &[(&str, Option<String>)]) -> String {
-    let given = pairs
-        .iter()
-        .filter_map(|(key, value)| Some(format!("{key}: {}", value.as_ref()?)));
-    format!("{{{}}}", Vec::from_iter(given).join(", "))
-}
-
 /// A string in YAML's notation.
 fn quoted(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric())
@@ -453,10 +444,11 @@ fn quoted(text: &str) -> String {
     if is_plain { text.to_owned() } else { format!("{text:?}") }
 }
 
-impl std::fmt::Display for Expected {
+/// A mapping in one line, in the notation of the test file.
+impl std::fmt::Display for StepEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text = |text: &Option<String>| text.as_deref().map(quoted);
-        f.write_str(&flow(&[
+        let pairs = [
             ("rule", text(&self.rule)),
             ("pid", self.pid.map(|pid| pid.to_string())),
             ("cgroup", text(&self.cgroup)),
@@ -466,28 +458,25 @@ impl std::fmt::Display for Expected {
             ("before", text(&self.before)),
             ("after", text(&self.after)),
             ("reason", text(&self.reason)),
-        ]))
+        ];
+        let given = pairs
+            .into_iter()
+            .filter_map(|(key, value)| Some(format!("{key}: {}", value?)));
+        write!(f, "{{{}}}", Vec::from_iter(given).join(", "))
     }
 }
 
 impl std::fmt::Display for Happening {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = |text: &Option<String>| text.as_deref().map(quoted);
-        let line = flow(&[
-            ("rule", Some(quoted(&self.rule))),
-            ("pid", self.pid.map(|pid| pid.to_string())),
-            ("cgroup", text(&self.cgroup)),
-            ("step", text(&self.step)),
-            ("decision", self.decision.map(|word| word.to_string())),
-            ("outcome", self.outcome.map(|word| word.to_string())),
-            ("before", text(&self.before)),
-            ("after", text(&self.after)),
-        ]);
-        write!(f, "{line} # at {}", seconds(self.at))?;
-        if self.reason.is_empty() {
-            return Ok(());
+        let without_reason = StepEvent {
+            reason: None,
+            ..self.event.clone()
+        };
+        write!(f, "{without_reason} # at {}", seconds(self.at))?;
+        match &self.event.reason {
+            Some(reason) => write!(f, ": {}", reason.escape_debug()),
+            None => Ok(()),
         }
-        write!(f, ": {}", self.reason.escape_debug())
     }
 }
 

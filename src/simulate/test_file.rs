@@ -112,10 +112,18 @@ pub struct Expect {
 #[derive(Debug)]
 pub struct Expected {
     pub span: Span,
+    pub event: StepEvent,
+}
+
+/// What is known of a denial, an action or a revert.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepEvent {
     pub rule: Option<String>,
     pub pid: Option<i32>,
+    /// Path of the cgroup, if the target is one.
     pub cgroup: Option<String>,
     pub step: Option<String>,
+    /// Exactly one of `decision` and `outcome` is set.
     pub decision: Option<Decision>,
     pub outcome: Option<Outcome>,
     pub before: Option<String>,
@@ -175,10 +183,7 @@ pub fn read(root: &Node, findings: &mut Findings) -> Option<TestFile> {
     Some(TestFile {
         rule_files,
         config_file,
-        cpus: fields
-            .integer("cpus", findings)
-            .and_then(|cpus| u32::try_from(cpus.value).ok())
-            .unwrap_or(4),
+        cpus: integer(&fields, "cpus", findings).unwrap_or(4),
         tests: tests.iter().filter_map(|test| read_test(test, findings)).collect(),
     })
 }
@@ -212,10 +217,7 @@ fn read_test(node: &Node, findings: &mut Findings) -> Option<Test> {
             _ => AlertSource::Alertmanager,
         },
         processes: read_new(&fields, "processes", findings),
-        cgroups: {
-            let items = fields.list("cgroups", findings);
-            items.iter().filter_map(|item| read_group(item, findings)).collect()
-        },
+        cgroups: read_all(&fields, "cgroups", findings, read_group),
         timeline,
     })
 }
@@ -226,47 +228,53 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<TimelineEntry> {
     if let Some(at) = at.as_ref().filter(|at| at.value > MAX_LENGTH) {
         findings.error(at.span, "a test may play for 31 days at most", "");
     }
-    let exits = fields.list("exit", findings);
-    let changes = fields.list("change", findings);
-    let values = fields.list("values", findings);
     let expect = fields.get("expect").map(|list| Expect {
         span: list.span,
-        entries: fields
-            .list("expect", findings)
-            .iter()
-            .filter_map(|item| read_expected(item, findings))
-            .collect(),
+        entries: read_all(&fields, "expect", findings, read_expected),
     });
     Some(TimelineEntry {
         at: at?.value,
         fire: read_labels(&fields, "fire", findings),
         resolve: read_labels(&fields, "resolve", findings),
         start: read_new(&fields, "start", findings),
-        change: changes
-            .iter()
-            .filter_map(|item| read_process_spec(item, findings))
-            .collect(),
+        change: read_all(&fields, "change", findings, read_process_spec),
         restart: fields.texts("restart", findings),
-        exit: exits.iter().filter_map(|item| read_pid(item, findings)).collect(),
+        exit: read_all(&fields, "exit", findings, read_pid),
         condition: fields.flag("while", findings).map(|flag| flag.value),
         answer: fields
             .get("answer")
             .and_then(|node| read_scripted_response(node, findings)),
         expect,
-        values: values.iter().filter_map(|item| read_values(item, findings)).collect(),
+        values: read_all(&fields, "values", findings, read_values),
     })
+}
+
+/// The valid items of a list.
+fn read_all<T>(
+    fields: &Fields,
+    key: &str,
+    findings: &mut Findings,
+    read: fn(&Node, &mut Findings) -> Option<T>,
+) -> Vec<T> {
+    let items = fields.list(key, findings);
+    items.iter().filter_map(|item| read(item, findings)).collect()
+}
+
+/// An integer, whose range in the table of keys fits the type.
+fn integer<T: TryFrom<i64>>(fields: &Fields, key: &str, findings: &mut Findings) -> Option<T> {
+    let number = fields.integer(key, findings)?;
+    T::try_from(number.value).ok()
 }
 
 fn read_scripted_response(node: &Node, findings: &mut Findings) -> Option<ScriptedResponse> {
     let fields = Fields::open(node, &ANSWER, findings)?;
-    let (status, exit) = (fields.integer("status", findings), fields.integer("exit", findings));
     Some(ScriptedResponse {
-        status: status.and_then(|status| u16::try_from(status.value).ok()),
+        status: integer(&fields, "status", findings),
         body: match fields.get("body") {
             Some(node) => Some(read_json(node, findings)?),
             None => None,
         },
-        exit: exit.and_then(|exit| i32::try_from(exit.value).ok()).unwrap_or(0),
+        exit: integer(&fields, "exit", findings).unwrap_or(0),
     })
 }
 
@@ -331,30 +339,22 @@ fn read_new(fields: &Fields, key: &str, findings: &mut Findings) -> Vec<ProcessS
 
 fn read_process_spec(node: &Node, findings: &mut Findings) -> Option<ProcessSpec> {
     let fields = Fields::open(node, &PROCESS, findings)?;
-    let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
-    let (name, exe, cmdline) = (text("name"), text("exe"), text("cmdline"));
-    let (user, cgroup) = (text("user"), text("cgroup"));
-    let mut small = |key: &str| {
-        let number = fields.integer(key, findings)?;
-        i32::try_from(number.value).ok()
-    };
-    let (pid, count, parent) = (small("pid"), small("count"), small("parent"));
-    let (nice, threads, oom_score) = (small("nice"), small("threads"), small("oom_score"));
+    let pid = integer(&fields, "pid", findings);
     Some(ProcessSpec {
+        count: integer(&fields, "count", findings).unwrap_or(1),
+        name: fields.string("name", findings),
+        exe: fields.string("exe", findings),
+        cmdline: fields.string("cmdline", findings),
+        user: fields.string("user", findings),
+        cgroup: fields.string("cgroup", findings),
+        threads: integer(&fields, "threads", findings),
+        nice: integer(&fields, "nice", findings),
+        oom_score: integer(&fields, "oom_score", findings),
+        parent: integer(&fields, "parent", findings),
         pid: pid?,
-        count: count.unwrap_or(1),
-        name,
-        exe,
-        cmdline,
-        user,
-        cgroup,
         age: fields.duration("age", findings).map(|age| age.value),
         memory_bytes: fields.size("memory", findings).map(|size| size.value),
         cpu_cores: fields.number("cpu", findings).map(|cores| cores.value),
-        threads: threads.and_then(|threads| u32::try_from(threads).ok()),
-        nice,
-        oom_score: oom_score.map(i64::from),
-        parent,
         state: fields
             .choice("state", findings)
             .and_then(|state| state.value.chars().next()),
@@ -383,11 +383,6 @@ fn read_signals(fields: &Fields, key: &str, findings: &mut Findings) -> Option<B
 
 fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
     let fields = Fields::open(node, &EXPECTED, findings)?;
-    let mut text = |key: &str| fields.text(key, findings).map(|text| text.value);
-    let (rule, step) = (text("rule"), text("step"));
-    let (before, after, reason) = (text("before"), text("after"), text("reason"));
-    let cgroup = text("cgroup");
-    let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
     let decision = fields.choice("decision", findings);
     let outcome = fields.choice("outcome", findings);
     if fields.get("decision").is_some() == fields.get("outcome").is_some() {
@@ -406,24 +401,24 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
         let message = format!("`{}` is not listed, because it refuses nothing", word.value);
         findings.error(word.span, message, help);
     }
-    Some(Expected {
-        span: node.span,
-        rule,
-        pid,
-        cgroup,
-        step,
+    let event = StepEvent {
+        rule: fields.string("rule", findings),
+        pid: integer(&fields, "pid", findings),
+        cgroup: fields.string("cgroup", findings),
+        step: fields.string("step", findings),
         decision: decision.and_then(|word| Decision::ALL.iter().copied().find(|known| known.as_str() == word.value)),
         outcome: outcome.and_then(|word| Outcome::ALL.iter().copied().find(|known| known.as_str() == word.value)),
-        before,
-        after,
-        reason,
-    })
+        before: fields.string("before", findings),
+        after: fields.string("after", findings),
+        reason: fields.string("reason", findings),
+    };
+    Some(Expected { span: node.span, event })
 }
 
 fn read_values(node: &Node, findings: &mut Findings) -> Option<Values> {
     let fields = Fields::open(node, &VALUES, findings)?;
-    let pid = fields.get("pid").and_then(|pid| read_pid(pid, findings));
-    let cgroup = fields.text("cgroup", findings).map(|path| path.value);
+    let pid = integer(&fields, "pid", findings);
+    let cgroup = fields.string("cgroup", findings);
     if pid.is_some() == cgroup.is_some() {
         findings.error(node.span, "values are those of one `pid` or of one `cgroup`", "");
     }

@@ -124,6 +124,11 @@ impl<'n> Fields<'n> {
         })
     }
 
+    /// A string without its place.
+    pub fn string(&self, key: &str, findings: &mut Findings) -> Option<String> {
+        self.text(key, findings).map(|text| text.value)
+    }
+
     pub fn duration(&self, key: &str, findings: &mut Findings) -> Option<Spanned<Duration>> {
         self.read(key, findings, Node::duration)
     }

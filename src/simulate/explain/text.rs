@@ -44,13 +44,7 @@ impl RuleExplanation {
             out.line(2, remark);
         }
         if !self.selected.is_empty() {
-            out.line(
-                2,
-                &match self.selected.len() {
-                    1 => "selects 1 process:".to_owned(),
-                    number => format!("selects {number} processes, in this order:"),
-                },
-            );
+            out.line(2, &selection(self.selected.len(), "process", "processes"));
             for process in &self.selected {
                 let cpu = process
                     .cpu_cores
@@ -61,13 +55,7 @@ impl RuleExplanation {
             }
         }
         if !self.selected_cgroups.is_empty() {
-            out.line(
-                2,
-                &match self.selected_cgroups.len() {
-                    1 => "selects 1 cgroup:".to_owned(),
-                    number => format!("selects {number} cgroups, in this order:"),
-                },
-            );
+            out.line(2, &selection(self.selected_cgroups.len(), "cgroup", "cgroups"));
             for selected in &self.selected_cgroups {
                 let processes = match selected.processes {
                     None => "an unknown number of processes".to_owned(),
@@ -101,6 +89,13 @@ impl RuleExplanation {
         if let Some(about) = &self.about_pid {
             out.line(2, about);
         }
+    }
+}
+
+fn selection(number: usize, one: &str, many: &str) -> String {
+    match number {
+        1 => format!("selects 1 {one}:"),
+        number => format!("selects {number} {many}, in this order:"),
     }
 }
 

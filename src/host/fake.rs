@@ -66,7 +66,7 @@ impl FakeThread {
 pub type DeviceLimits = BTreeMap<IoKind, BTreeMap<Device, u64>>;
 
 /// A cgroup with all controllers. Its members are the processes with its path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FakeCgroup {
     pub inode: u64,
     pub settings: BTreeMap<CgroupFile, Setting>,
@@ -93,20 +93,11 @@ pub struct FakeCgroup {
 
 impl FakeCgroup {
     fn new(inode: u64, is_unit: bool) -> FakeCgroup {
-        let settings = CgroupFile::ALL.map(|file| (file, unlimited(file)));
         FakeCgroup {
             inode,
-            settings: settings.into(),
-            is_frozen: false,
-            memory_bytes: 0,
-            reclaimable_bytes: 0,
-            cpus: None,
+            settings: CgroupFile::ALL.map(|file| (file, unlimited(file))).into(),
             runtime: is_unit.then(BTreeMap::new),
-            runtime_io: BTreeMap::new(),
-            persistent: BTreeMap::new(),
-            live: BTreeMap::new(),
-            persistent_io: BTreeMap::new(),
-            live_io: BTreeMap::new(),
+            ..FakeCgroup::default()
         }
     }
 
@@ -225,7 +216,7 @@ pub struct HostAction {
     pub signal: Option<Signal>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FakeHost {
     pub now: Moment,
     pub processes: BTreeMap<i32, FakeProcess>,
@@ -282,34 +273,11 @@ impl FakeHost {
                 boot: Duration::from_secs(3600),
                 wall,
             },
-            processes: BTreeMap::new(),
             cgroups: BTreeMap::from([("/".to_owned(), FakeCgroup::new(1, false))]),
             next_inode: 2,
-            signals: Vec::new(),
             cpus,
-            memory_bytes: None,
             own_ancestors: BTreeSet::from([1]),
-            jobs: Vec::new(),
-            denied: BTreeSet::new(),
-            denied_threads: BTreeSet::new(),
-            #[cfg(test)]
-            host_actions: Vec::new(),
-            #[cfg(test)]
-            before_set: Default::default(),
-            #[cfg(test)]
-            after_unit_set: Default::default(),
-            #[cfg(test)]
-            before_details: Default::default(),
-            #[cfg(test)]
-            reused_every: 0,
-            #[cfg(test)]
-            strangers: 0,
-            #[cfg(test)]
-            looks: 0,
-            #[cfg(test)]
-            calls: Default::default(),
-            #[cfg(test)]
-            meanwhile: Default::default(),
+            ..FakeHost::default()
         }
     }
 
@@ -409,15 +377,11 @@ impl FakeHost {
         for part in path.split('/').filter(|part| !part.is_empty()) {
             above = format!("{above}/{part}");
             if !self.cgroups.contains_key(&above) {
-                let is_unit = Cgroup::at(
-                    CgroupIdentity {
-                        boot: BootId(1),
-                        inode: 0,
-                    },
-                    above.clone(),
-                )
-                .unit()
-                .is_some();
+                let identity = CgroupIdentity {
+                    boot: BootId(1),
+                    inode: self.next_inode,
+                };
+                let is_unit = Cgroup::at(identity, above.clone()).unit().is_some();
                 let made = FakeCgroup::new(self.next_inode, is_unit);
                 self.next_inode += 1;
                 self.cgroups.insert(above.clone(), made);

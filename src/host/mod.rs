@@ -36,7 +36,7 @@ use std::io;
 use std::time::Duration;
 
 /// One moment on two clocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Moment {
     /// CLOCK_BOOTTIME: never stepped, counts during suspend, and continues across restarts of the daemon. All deadlines
     /// use it.
@@ -134,65 +134,44 @@ pub trait Host {
     /// When it is gone, the pid belongs to another process, or the kernel refuses.
     fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError>;
 
-    // The defaults below describe a host without cgroup v2.
-
     /// Every cgroup of the cgroup v2 hierarchy.
     ///
     /// # Errors
     /// When there is no hierarchy.
-    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError>;
 
     /// The cgroup that has this path now.
-    fn cgroup(&mut self, _path: &str) -> Option<Cgroup> {
-        None
-    }
+    fn cgroup(&mut self, path: &str) -> Option<Cgroup>;
 
     /// Pids of all processes in a cgroup and below it. A process of another pid namespace has the pid 0.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced.
-    fn members(&mut self, _cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn members(&mut self, cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError>;
 
     /// Reads a knob of a cgroup.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, has no such file, or systemd cannot be asked.
-    fn read_cgroup(&mut self, _cgroup: &Cgroup, _knob: Knob) -> Result<Reading, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn read_cgroup(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError>;
 
     /// Sets a knob of a cgroup, through systemd where `unit` is given.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, has no such file, or kernel or systemd refuse.
-    fn set_cgroup(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: Option<&UnitState>) -> Result<(), CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn set_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError>;
 
     /// Restores the value of a cgroup's knob, and the record of systemd.
     ///
     /// # Errors
     /// As for [`Host::set_cgroup`].
-    fn restore_cgroup(
-        &mut self,
-        _cgroup: &Cgroup,
-        _value: &Value,
-        _unit: Option<&UnitState>,
-    ) -> Result<(), CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn restore_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError>;
 
     /// Whether a limit of a unit's cgroup is still in place.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or systemd cannot be asked.
-    fn limit_state(&mut self, _cgroup: &Cgroup, _value: &Value, _unit: &UnitState) -> Result<LimitState, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn limit_state(&mut self, cgroup: &Cgroup, value: &Value, unit: &UnitState) -> Result<LimitState, CgroupError>;
 
     /// The value that a unit's record gives to a file of its next cgroup, if known.
     fn recorded(&self, file: CgroupFile, unit: &UnitState) -> Option<Setting> {
@@ -205,43 +184,31 @@ pub trait Host {
     ///
     /// # Errors
     /// When systemd cannot be asked, or refuses.
-    fn restore_unit(&mut self, _unit: &UnitState, _ours: &Value, _next: Option<&Value>) -> Result<bool, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn restore_unit(&mut self, unit: &UnitState, ours: &Value, next: Option<&Value>) -> Result<bool, CgroupError>;
 
     /// Makes the kernel reclaim up to this many bytes of a cgroup.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or the kernel refuses.
-    fn reclaim(&mut self, _cgroup: &Cgroup, _bytes: u64) -> Result<Reclaimed, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError>;
 
     /// Kills every process in a cgroup and below it.
     ///
     /// # Errors
     /// When the cgroup is gone or was replaced, or the kernel refuses.
-    fn kill_cgroup(&mut self, _cgroup: &Cgroup) -> Result<(), CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn kill_cgroup(&mut self, cgroup: &Cgroup) -> Result<(), CgroupError>;
 
     /// Whether any process is in a cgroup or below it; an error if it is gone or was replaced.
     ///
     /// # Errors
     /// When that is unknown.
-    fn is_populated(&mut self, _cgroup: &Cgroup) -> Result<bool, CgroupError> {
-        Err(CgroupError::NoHierarchy)
-    }
+    fn is_populated(&mut self, cgroup: &Cgroup) -> Result<bool, CgroupError>;
 
     /// Whether evenkeel may change and restore cgroups; the missing privilege, if not.
-    fn may_change_cgroups(&self) -> Result<(), &'static str> {
-        Err("cgroup v2")
-    }
+    fn may_change_cgroups(&self) -> Result<(), &'static str>;
 
     /// The number of a block device that a rule names by its path below `/dev`.
-    fn device(&self, _path: &str) -> Option<Device> {
-        None
-    }
+    fn device(&self, path: &str) -> Option<Device>;
 
     /// Physical memory of the host.
     fn memory_bytes(&self) -> u64;
@@ -263,14 +230,10 @@ pub trait Host {
     fn online_cpus(&self) -> BTreeSet<u32>;
 
     /// The online processors of a process's cpuset (cpuset(7)), which bound its affinity.
-    fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
-        self.online_cpus()
-    }
+    fn processors_of(&mut self, process: Identity) -> BTreeSet<u32>;
 
     /// The online processors of a cgroup's cpuset.
-    fn processors_of_cgroup(&mut self, _cgroup: &Cgroup) -> BTreeSet<u32> {
-        self.online_cpus()
-    }
+    fn processors_of_cgroup(&mut self, cgroup: &Cgroup) -> BTreeSet<u32>;
 
     /// How much effect a knob has on a process.
     fn reach(&mut self, _process: Identity, _knob: Knob) -> Reach {

@@ -16,11 +16,14 @@ use evenkeel::engine::host_identity::HostIdentity;
 use evenkeel::engine::select::{select, still_holds};
 use evenkeel::engine::{Engine, Policy};
 use evenkeel::host::fake::FakeHost;
-use evenkeel::host::{Host, HostError, Knob, LinuxHost, Moment, Reclaimed, Thread, Value};
+use evenkeel::host::{
+    CgroupError, Host, HostError, Knob, LimitState, LinuxHost, Moment, Reading, Reclaimed, Thread, UnitState, Value,
+};
+use evenkeel::knob::limit::Device;
 use evenkeel::ledger::{Journal, LedgerState};
 use evenkeel::process::selector::SelectorMatch;
 use evenkeel::process::table::Procfs;
-use evenkeel::process::{BootId, Identity, Process, ProcessFields};
+use evenkeel::process::{BootId, Cgroup, Identity, Process, ProcessFields};
 use evenkeel::rule::{self, Context, Rule, RuleSet};
 use evenkeel::telemetry::Telemetry;
 use nix::sys::signal::Signal;
@@ -218,6 +221,53 @@ impl Host for Restless {
     }
     fn may_undo(&self, knob: Knob) -> Result<(), &'static str> {
         self.host.may_undo(knob)
+    }
+
+    // No rule here selects a cgroup.
+    fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn cgroup(&mut self, _path: &str) -> Option<Cgroup> {
+        None
+    }
+    fn members(&mut self, _cgroup: &Cgroup) -> Result<Vec<i32>, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn read_cgroup(&mut self, _cgroup: &Cgroup, _knob: Knob) -> Result<Reading, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn set_cgroup(&mut self, _: &Cgroup, _: &Value, _: Option<&UnitState>) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn restore_cgroup(&mut self, _: &Cgroup, _: &Value, _: Option<&UnitState>) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn limit_state(&mut self, _: &Cgroup, _: &Value, _: &UnitState) -> Result<LimitState, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn restore_unit(&mut self, _: &UnitState, _: &Value, _: Option<&Value>) -> Result<bool, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn reclaim(&mut self, _cgroup: &Cgroup, _bytes: u64) -> Result<Reclaimed, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn kill_cgroup(&mut self, _cgroup: &Cgroup) -> Result<(), CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn is_populated(&mut self, _cgroup: &Cgroup) -> Result<bool, CgroupError> {
+        Err(CgroupError::NoHierarchy)
+    }
+    fn may_change_cgroups(&self) -> Result<(), &'static str> {
+        Err("cgroup v2")
+    }
+    fn device(&self, _path: &str) -> Option<Device> {
+        None
+    }
+    fn processors_of(&mut self, _process: Identity) -> BTreeSet<u32> {
+        self.online_cpus()
+    }
+    fn processors_of_cgroup(&mut self, _cgroup: &Cgroup) -> BTreeSet<u32> {
+        self.online_cpus()
     }
 }
 

@@ -3,6 +3,7 @@
 //! what was written.
 
 use super::access::{Access, HostError};
+use super::limit::notation::as_text;
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob, Processors};
 use super::{Change, Value};
@@ -108,19 +109,7 @@ impl fmt::Display for CpuSet {
     }
 }
 
-impl Serialize for CpuSet {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for CpuSet {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
+as_text!(CpuSet);
 
 /// Affinity relative to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -93,7 +93,7 @@ macro_rules! as_text {
     )* };
 }
 
-pub(super) use as_text;
+pub(in crate::knob) use as_text;
 
 as_text!(Limit, Device);
 

@@ -85,6 +85,10 @@ pub struct ReloadStatus {
     pub success_timestamp_seconds: f64,
 }
 
+fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
+    *counts.entry(key).or_default() += 1;
+}
+
 impl Telemetry {
     /// Locks the counts for reading, or for changes that no family shows.
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -101,16 +105,12 @@ impl Telemetry {
 
     /// Counts a response of the webhook listener by HTTP status code.
     pub fn webhook_request(&self, code: u16) {
-        *self.lock_for_change().webhook_requests.entry(code).or_default() += 1;
+        count(&mut self.lock_for_change().webhook_requests, code);
     }
 
     /// Counts an alert that arrived, whatever is decided about it.
     pub fn alert_received(&self, source: &'static str, status: &'static str) {
-        *self
-            .lock_for_change()
-            .alerts_received
-            .entry((source, status))
-            .or_default() += 1;
+        count(&mut self.lock_for_change().alerts_received, (source, status));
     }
 
     /// Counts alerts that Alertmanager left out of a notification (`truncatedAlerts`).
@@ -146,7 +146,7 @@ impl Telemetry {
 
     /// Counts an early sample by cause.
     pub fn early_sample(&self, cause: &'static str) {
-        *self.lock_for_change().early_samples.entry(cause).or_default() += 1;
+        count(&mut self.lock_for_change().early_samples, cause);
     }
 
     /// Sets how many Alertmanagers answered the last requests, and how many did not.
@@ -155,11 +155,7 @@ impl Telemetry {
     }
 
     pub fn decision(&self, rule: &str, decision: &'static str) {
-        *self
-            .lock_for_change()
-            .decisions
-            .entry((rule.into(), decision))
-            .or_default() += 1;
+        count(&mut self.lock_for_change().decisions, (rule.into(), decision));
     }
 
     /// Number of decisions by rule and kind.
@@ -168,11 +164,7 @@ impl Telemetry {
     }
 
     pub fn action(&self, rule: &str, action: &'static str, outcome: &'static str) {
-        *self
-            .lock_for_change()
-            .actions
-            .entry((rule.to_owned(), action, outcome))
-            .or_default() += 1;
+        count(&mut self.lock_for_change().actions, (rule.to_owned(), action, outcome));
     }
 
     /// Observes the time from an alert's arrival to an applied step.

@@ -241,7 +241,7 @@ impl MetricsHandler {
         let status = self.status().await;
         match serde_json::to_vec(&status) {
             Ok(json) => plain(StatusCode::OK, JSON, json),
-            Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+            Err(error) => failed(format!("{error}\n")),
         }
     }
 
@@ -259,16 +259,8 @@ impl MetricsHandler {
         // A reload reads files, which may block.
         match tokio::task::spawn_blocking(move || reload(by)).await {
             Ok(Ok(())) => plain(StatusCode::OK, PLAIN, "Configuration reloaded.\n"),
-            Ok(Err(why)) => plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                PLAIN,
-                format!("failed to reload config: {why}\n"),
-            ),
-            Err(_) => plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                PLAIN,
-                "failed to reload config: it panicked\n",
-            ),
+            Ok(Err(why)) => failed(format!("failed to reload config: {why}\n")),
+            Err(_) => failed("failed to reload config: it panicked\n"),
         }
     }
 }
@@ -383,11 +375,7 @@ fn decode_percent(text: &str) -> Cow<'_, str> {
 
 fn exposition_answer(response: &CachedResponse, format: Format, gzip: bool) -> HttpResponse {
     let Some(body) = response.body(format, gzip) else {
-        return plain(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            PLAIN,
-            "The metrics could not be encoded.\n",
-        );
+        return failed("The metrics could not be encoded.\n");
     };
     let mut answer = plain(StatusCode::OK, format.content_type(), body);
     let headers = answer.headers_mut();
@@ -413,6 +401,10 @@ fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
         HeaderValue::from_static(CONTENT_SECURITY_POLICY),
     );
     answer
+}
+
+fn failed(text: impl Into<Bytes>) -> HttpResponse {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, text)
 }
 
 fn not_allowed(allow: &'static str) -> HttpResponse {

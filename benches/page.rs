@@ -52,6 +52,7 @@ fn telemetry() -> Telemetry {
         process: format!("worker-{id}"),
         what: "nice 0 -> 10".to_owned(),
         until: Some(now),
+        released: None,
     });
     let alert = OpenAlert {
         alertname: "HostCpuSaturated".to_owned(),
@@ -115,11 +116,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     ));
     let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
         let request = Request::builder().uri(path).body(())?;
-        runtime.block_on(busy.answer(&request));
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        runtime.block_on(busy.answer(&request, peer));
         // Both include the sampler's own work, which is subtracted.
         let (start, begun) = (cpu_seconds()?, std::time::Instant::now());
         for _ in 0..ANSWERS {
-            runtime.block_on(busy.answer(&request));
+            runtime.block_on(busy.answer(&request, peer));
         }
         let (spent, took) = (cpu_seconds()? - start, begun.elapsed());
         let start = cpu_seconds()?;

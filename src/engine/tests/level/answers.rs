@@ -169,18 +169,21 @@ impl Simulation {
             return None;
         }
         let mut eligible = self.eligible(rule, alert);
-        let mut places = rule.limit;
-        if rule.has_final_steps() {
-            // One that was to end and outlived it is not taken again, and keeps its place in the episode.
-            eligible.retain(|target| !self.was_to_end(*target));
-            places = places.saturating_sub(self.ended_by(rule, alert));
-        }
         let leases = &self.engine.ledger().leases;
         let held: BTreeSet<Target> = leases
             .of(&rule.name, &self.fingerprints[alert])
             .map(|lease| lease.target)
             .filter(|target| self.is_there(*target))
             .collect();
+        let mut places = rule.limit;
+        if rule.has_final_steps() {
+            // One that was to end and outlived it is not taken again, and keeps its place in the episode, also where another alert
+            // of the rule was to end it.
+            eligible.retain(|target| !self.was_to_end(*target));
+            let targets = self.targets_of(rule, alert);
+            let outlived = targets.filter(|target| self.was_to_end(*target) && !held.contains(target));
+            places = places.saturating_sub(self.ended_by(rule, alert).max(outlived.count()));
+        }
         let wanted = places.min(eligible.union(&held).count());
         if held.len() < wanted {
             return Some(format!("{held:?} of {eligible:?} are held"));
@@ -202,6 +205,16 @@ impl Simulation {
             }
         }
         None
+    }
+
+    /// The targets of the open episode.
+    fn targets_of(&self, rule: &Rule, alert: usize) -> impl Iterator<Item = Target> {
+        let fingerprint = &self.fingerprints[alert];
+        let episodes = self.engine.ledger().episodes.iter();
+        let its =
+            episodes.filter(move |(key, _)| key.rule == rule.name && key.fingerprint == *fingerprint && !key.simulated);
+        its.flat_map(|(_, episode)| &episode.targets)
+            .map(|progress| progress.target)
     }
 
     fn was_to_end(&self, target: Target) -> bool {
@@ -241,12 +254,8 @@ impl Simulation {
         }
         let mut eligible = self.eligible(rule, alert);
         eligible.retain(|target| !self.was_to_end(*target) && !self.is_left(rule, alert, *target));
-        let its =
-            self.engine.ledger().episodes.iter().filter(|(key, _)| {
-                key.rule == rule.name && key.fingerprint == self.fingerprints[alert] && !key.simulated
-            });
-        let places = its.flat_map(|(_, episode)| &episode.targets);
-        let taken = places.filter(|progress| !eligible.contains(&progress.target)).count();
+        let taken = self.targets_of(rule, alert).filter(|target| !eligible.contains(target));
+        let taken = taken.count();
         !eligible.is_empty() && taken < rule.limit
     }
 }

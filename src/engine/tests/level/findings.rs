@@ -571,3 +571,24 @@ fn resolve_of_an_earlier_alert_ends_nothing() {
     ];
     check_with(setup, actions);
 }
+
+/// A process that one alert of a rule was to end lived on, and kept its place for the rule's other alert after a stop.
+#[test]
+fn process_that_outlived_another_alert_keeps_its_place() {
+    let setup = Setup {
+        has_surveys: true,
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Reload(OTHER_CHOICES),
+        Condition(OWN, true),
+        Pass(90),
+        Condition(BOTH, true),
+        Pass(30),
+        Restart(1),
+        ReusePid(0, 4),
+        Pass(91),
+    ];
+    check_with(setup, actions);
+}

@@ -19,7 +19,7 @@ use crate::rule::Rule;
 use crate::telemetry::Telemetry;
 use jiff::Timestamp;
 use smol_str::SmolStr;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ use std::time::Duration;
 const MAX_OPEN_EPISODES: usize = 4096;
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// Number of targets with the same reason that one decision names in the history.
+const MAX_NAMED: usize = 32;
 
 /// The reason to evaluate an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -406,14 +409,30 @@ impl Episodes<'_> {
         self.stage_record(record);
     }
 
-    /// Records the excluded targets, and the reasons.
+    /// Records excluded targets. Of many with one reason it names some and counts the others, so that a user with
+    /// thousands of processes does not fill the history.
     pub fn record_denials(&mut self, about: &AlertRef, refused: Vec<(Candidate, Denial)>) {
+        let mut by_reason: BTreeMap<String, (Decision, usize)> = BTreeMap::new();
         for (candidate, denial) in refused {
+            let (_, size) = by_reason.entry(denial.reason.clone()).or_insert((denial.decision, 0));
+            *size += 1;
+            if *size > MAX_NAMED {
+                continue;
+            }
             let mut record = about.record(self.transaction.now);
             record.target = shown(&candidate);
             record.decision = Some(denial.decision);
             record.reason = denial.reason;
             self.stage_record(record);
+        }
+        for (reason, (decision, size)) in by_reason {
+            let Some(others) = size.checked_sub(MAX_NAMED).filter(|others| *others > 0) else {
+                continue;
+            };
+            let reason = format!("{others} more: {reason}");
+            self.record_denial(about, &Denial { decision, reason });
+            // The metric counts each of them; the record counts as one.
+            (1..others).for_each(|_| self.count(about.rule.clone(), decision));
         }
     }
 }

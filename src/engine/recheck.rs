@@ -137,7 +137,7 @@ fn member(
             return Ok(None);
         };
         // Another process may have its pid.
-        if host.read_details(&mut process, needs) {
+        if host.read_details_in_time(&mut process, needs) {
             let is_over = process.details.exe.is_none() && host.is_ending(process.identity);
             return Ok((!is_over).then_some(process));
         }

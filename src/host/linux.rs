@@ -12,6 +12,7 @@ use crate::knob::limit::Device;
 use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
 use crate::knob::{Access, CpuSet, affinity};
 use crate::process::bounded::{self, BoundedCalls};
+use crate::process::command_lines::CommandLines;
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
 use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
@@ -43,6 +44,7 @@ pub struct LinuxHost {
     procfs: Procfs,
     users: UserNames,
     kernel_threads: KernelThreads,
+    command_lines: CommandLines,
     privileges: Privileges,
     /// Whose line [`Host::own_ancestors`] is.
     own_pid: i32,
@@ -67,6 +69,7 @@ impl LinuxHost {
             procfs,
             users: UserNames::default(),
             kernel_threads: KernelThreads::default(),
+            command_lines: CommandLines::default(),
             own_pid: std::process::id() as i32,
             on_exit,
             jobs: None,
@@ -152,10 +155,12 @@ impl Host for LinuxHost {
     }
 
     fn processes(&mut self) -> io::Result<Vec<Process>> {
+        self.command_lines.forget_all();
         self.procfs.read_table(boot_time(), &mut self.kernel_threads)
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
+        self.command_lines.forget(pid);
         self.procfs.read_process(pid, boot_time())
     }
 
@@ -163,8 +168,16 @@ impl Host for LinuxHost {
         self.procfs.read_details(process, needs, &mut self.users)
     }
 
+    fn read_details_in_time(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
+        let (users, lines) = (&mut self.users, &mut self.command_lines);
+        self.procfs
+            .read_details_in_time(process, needs, users, lines, boot_time())
+    }
+
     fn satisfies(&mut self, process: &mut Process, selector: &Selector, more: ProcessFields) -> bool {
-        self.procfs.satisfies(process, selector, more, &mut self.users)
+        let (users, lines) = (&mut self.users, &mut self.command_lines);
+        self.procfs
+            .satisfies(process, selector, more, users, lines, boot_time())
     }
 
     fn threads(&mut self, id: Identity) -> Result<Vec<Thread>, HostError> {

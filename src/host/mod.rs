@@ -88,8 +88,13 @@ pub trait Host {
     /// [`crate::process::Details::unread`] says whether the fields can be relied on.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
+    /// The same for one of many processes. A command line that is not read within a budget of time is unread.
+    fn read_details_in_time(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
+        self.read_details(process, needs)
+    }
+
     /// Reads the fields of a selector and returns whether the process matches. Where it does, reads `more` as well. Of
-    /// a process that does not match, fields may stay unread.
+    /// a process that does not match, fields may stay unread, and of any process the command line, as above.
     fn satisfies(&mut self, process: &mut Process, selector: &Selector, more: ProcessFields) -> bool {
         self.read_details(process, selector.needs())
             && selector.judge(process) == SelectorMatch::Holds

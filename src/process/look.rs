@@ -1,8 +1,9 @@
 //! Consistent readings of one process: all fields belong to the same process and the same program, although the
 //! process may rename itself, run another program or exit meanwhile.
 
+use super::command_lines::CommandLines;
 use super::open::OpenProcess;
-use super::selector::Selector;
+use super::selector::{Selector, SelectorMatch};
 use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
 use std::time::Duration;
 
@@ -19,6 +20,23 @@ impl Procfs {
         })
     }
 
+    /// The same for one of many processes: its command line is read within the budget of its user.
+    pub fn read_details_in_time(
+        &self,
+        process: &mut Process,
+        needs: ProcessFields,
+        users: &mut UserNames,
+        lines: &mut CommandLines,
+        boot_now: Duration,
+    ) -> bool {
+        let is_it = self.look(process, |files, process| {
+            self.read_in_time(files, process, needs, users, lines, boot_now);
+            true
+        });
+        lines.stop(boot_now);
+        is_it
+    }
+
     /// Reads the fields of a selector until its result is known, and `more` where the process matches. Returns whether
     /// it matches.
     pub fn satisfies(
@@ -27,16 +45,33 @@ impl Procfs {
         selector: &Selector,
         more: ProcessFields,
         users: &mut UserNames,
+        lines: &mut CommandLines,
+        boot_now: Duration,
     ) -> bool {
         let more = more.difference(selector.needs());
         let holds = self.look(process, |files, process| {
-            let holds = files.satisfies(process, selector, users);
-            if holds {
-                self.read_fields(files, process, more, users);
-            }
-            holds
+            let read = |process: &mut Process, needs: ProcessFields| {
+                self.read_in_time(files, process, needs, users, lines, boot_now);
+            };
+            satisfies(process, selector, more, read)
         });
+        lines.stop(boot_now);
         holds && process.details.unread.is_none()
+    }
+
+    fn read_in_time(
+        &self,
+        files: &OpenProcess,
+        process: &mut Process,
+        needs: ProcessFields,
+        users: &mut UserNames,
+        lines: &mut CommandLines,
+        boot_now: Duration,
+    ) {
+        self.read_fields(files, process, needs.difference(ProcessFields::CMDLINE), users);
+        if needs.contains(ProcessFields::CMDLINE) {
+            lines.read(files, process, boot_now);
+        }
     }
 
     fn read_fields(&self, files: &OpenProcess, process: &mut Process, needs: ProcessFields, users: &mut UserNames) {
@@ -79,6 +114,38 @@ impl Procfs {
         process.details.unread = Some(Unread::Changing);
         true
     }
+}
+
+/// Reads one file after the other, until a condition fails.
+fn satisfies(
+    process: &mut Process,
+    selector: &Selector,
+    more: ProcessFields,
+    mut read: impl FnMut(&mut Process, ProcessFields),
+) -> bool {
+    // Ordered by cost: a link, a path from the kernel, `status`, and the memory of the process.
+    const EXPENSIVE: [ProcessFields; 6] = [
+        ProcessFields::EXE,
+        ProcessFields::CGROUP,
+        ProcessFields::USER,
+        ProcessFields::SIGNALS,
+        ProcessFields::OOM_SCORE,
+        ProcessFields::CMDLINE,
+    ];
+    let wanted = selector.needs();
+    let mut known = ProcessFields::empty();
+    for need in EXPENSIVE.into_iter().filter(|need| wanted.contains(*need)) {
+        read(process, need);
+        known |= need;
+        if matches!(selector.judge_known(process, known), SelectorMatch::Fails(_)) {
+            return false;
+        }
+    }
+    let holds = selector.judge(process) == SelectorMatch::Holds;
+    if holds {
+        read(process, more);
+    }
+    holds
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 pub mod bounded;
 pub mod candidate;
 pub mod cgroup;
+pub mod command_lines;
 pub mod file_id;
 pub mod identity;
 pub mod kernel_threads;

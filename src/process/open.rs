@@ -6,7 +6,6 @@ use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
-use super::selector::{Selector, SelectorMatch};
 use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
@@ -19,7 +18,7 @@ use std::time::Duration;
 
 /// Maximum size of a command line; longer ones are cut. The kernel has the same bound for one argument
 /// (MAX_ARG_STRLEN).
-const MAX_CMDLINE_BYTES: usize = 128 * 1024;
+pub(super) const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 
 /// The files of one process.
 pub struct OpenProcess {
@@ -132,36 +131,8 @@ impl OpenProcess {
         })
     }
 
-    /// Reads the fields of a selector, one file after the other, until a condition fails.
-    pub fn satisfies(&self, process: &mut Process, selector: &Selector, users: &mut UserNames) -> bool {
-        // Ordered by cost: a link, the memory of the process, a path from the kernel, and `status`.
-        const EXPENSIVE: [ProcessFields; 6] = [
-            ProcessFields::EXE,
-            ProcessFields::CMDLINE,
-            ProcessFields::CGROUP,
-            ProcessFields::USER,
-            ProcessFields::SIGNALS,
-            ProcessFields::OOM_SCORE,
-        ];
-        let wanted = selector.needs();
-        let mut known = ProcessFields::empty();
-        for need in EXPENSIVE.into_iter().filter(|need| wanted.contains(*need)) {
-            self.read_details(&mut process.details, need, users);
-            known |= need;
-            if matches!(selector.judge_known(process, known), SelectorMatch::Fails(_)) {
-                return false;
-            }
-        }
-        selector.judge(process) == SelectorMatch::Holds
-    }
-
     /// Reads the needed fields; an unreadable one becomes `None`.
     pub fn read_details(&self, details: &mut Details, needs: ProcessFields, users: &mut UserNames) {
-        if needs.contains(ProcessFields::CMDLINE) {
-            let read = self.read_patiently("cmdline", MAX_CMDLINE_BYTES);
-            details.unread = read.as_ref().err().map(|Blocked| Unread::Blocked);
-            details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
-        }
         if needs.contains(ProcessFields::EXE) {
             details.exe = self.exe_path();
             details.exe_file = self.executable();
@@ -199,6 +170,29 @@ impl OpenProcess {
             usage.open_fds = self.count_fds();
             let limits = self.text("limits").unwrap_or_default();
             usage.max_fds = line_after(&limits, "Max open files").and_then(first_number);
+        }
+        // Last, because it may take longest.
+        if needs.contains(ProcessFields::CMDLINE) {
+            let read = self.read_cmdline(MAX_CMDLINE_BYTES);
+            details.unread = read.as_ref().err().map(|Blocked| Unread::Blocked);
+            details.cmdline = read.ok().flatten().map(|bytes| join_arguments(&bytes));
+        }
+    }
+
+    /// Reads the command line up to a bound, with a deadline.
+    ///
+    /// # Errors
+    /// When the process blocks its readers.
+    pub(super) fn read_cmdline(&self, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
+        self.read_patiently("cmdline", limit)
+    }
+
+    /// The user who runs the process: the real uid, which a setuid program keeps.
+    pub(super) fn owner(&self) -> Option<u32> {
+        // The directory belongs to the effective user, or to root where the process is not dumpable (proc(5)).
+        match statat(&self.directory, "", AtFlags::EMPTY_PATH) {
+            Ok(found) if found.st_uid != 0 => Some(found.st_uid),
+            _ => self.status("Uid:").and_then(first_number)?.try_into().ok(),
         }
     }
 
@@ -303,7 +297,7 @@ impl OpenProcess {
 }
 
 /// Joins arguments, which end with NUL, by one space.
-fn join_arguments(bytes: &[u8]) -> String {
+pub(super) fn join_arguments(bytes: &[u8]) -> String {
     let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
     String::from_utf8_lossy(bytes).replace('\0', " ")
 }

@@ -115,6 +115,8 @@ pub struct Details {
 pub enum Unread {
     #[error("reading the command line timed out")]
     Blocked,
+    #[error("its command line was not read in time")]
+    OutOfTime,
     #[error("it runs another program each time it is read")]
     Changing,
 }

@@ -20,16 +20,19 @@ use crate::support::payload::about;
 use crate::support::{eventually, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The uid of the attacker, whom no account of the host has.
-const ATTACKER: &str = "61020";
+/// Uids of users without an account on the host. Each attack has its own, because users share what they may use.
+const RENAMING: &str = "61020";
+const EXECUTING: &str = "61021";
+const CROWDED: &str = "61022";
+const BYSTANDER: &str = "61023";
 
 /// The processes of an attack: a process group, which is killed at the end.
 struct Attack(Child);
 
 impl Attack {
-    fn start(program: &str, args: &[&str]) -> Attack {
+    fn start(user: &str, program: &str, args: &[&str]) -> Attack {
         let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={ATTACKER}"), "--clear-groups", "--", program]);
+        command.args([&format!("--reuid={user}"), "--clear-groups", "--", program]);
         command.args(args).stdin(Stdio::null()).process_group(0);
         let attack = Attack(command.spawn().expect("setpriv runs"));
         let word = args.last().expect("an argument");
@@ -83,8 +86,8 @@ const RENAME_ALL_THE_TIME: &str = "while :; do echo a >/proc/$$/comm; echo b >/p
 
 #[test]
 fn process_that_renames_itself_escapes_no_rule() {
-    let attack = Attack::start("sh", &["-c", RENAME_ALL_THE_TIME, "renaming"]);
-    let rule = one_rule(&format!("{{user: '{ATTACKER}', cmdline: '(?s:.*) renaming'}}"));
+    let attack = Attack::start(RENAMING, "sh", &["-c", RENAME_ALL_THE_TIME, "renaming"]);
+    let rule = one_rule(&format!("{{user: '{RENAMING}', cmdline: '(?s:.*) renaming'}}"));
     let mut host = live_host();
     for _ in 0..200 {
         let table = [host.process(attack.pid()).expect("it runs")];
@@ -93,7 +96,7 @@ fn process_that_renames_itself_escapes_no_rule() {
         assert!(is_taken(&mut host, &found[0], &rule));
     }
     let home = Home::new(&format!(
-        "rules: [{{name: r, matchers: [alertname=Test], select: {{user: '{ATTACKER}', cmdline: '(?s:.*) renaming'}}, \
+        "rules: [{{name: r, matchers: [alertname=Test], select: {{user: '{RENAMING}', cmdline: '(?s:.*) renaming'}}, \
          actions: [{{nice: 11}}]}}]\n"
     ));
     let evenkeel = home.start(&["--enforce"]);
@@ -116,8 +119,12 @@ fn process_that_execs_all_the_time_is_taken_or_named() {
     }
     std::fs::write(folder.path().join("loop"), "exec \"$2\" \"$0\" \"$2\" \"$1\"\n").expect("a writable folder");
     mode("loop");
-    let attack = Attack::start(&path("evk-a"), &[&path("loop"), &path("evk-a"), &path("evk-b")]);
-    let rule = one_rule(&format!("{{user: '{ATTACKER}', exe: '{}'}}", path("evk-.")));
+    let attack = Attack::start(
+        EXECUTING,
+        &path("evk-a"),
+        &[&path("loop"), &path("evk-a"), &path("evk-b")],
+    );
+    let rule = one_rule(&format!("{{user: '{EXECUTING}', exe: '{}'}}", path("evk-.")));
     let mut host = live_host();
     for _ in 0..300 {
         let table = [host.process(attack.pid()).expect("it runs")];
@@ -132,5 +139,44 @@ fn process_that_execs_all_the_time_is_taken_or_named() {
         for process in unreadable {
             assert_eq!(process.details.unread, Some(Unread::Changing));
         }
+    }
+}
+
+/// Number of processes with long command lines. Reading all of them takes some seconds in a test build.
+const CROWD: usize = 2000;
+/// Starts them. The children of a shell that exec nothing have its command line.
+const START_A_CROWD: &str = "exec 3<>\"$0\"; i=0; while [ $i -lt $1 ]; do (read line <&3) & i=$((i+1)); done; wait";
+
+#[test]
+fn long_command_lines_of_one_user_delay_no_decision_about_others() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a writable folder");
+    for path in [folder.path(), &pipe] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("our own files");
+    }
+    let long = format!("{} escaping", "x".repeat(120_000));
+    let (pipe, crowd) = (pipe.display().to_string(), CROWD.to_string());
+    let attack = Attack::start(CROWDED, "sh", &["-c", START_A_CROWD, &pipe, &crowd, &long]);
+    let bystander = Attack::start(BYSTANDER, "sh", &["-c", "sleep 600; :", "escaping"]);
+    let mut host = live_host();
+    let is_of_attack = |process: &Process| [process.identity.pid, process.parent].contains(&attack.pid());
+    eventually("the crowd", Duration::from_secs(120), || {
+        let table = host.processes().expect("a process table");
+        let crowd = table.iter().filter(|process| is_of_attack(process)).count();
+        (crowd == CROWD + 1).then_some(())
+    });
+    let rule = one_rule("{name: sh, cmdline: '(?s:.*) escaping'}");
+    for _ in 0..3 {
+        let table = host.processes().expect("a process table");
+        let Selection { matches, unreadable } = select_from(&mut host, &table, &rule);
+        assert!(matches.iter().any(|process| process.identity.pid == bystander.pid()));
+        assert!(!unreadable.is_empty(), "{} were read", matches.len());
+        for process in unreadable {
+            assert_eq!(process.details.unread, Some(Unread::OutOfTime));
+            assert!(is_of_attack(&process), "{process:?}");
+        }
+        // The next decision has its own share.
+        std::thread::sleep(Duration::from_millis(1100));
     }
 }

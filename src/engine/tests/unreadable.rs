@@ -28,7 +28,7 @@ fn set_unread(world: &mut World, unread: Option<Unread>) {
 
 #[test]
 fn process_that_cannot_be_read_is_refused_and_reported() {
-    for unread in [Unread::Blocked, Unread::Changing] {
+    for unread in [Unread::Blocked, Unread::OutOfTime, Unread::Changing] {
         let mut world = by_cmdline("nice 15");
         set_unread(&mut world, Some(unread));
         world.fire("calm");
@@ -70,4 +70,27 @@ fn target_that_becomes_unreadable_is_restored() {
     assert_eq!((world.nice(100), world.signals()), (vec![15], vec![]));
     world.resolve("calm");
     assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
+fn history_names_some_of_many_processes_and_counts_the_others() {
+    let mut world = by_cmdline("nice 15");
+    for pid in 101..140 {
+        world.add(pid, 1);
+        let details = &mut world.engine.host().processes.get_mut(&pid).unwrap().process.details;
+        details.unread = Some(Unread::OutOfTime);
+    }
+    world.fire("calm");
+    assert_eq!(world.nice(100), [15]);
+    let records = world.engine.records();
+    let refused = records
+        .iter()
+        .filter(|record| record.decision == Some(Decision::Protected));
+    let (named, counted): (Vec<&Record>, Vec<&Record>) = refused.partition(|record| record.target.is_some());
+    assert_eq!((named.len(), counted.len()), (32, 1));
+    assert!(
+        counted[0].reason.starts_with("7 more: unidentified: its command line"),
+        "{counted:?}"
+    );
+    assert_eq!(world.decided("calm", Decision::Protected), 39.0);
 }

@@ -1,7 +1,8 @@
 //! Steps for the host as a whole: a request to an allocator, or a command. Their results arrive later.
 
+use super::Answer;
 use super::status::log_not_begun;
-use super::steps::StepPlanner;
+use super::steps::{StepPlanner, may_begin};
 use super::timers::ROUND;
 use super::transaction::{Action, AlertRef};
 use crate::act::guard::{Denial, FinalGate};
@@ -20,7 +21,14 @@ const IMAGINED: &str = "RESOURCE";
 
 impl<H: Host> StepPlanner<'_, H> {
     /// Passes the due steps of the host to the guard, up to the first job. The rest follows after its result.
-    pub fn plan_host_steps(&mut self, due_steps: DueSteps, rule: &Arc<Rule>, about: &AlertRef, episode: &mut Episode) {
+    pub fn plan_host_steps(
+        &mut self,
+        due_steps: DueSteps,
+        rule: &Arc<Rule>,
+        about: &AlertRef,
+        condition: Option<Answer>,
+        episode: &mut Episode,
+    ) {
         if self.episodes.transaction.is_unledgered {
             // A request that makes a server hold something needs a durable record first.
             return;
@@ -44,9 +52,12 @@ impl<H: Host> StepPlanner<'_, H> {
             let mut record = about.record(self.episodes.transaction.now);
             record.target = Some((Target::Host, HOST_NAME.to_owned()));
             record.step = Some(step.to_string());
-            if step.is_final()
-                && let Err(denial) = self.may_run(rule, episode, self.episodes.now())
-            {
+            let allowed = if step.is_final() {
+                self.may_run(rule, episode, condition)
+            } else {
+                may_begin(step, condition)
+            };
+            if let Err(denial) = allowed {
                 if told != Some(denial.decision) {
                     record.decision = Some(denial.decision);
                     record.reason = denial.reason;
@@ -119,9 +130,8 @@ impl<H: Host> StepPlanner<'_, H> {
         episode.targets.push(progress);
     }
 
-    fn may_run(&self, rule: &Rule, episode: &Episode, now: Duration) -> Result<(), Denial> {
-        let condition = rule.condition.as_ref();
-        let condition = condition.map(|text| (self.conditions)(text).is_some_and(|answer| answer.holds));
+    fn may_run(&self, rule: &Rule, episode: &Episode, condition: Option<Answer>) -> Result<(), Denial> {
+        let (now, condition) = (self.episodes.now(), condition.map(|answer| answer.holds));
         let (stuck, orphaned) = (BTreeSet::new(), BTreeSet::new());
         let gate = FinalGate {
             rule,

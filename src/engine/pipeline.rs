@@ -98,16 +98,22 @@ impl<H: Host> Engine<H> {
         let before = self.ledger.episodes.get(key).cloned();
         let by_target: HashMap<Target, &Candidate> = matches.iter().map(|found| (found.target(), found)).collect();
         let mut planner = self.planner(transaction);
+        let condition = if due.is_empty() {
+            None
+        } else {
+            planner.condition_of(&rule)
+        };
         for due_steps in due {
             let candidate = by_target.get(&due_steps.target).copied();
             if due_steps.target == Target::Host {
-                planner.plan_host_steps(due_steps, &rule, &about, &mut episode);
+                planner.plan_host_steps(due_steps, &rule, &about, condition, &mut episode);
             } else if let (Some(candidate), Some(selector)) = (candidate, &selector) {
                 let context = StepContext {
                     rule: &rule,
                     selector,
                     about: &about,
                     candidate,
+                    condition,
                 };
                 planner.plan_steps(due_steps, context, &mut episode);
             }

@@ -39,6 +39,21 @@ pub(super) struct StepContext<'a> {
     pub selector: &'a Arc<Selector>,
     pub about: &'a AlertRef,
     pub candidate: &'a Candidate,
+    /// The answer to the rule's `while`; `None` without one.
+    pub condition: Option<Answer>,
+}
+
+/// # Errors
+/// When `while` does not hold, which every step but a wait needs. Irreversible actions pass the `FinalGate` instead,
+/// because they also depend on the age of the answer.
+pub(super) fn may_begin(step: &Step, condition: Option<Answer>) -> Result<(), Denial> {
+    match condition {
+        Some(Answer { holds: false, .. }) if !step.is_final() && !step.is_wait() => Err(Denial {
+            decision: Decision::Condition,
+            reason: "`while` is false".to_owned(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl<H: Host> StepPlanner<'_, H> {
@@ -63,6 +78,7 @@ impl<H: Host> StepPlanner<'_, H> {
             .cloned();
         for (step_index, step) in &due_steps.steps {
             let allowed = self.allow(step, &context, episode);
+            let allowed = allowed.and_then(|class| may_begin(step, context.condition).map(|()| class));
             let denial = match allowed {
                 Ok(Some(KillClass::Done)) => {
                     self.episodes.adopt_victim(due_steps.target, episode);
@@ -89,7 +105,7 @@ impl<H: Host> StepPlanner<'_, H> {
                 record.reason = denial.reason;
                 self.episodes.stage_record(record);
             }
-            if step.is_final() {
+            if step.is_final() || denial.decision == Decision::Condition {
                 // The target stays at this step and is evaluated again; only a permanently refused step is skipped.
                 progress.step_index = *step_index;
                 progress.due = self.episodes.now() + ROUND;
@@ -148,6 +164,16 @@ impl<H: Host> StepPlanner<'_, H> {
                 });
         }
         self.episodes.stage(Entry::Victim(victim));
+    }
+
+    /// The answer to the `while` of a rule; `None` without one. What is unknown does not hold.
+    pub fn condition_of(&self, rule: &Rule) -> Option<Answer> {
+        let unknown = Answer {
+            holds: false,
+            sample_at: Duration::ZERO,
+        };
+        let text = rule.condition.as_ref()?;
+        Some((self.conditions)(text).unwrap_or(unknown))
     }
 
     fn allow(
@@ -225,16 +251,7 @@ impl<H: Host> StepPlanner<'_, H> {
         context: &StepContext<'_>,
         episode: &Episode,
     ) -> Result<Option<KillClass>, Denial> {
-        let answer = match &context.rule.condition {
-            None => None,
-            Some(text) => {
-                let unknown = Answer {
-                    holds: false,
-                    sample_at: Duration::ZERO,
-                };
-                Some((self.conditions)(text).unwrap_or(unknown))
-            }
-        };
+        let answer = context.condition;
         let mut stuck = spent(self.episodes.ledger, self.episodes.transaction.processes());
         let given_up = self.episodes.ledger.victims.iter().filter(|victim| victim.outlived);
         stuck.extend(given_up.map(|victim| victim.target));

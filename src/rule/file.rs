@@ -70,9 +70,9 @@ pub static RULE: Object = Object {
         optional(
             "while",
             Kind::Text,
-            "PromQL on evenkeel's own samples, evaluated before every irreversible action: \
-             `node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1`. **Without it, an alert from \
-             Alertmanager kills one process per episode, regardless of `limit`.**",
+            "PromQL on evenkeel's own samples, evaluated before every step. While it is false, evenkeel applies nothing \
+             new and keeps its leases: `node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes < 0.1`. **Without \
+             it, an alert from Alertmanager kills one process per episode, regardless of `limit`.**",
         ),
         required(
             "actions",

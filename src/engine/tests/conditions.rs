@@ -1,5 +1,5 @@
-//! Tests of `while` with the real own evaluation: evenkeel kills no further process before a sample shows the effect
-//! of the last kill.
+//! Tests of `while`: it gates every step, and with the real own evaluation evenkeel kills no further process before a
+//! sample shows the effect of the last kill.
 
 use super::*;
 use crate::app::own_evaluation::{self, OwnEvaluation, SETTLING};
@@ -86,4 +86,70 @@ fn slow_metric_ends_one_process_where_one_is_right() {
     daemon.world.reap(victims[0]);
     daemon.pass(180);
     assert_eq!(daemon.world.signals(), [(100, Signal::SIGTERM)]);
+}
+
+/// A world whose conditions hold as this flag says; `None` is unknown.
+fn with_condition(mut rule: Rule, holds: &Arc<Mutex<Option<bool>>>) -> World {
+    rule.condition = Some(CONDITION.to_owned());
+    rule.limit = 2;
+    let mut world = world(policy(vec![rule]));
+    let asked = Arc::clone(holds);
+    world.engine.conditions = Box::new(move |_| {
+        let holds = (*asked.lock().unwrap())?;
+        let sample_at = Duration::MAX;
+        Some(Answer { holds, sample_at })
+    });
+    world
+}
+
+/// More than the time until the next round.
+const NEXT_ROUND: u64 = 20;
+
+#[test]
+fn false_condition_gates_reversible_steps_and_keeps_leases() {
+    for refused in [Some(false), None] {
+        let holds = Arc::new(Mutex::new(refused));
+        let mut world = with_condition(example("calm", "nice 15"), &holds);
+        world.add(100, 1);
+        world.fire("calm");
+        world.pass(NEXT_ROUND);
+        assert_eq!(world.nice(100), [0]);
+        assert_eq!(world.decided("calm", Decision::Condition), 1.0, "told once");
+        *holds.lock().unwrap() = Some(true);
+        world.pass(NEXT_ROUND);
+        assert_eq!(world.nice(100), [15]);
+        *holds.lock().unwrap() = refused;
+        world.add(200, 1);
+        world.pass(NEXT_ROUND);
+        assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![0]));
+        world.resolve("calm");
+        assert_eq!(world.nice(100), [0]);
+    }
+}
+
+#[test]
+fn false_condition_stops_a_ladder_between_its_steps() {
+    let holds = Arc::new(Mutex::new(Some(true)));
+    let mut world = with_condition(example("calm", "nice 5; wait 10; nice 15"), &holds);
+    world.add(100, 1);
+    world.fire("calm");
+    *holds.lock().unwrap() = Some(false);
+    world.pass(60);
+    assert_eq!(world.nice(100), [5]);
+    *holds.lock().unwrap() = Some(true);
+    world.pass(NEXT_ROUND);
+    assert_eq!(world.nice(100), [15]);
+}
+
+#[test]
+fn false_condition_starts_no_command_with_an_undo() {
+    let holds = Arc::new(Mutex::new(Some(false)));
+    let step = "exec: {argv: [/bin/a], undo: [/bin/b]}";
+    let mut world = with_condition(super::jobs::rule(&[step], ""), &holds);
+    world.fire("more");
+    world.pass(NEXT_ROUND);
+    assert!(world.engine.host().jobs.is_empty());
+    *holds.lock().unwrap() = Some(true);
+    world.pass(NEXT_ROUND);
+    assert_eq!(world.engine.host().jobs.len(), 1);
 }

@@ -88,6 +88,14 @@ pub const fn join<const N: usize>(tables: &[&[Key]]) -> [Key; N] {
 }
 
 impl Object {
+    pub const fn new(title: &'static str, keys: &'static [Key]) -> Object {
+        Object {
+            title,
+            keys,
+            one_of: false,
+        }
+    }
+
     pub fn names(&self) -> Vec<&'static str> {
         self.keys.iter().map(|key| key.name).collect()
     }

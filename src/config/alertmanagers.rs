@@ -23,9 +23,9 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Minimum interval, because shorter ones would burden the Alertmanagers.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-pub(super) static ALERTMANAGERS: Object = Object {
-    title: "the Alertmanagers",
-    keys: &[
+pub(super) static ALERTMANAGERS: Object = Object::new(
+    "the Alertmanagers",
+    &[
         optional(
             "receiver",
             Kind::Text,
@@ -53,12 +53,11 @@ pub(super) static ALERTMANAGERS: Object = Object {
         ),
         optional("tls_config", Kind::Object(&TLS), "TLS settings."),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static STATIC: Object = Object {
-    title: "a list of addresses",
-    keys: &[
+pub(super) static STATIC: Object = Object::new(
+    "a list of addresses",
+    &[
         required("targets", Kind::List(&Kind::Text), "HOST:PORT each."),
         optional(
             "labels",
@@ -66,12 +65,11 @@ pub(super) static STATIC: Object = Object {
             "Ignored. Accepted because Prometheus has this key.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static FILE_SD: Object = Object {
-    title: "a list of files",
-    keys: &[
+pub(super) static FILE_SD: Object = Object::new(
+    "a list of files",
+    &[
         required(
             "files",
             Kind::List(&Kind::Text),
@@ -83,38 +81,31 @@ pub(super) static FILE_SD: Object = Object {
             "Ignored: evenkeel reads the files at every poll.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static BASIC_AUTH: Object = Object {
-    title: "basic authentication",
-    keys: &[
+pub(super) static BASIC_AUTH: Object = Object::new(
+    "basic authentication",
+    &[
         required("username", Kind::Text, "The name of the user."),
         optional("password", Kind::Text, "The password itself."),
         optional("password_file", Kind::Text, "The file that holds the password."),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static AUTHORIZATION: Object = Object {
-    title: "the authorization",
-    keys: &[
+pub(super) static AUTHORIZATION: Object = Object::new(
+    "the authorization",
+    &[
         optional("type", Kind::Text, "Default Bearer."),
         optional("credentials", Kind::Text, "The secret itself."),
         optional("credentials_file", Kind::Text, "The file that holds the secret."),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static TLS: Object = Object {
-    title: "TLS to Alertmanagers",
-    keys: TLS_KEYS,
-    one_of: false,
-};
+pub(super) static TLS: Object = Object::new("TLS to Alertmanagers", TLS_KEYS);
 
-pub(super) static RECONCILE: Object = Object {
-    title: "reconciling",
-    keys: &[
+pub(super) static RECONCILE: Object = Object::new(
+    "reconciling",
+    &[
         optional(
             "interval",
             Kind::Duration,
@@ -126,8 +117,7 @@ pub(super) static RECONCILE: Object = Object {
             "Time for which an alert must be absent from all of them before evenkeel closes it. Default 5m.",
         ),
     ],
-    one_of: false,
-};
+);
 
 impl Default for Reconcile {
     fn default() -> Self {

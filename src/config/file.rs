@@ -18,9 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub static CONFIG: Object = Object {
-    title: "the configuration",
-    keys: &[
+pub static CONFIG: Object = Object::new(
+    "the configuration",
+    &[
         optional(
             "mode",
             Kind::Choice(&["dry-run", "enforce"]),
@@ -99,8 +99,7 @@ pub static CONFIG: Object = Object {
             "Labels that evenkeel adds to its own alerts. Default job=evenkeel.",
         ),
     ],
-    one_of: false,
-};
+);
 
 const EVALUATION_INTERVAL: Key = optional(
     "evaluation_interval",
@@ -108,9 +107,9 @@ const EVALUATION_INTERVAL: Key = optional(
     "How often evenkeel evaluates alerting rules. Default 1s.",
 );
 
-pub(super) static SAMPLING: Object = Object {
-    title: "sampling",
-    keys: &[
+pub(super) static SAMPLING: Object = Object::new(
+    "sampling",
+    &[
         optional(
             "interval",
             Kind::Duration,
@@ -122,12 +121,11 @@ pub(super) static SAMPLING: Object = Object {
             "For expensive or rarely changing metrics. Default 15s.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static WEBHOOK: Object = Object {
-    title: "webhook",
-    keys: &[
+pub(super) static WEBHOOK: Object = Object::new(
+    "webhook",
+    &[
         optional(
             "token_file",
             Kind::Text,
@@ -139,12 +137,11 @@ pub(super) static WEBHOOK: Object = Object {
             "Allow every local user to trigger actions through a loopback listener. Default false.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static IDENTITY: Object = Object {
-    title: "identity",
-    keys: &[
+pub(super) static IDENTITY: Object = Object::new(
+    "identity",
+    &[
         optional(
             "labels",
             Kind::List(&Kind::Text),
@@ -156,12 +153,11 @@ pub(super) static IDENTITY: Object = Object {
             "Names of this host in addition to its node name and its full name. Default none.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static BUDGET: Object = Object {
-    title: "the budget",
-    keys: &[
+pub(super) static BUDGET: Object = Object::new(
+    "the budget",
+    &[
         optional(
             "final_steps",
             Kind::Integer(0, 10_000),
@@ -174,22 +170,20 @@ pub(super) static BUDGET: Object = Object {
         ),
         optional("per", Kind::Duration, "Length of the period. Default 5m."),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static STORAGE: Object = Object {
-    title: "storage",
-    keys: &[optional(
+pub(super) static STORAGE: Object = Object::new(
+    "storage",
+    &[optional(
         "retention",
         Kind::Object(&RETENTION),
         "How much history the ledger keeps. evenkeel deletes the oldest lines first, and never deletes what is open.",
     )],
-    one_of: false,
-};
+);
 
-pub(super) static RETENTION: Object = Object {
-    title: "the retention",
-    keys: &[
+pub(super) static RETENTION: Object = Object::new(
+    "the retention",
+    &[
         optional(
             "time",
             Kind::Duration,
@@ -201,12 +195,11 @@ pub(super) static RETENTION: Object = Object {
             "Size of the ledger file above which evenkeel deletes the oldest lines, at least 1MiB. Default 100MiB.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub(super) static GROUP: Object = Object {
-    title: "a process group",
-    keys: &[
+pub(super) static GROUP: Object = Object::new(
+    "a process group",
+    &[
         required("name", Kind::Text, "Value of the label `group` in metrics."),
         required("select", Kind::Object(&SELECT), "Which processes belong to the group."),
         optional(
@@ -215,8 +208,7 @@ pub(super) static GROUP: Object = Object {
             "Metrics that need another file read per process: swap, context_switches, io, open_fds. Default all but open_fds.",
         ),
     ],
-    one_of: false,
-};
+);
 
 const METRIC: Kind = Kind::Choice(&[
     EXPENSIVE_METRICS[0].0,

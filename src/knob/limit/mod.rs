@@ -189,11 +189,7 @@ limits_of_cgroups! {
 }
 
 /// The files of a cgroup, by their names.
-pub static LIMITS: Object = Object {
-    title: "the limits of a cgroup",
-    keys: KEYS,
-    one_of: false,
-};
+pub static LIMITS: Object = Object::new("the limits of a cgroup", KEYS);
 
 impl CgroupFile {
     /// The controller that must be enabled for the file to exist.

@@ -24,9 +24,9 @@ macro_rules! words_of {
     }};
 }
 
-pub static TEST_FILE: Object = Object {
-    title: "a test file",
-    keys: &[
+pub static TEST_FILE: Object = Object::new(
+    "a test file",
+    &[
         optional(
             "rule_files",
             Kind::List(&Kind::Text),
@@ -44,12 +44,11 @@ pub static TEST_FILE: Object = Object {
             "The tests. Each one runs on its own host.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub static TEST: Object = Object {
-    title: "a test",
-    keys: &[
+pub static TEST: Object = Object::new(
+    "a test",
+    &[
         required("name", Kind::Text, "Name of the test in the output."),
         optional(
             "mode",
@@ -77,12 +76,11 @@ pub static TEST: Object = Object {
             "Events and expectations, in order of time.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub static PROCESS: Object = Object {
-    title: "a process",
-    keys: &[
+pub static PROCESS: Object = Object::new(
+    "a process",
+    &[
         required("pid", PID, "Its process id."),
         optional(
             "count",
@@ -151,8 +149,7 @@ pub static PROCESS: Object = Object {
             "Signals that it has a handler for, such as SIGUSR1.",
         ),
     ],
-    one_of: false,
-};
+);
 
 const GROUP_KEYS: &[Key] = &[
     required(
@@ -168,14 +165,13 @@ const GROUP_KEYS: &[Key] = &[
     ),
 ];
 
-pub static CGROUP: Object = Object {
-    title: "a control group",
-    keys: &join::<{ GROUP_KEYS.len() + LIMITS }>(&[
+pub static CGROUP: Object = Object::new(
+    "a control group",
+    &join::<{ GROUP_KEYS.len() + LIMITS }>(&[
         GROUP_KEYS,
         &limits("In the kernel's format. Default: no limit, or a weight of 100."),
     ]),
-    one_of: false,
-};
+);
 
 /// The number of limits of a cgroup.
 const LIMITS: usize = limit::KEYS.len();
@@ -191,9 +187,9 @@ const fn limits(about: &'static str) -> [Key; LIMITS] {
     keys
 }
 
-pub static MOMENT: Object = Object {
-    title: "a moment",
-    keys: &[
+pub static MOMENT: Object = Object::new(
+    "a moment",
+    &[
         required("at", Kind::Duration, "Time since the test began."),
         optional(
             "while",
@@ -235,12 +231,11 @@ pub static MOMENT: Object = Object {
             "Current values of processes and cgroups.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub static ANSWER: Object = Object {
-    title: "an answer",
-    keys: &[
+pub static ANSWER: Object = Object::new(
+    "an answer",
+    &[
         optional(
             "status",
             Kind::Integer(100, 599),
@@ -249,12 +244,11 @@ pub static ANSWER: Object = Object {
         optional("body", Kind::Json, "Body of their answers. Default empty."),
         optional("exit", Kind::Integer(0, 255), "Exit status of commands. Default 0."),
     ],
-    one_of: false,
-};
+);
 
-pub static EXPECTED: Object = Object {
-    title: "an expectation",
-    keys: &[
+pub static EXPECTED: Object = Object::new(
+    "an expectation",
+    &[
         optional("rule", Kind::Text, "The rule of the step."),
         optional("pid", PID, "The target process."),
         optional("cgroup", Kind::Text, "The target cgroup."),
@@ -273,8 +267,7 @@ pub static EXPECTED: Object = Object {
         optional("after", Kind::Text, "Value after the step."),
         optional("reason", Kind::Text, "Part of the recorded reason."),
     ],
-    one_of: false,
-};
+);
 
 const VALUE_KEYS: &[Key] = &[
     optional("pid", PID, "The process."),
@@ -286,12 +279,11 @@ const VALUE_KEYS: &[Key] = &[
     optional("alive", Kind::Flag, "Whether it still runs."),
 ];
 
-pub static VALUES: Object = Object {
-    title: "the values of a process or a control group",
-    keys: &join::<{ VALUE_KEYS.len() + knob::VALUE_KEYS.len() + LIMITS }>(&[
+pub static VALUES: Object = Object::new(
+    "the values of a process or a control group",
+    &join::<{ VALUE_KEYS.len() + knob::VALUE_KEYS.len() + LIMITS }>(&[
         VALUE_KEYS,
         knob::VALUE_KEYS,
         &limits("Limit of a cgroup, in the kernel's format."),
     ]),
-    one_of: false,
-};
+);

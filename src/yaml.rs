@@ -7,7 +7,7 @@ mod scalar;
 
 pub use node::{Content, Entry, Node, parse};
 pub use read::{Fields, Text};
-pub use scalar::{DurationError, SizeError, parse_duration, parse_size, size_text};
+pub use scalar::{DurationError, SizeError, parse_duration, parse_milliseconds, parse_size, size_text};
 /// An unparsed part of a foreign format. Parsing it separately keeps an error in it from hiding errors in other parts.
 pub use serde_yaml::Value as Unread;
 

@@ -1,16 +1,7 @@
 //! Durations in the notation of Prometheus's configuration: `1h30m`, with each unit from years to milliseconds at
 //! most once.
 
-/// Unit and milliseconds, in the order in which they may appear.
-const UNITS: [(&str, i64); 7] = [
-    ("y", 365 * 24 * 60 * 60 * 1000),
-    ("w", 7 * 24 * 60 * 60 * 1000),
-    ("d", 24 * 60 * 60 * 1000),
-    ("h", 60 * 60 * 1000),
-    ("m", 60 * 1000),
-    ("s", 1000),
-    ("ms", 1),
-];
+use crate::yaml::parse_milliseconds;
 
 /// A text that is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,27 +13,10 @@ pub struct InvalidDuration(String);
 /// # Errors
 /// Says what would be right.
 pub fn parse_ms(text: &str) -> Result<i64, InvalidDuration> {
-    let wrong = || InvalidDuration(text.to_owned());
-    if text == "0" {
-        return Ok(0);
-    }
-    let (mut rest, mut total_ms, mut next_unit) = (text, 0i64, 0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, after) = rest.split_at(digits);
-        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, after) = after.split_at(unit_end);
-        let index = UNITS
-            .iter()
-            .position(|(name, _)| *name == unit)
-            .filter(|index| *index >= next_unit);
-        let index = index.ok_or_else(wrong)?;
-        let number: i64 = number.parse().map_err(|_| wrong())?;
-        let part_ms = number.checked_mul(UNITS[index].1).ok_or_else(wrong)?;
-        total_ms = total_ms.checked_add(part_ms).ok_or_else(wrong)?;
-        (rest, next_unit) = (after, index + 1);
-    }
-    if text.is_empty() { Err(wrong()) } else { Ok(total_ms) }
+    let milliseconds = parse_milliseconds(text, i64::MAX as u64);
+    milliseconds
+        .map(|milliseconds| milliseconds as i64)
+        .map_err(|_| InvalidDuration(text.to_owned()))
 }
 
 #[cfg(test)]

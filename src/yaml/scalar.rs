@@ -47,8 +47,16 @@ pub enum SizeError {
 /// # Errors
 /// The correction.
 pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    parse_milliseconds(text, MAX_DURATION_MS).map(Duration::from_millis)
+}
+
+/// Milliseconds of a duration, at most `most`.
+///
+/// # Errors
+/// The correction.
+pub fn parse_milliseconds(text: &str, most: u64) -> Result<u64, DurationError> {
     if text == "0" {
-        return Ok(Duration::ZERO);
+        return Ok(0);
     }
     if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
         return Err(DurationError::NoUnit {
@@ -75,7 +83,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
         let sum = milliseconds.and_then(|milliseconds| total_ms.checked_add(milliseconds));
         total_ms = match sum {
             _ if number.is_empty() => return Err(DurationError::Form),
-            Some(sum) if sum <= MAX_DURATION_MS => sum,
+            Some(sum) if sum <= most => sum,
             _ => return Err(DurationError::TooLong),
         };
         units = &units[place + 1..];
@@ -84,7 +92,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
     if text.is_empty() {
         Err(DurationError::Form)
     } else {
-        Ok(Duration::from_millis(total_ms))
+        Ok(total_ms)
     }
 }
 

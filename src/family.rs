@@ -3,7 +3,6 @@
 
 use smallvec::SmallVec;
 use smol_str::SmolStr;
-use std::borrow::Cow;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
@@ -43,15 +42,6 @@ impl From<String> for SharedStr {
 impl From<SmolStr> for SharedStr {
     fn from(text: SmolStr) -> Self {
         SharedStr(text)
-    }
-}
-
-impl From<Cow<'static, str>> for SharedStr {
-    fn from(text: Cow<'static, str>) -> Self {
-        match text {
-            Cow::Borrowed(literal) => literal.into(),
-            Cow::Owned(text) => text.into(),
-        }
     }
 }
 

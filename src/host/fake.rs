@@ -408,6 +408,7 @@ impl FakeHost {
     }
 
     /// Does to limits what `systemctl daemon-reload` does.
+    #[cfg(test)]
     pub fn reload_systemd(&mut self) {
         for unit in self.cgroups.values_mut().filter(|found| found.runtime.is_some()) {
             unit.live = unit.runtime.clone().unwrap_or_default();

@@ -201,16 +201,15 @@ impl Harness {
         self.condition.lock().unwrap_or_else(PoisonError::into_inner).sample_at = sample_at;
     }
 
+    fn alive(&mut self) -> BTreeSet<Identity> {
+        let processes = self.engine.host().processes.values();
+        processes.map(|found| found.process.identity).collect()
+    }
+
     /// Reports exits and responses to the engine, until there are no more.
     fn settle(&mut self) {
         loop {
-            let alive = self
-                .engine
-                .host()
-                .processes
-                .values()
-                .map(|found| found.process.identity);
-            let alive: BTreeSet<Identity> = alive.collect();
+            let alive = self.alive();
             let ended: Vec<Identity> = self.living.difference(&alive).copied().collect();
             self.living = alive;
             let jobs = std::mem::take(&mut self.engine.host().jobs);
@@ -294,13 +293,7 @@ impl Harness {
 
     pub fn start(&mut self, spec: &ProcessSpec) {
         appear(self.engine.host(), &mut self.cpu, spec, Duration::ZERO, Duration::ZERO);
-        self.living = BTreeSet::from_iter(
-            self.engine
-                .host()
-                .processes
-                .values()
-                .map(|found| found.process.identity),
-        );
+        self.living = self.alive();
     }
 
     /// Changes the given properties of a process. Returns false if no process has this pid.

@@ -22,7 +22,7 @@ impl Drop for Daemon {
 }
 
 /// A pipe without room for one more byte; nothing reads it while the first half lives.
-fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+pub fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = std::io::pipe().expect("a pipe");
     let bytes = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETPIPE_SZ).expect("the size of a pipe");
     writer

@@ -15,6 +15,7 @@ mod formats;
 mod jobs;
 mod ledger;
 mod live;
+mod local_attacker;
 mod local_files;
 mod local_processes;
 mod log;

@@ -135,7 +135,7 @@ fn insist(evenkeel: &Daemon, payload: &str) {
     });
 }
 
-fn seconds() -> u64 {
+pub fn seconds() -> u64 {
     std::env::var(SECONDS_VARIABLE)
         .ok()
         .and_then(|text| text.parse().ok())

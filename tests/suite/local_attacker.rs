@@ -29,9 +29,12 @@ const ATTACKER_NICE: i32 = 10;
 const WIDE_PROCESSES: usize = 100;
 const COMMAND_LINE_BYTES: usize = 120_000;
 const SLOW_CONNECTIONS: usize = 16;
-/// Far above what is measured, because machines that run tests are busy; the test prints the measured time.
-const MAX_REACTION: Duration = Duration::from_secs(10);
-const MAX_GROWTH_BYTES: u64 = 64 << 20;
+/// Nine of ten answers come sooner; the test prints the slowest one. Other tests use the same processors.
+const REACTION: Duration = Duration::from_secs(1);
+/// Permitted growth from the quiet daemon, for the attacker's processes and connections.
+const MAX_ATTACK_BYTES: u64 = 64 << 20;
+/// Permitted growth in the second half of the attack, for free pages that the allocator may keep.
+const MAX_GROWTH_BYTES: u64 = 8 << 20;
 const SPARE_DESCRIPTORS: usize = 16;
 
 /// The main function of the attacker, which ends with its standard input.
@@ -184,6 +187,7 @@ fn alerts_are_answered_while_a_local_user_attacks() {
     let child = command.spawn().expect("evenkeel starts");
     let daemon = Daemon { child, webhook };
     eventually("evenkeel to serve", TIMEOUT, || http::get(metrics, "/metrics").ok());
+    let (quiet_bytes, quiet_descriptors) = (daemon.resident_bytes(), daemon.open_descriptors());
 
     let mut command = Command::new("/proc/self/exe");
     command
@@ -201,16 +205,17 @@ fn alerts_are_answered_while_a_local_user_attacks() {
     daemon.insist(&attack);
     assert_eq!(nice_of(attacker.pid()), ATTACKER_NICE, "renaming hides no process");
 
-    let (mut answered, mut slowest) = (0, Duration::ZERO);
-    let (quiet_bytes, quiet_descriptors) = (daemon.resident_bytes(), daemon.open_descriptors());
-    let end = Instant::now() + Duration::from_secs(seconds());
-    while Instant::now() < end {
+    let duration = Duration::from_secs(seconds());
+    let (begun, mut half_bytes, mut answers) = (Instant::now(), None, Vec::new());
+    while begun.elapsed() < duration {
         let alert = alert("Burner");
-        slowest = slowest.max(daemon.insist(&alert));
+        answers.push(daemon.insist(&alert));
         assert!(burner.is_at(BURNER_NICE), "the answer came before the action");
-        slowest = slowest.max(daemon.insist(&resolved(alert)));
+        answers.push(daemon.insist(&resolved(alert)));
         assert_eq!(burner.nice_values(), before, "the nice values are restored");
-        answered += 1;
+        if begun.elapsed() > duration / 2 {
+            half_bytes.get_or_insert_with(|| daemon.resident_bytes());
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     daemon.insist(&resolved(attack));
@@ -219,15 +224,23 @@ fn alerts_are_answered_while_a_local_user_attacks() {
         0,
         "the attacker's nice value is restored as well"
     );
-    let peak_bytes = daemon.resident_bytes();
+    let end_bytes = daemon.resident_bytes();
+    let half_bytes = half_bytes.unwrap_or(end_bytes);
+    answers.sort_unstable();
+    let [most, slowest] = [answers.len() * 9 / 10, answers.len() - 1].map(|index| answers[index]);
     eprintln!(
-        "attack: {answered} alerts, the slowest answer after {slowest:?}, {quiet_bytes} bytes, then {peak_bytes}"
+        "attack: {} answers, nine of ten within {most:?}, the slowest after {slowest:?}; \
+         {quiet_bytes} bytes before, {half_bytes} after half of it, {end_bytes} at the end",
+        answers.len()
     );
-    assert!(answered > 0);
-    assert!(slowest < MAX_REACTION, "{slowest:?}");
+    assert!(most < REACTION, "{most:?}");
     assert!(
-        peak_bytes < quiet_bytes + MAX_GROWTH_BYTES,
-        "{quiet_bytes} bytes grew to {peak_bytes}"
+        end_bytes < quiet_bytes + MAX_ATTACK_BYTES,
+        "{quiet_bytes} bytes grew to {end_bytes}"
+    );
+    assert!(
+        end_bytes < half_bytes + MAX_GROWTH_BYTES,
+        "{half_bytes} bytes grew to {end_bytes}"
     );
     drop(attacker);
     eventually("all connections to be closed", TIMEOUT, || {

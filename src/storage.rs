@@ -50,7 +50,7 @@ pub fn check(directory: &Path) -> Result<PathBuf, Untrusted> {
 
 fn check_kind(path: &Path, is_right: fn(&fs::FileType) -> bool, expected: &'static str) -> Result<(), Untrusted> {
     let Ok(meta) = path.symlink_metadata() else {
-        // A file that is gone harms nobody; other users cannot make another one.
+        // A file that is gone does no harm, because other users cannot create another one.
         return Ok(());
     };
     let found = meta.file_type();

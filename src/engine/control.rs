@@ -80,6 +80,7 @@ impl<H: Host> Engine<H> {
         verifier.check_victims();
         verifier.watch_victims();
         let mut episodes = verifier.episodes;
+        episodes.close_after_lost_outcomes();
         episodes.release_orphans();
         episodes.leave_changed_ladders();
         episodes.resend_unsettled();

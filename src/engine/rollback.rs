@@ -81,6 +81,26 @@ impl Episodes<'_> {
         self.bound_interrupted();
     }
 
+    /// Closes all episodes after a run that was killed before it could write its outcomes, because it is unknown which
+    /// alerts were over and which leases reverted. Reverting a value again changes nothing, and an alert that fires opens
+    /// another episode, for which the victims of an alert with the same start count.
+    pub fn close_after_lost_outcomes(&mut self) {
+        if !std::mem::take(&mut self.ledger.is_behind) {
+            return;
+        }
+        let open: Vec<Episode> = self.ledger.episodes.values().cloned().collect();
+        tracing::warn!(
+            episodes = open.len(),
+            leases = self.ledger.leases.len(),
+            "the former run could not write all outcomes, every lease is reverted"
+        );
+        for episode in open {
+            let about = AlertRef::new(&episode.key.rule, &episode.labels, &episode.key.fingerprint);
+            let why = "evenkeel was killed before it could write all outcomes";
+            self.close(&episode.key, &about, end_without_resolve(&episode), why);
+        }
+    }
+
     /// Reverts leases without an open episode, and those of a rule that no longer handles their alert.
     pub fn release_orphans(&mut self) {
         let is_over = |episode: &&Episode| !self.policy.is_in_force(episode);

@@ -12,6 +12,7 @@ mod job_histories;
 mod kinship;
 mod level;
 mod limits;
+mod lost_outcomes;
 mod operators;
 mod pid_reuse;
 mod queue;

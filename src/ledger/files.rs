@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 pub(super) const BUILDING: &str = "ledger.db.building";
 /// A complete new ledger, while the corrupt one is set aside.
 pub(super) const COMPLETE: &str = "ledger.db.new";
+/// A file without content that exists while the ledger has the outcome of all that evenkeel did. Where the disk is full,
+/// nothing can be written, but a file can be removed.
+const UP_TO_DATE: &str = "ledger.db.up-to-date";
 /// SQLite's companions of a database: the write-ahead log and its index.
 pub(super) const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 
@@ -29,6 +32,23 @@ pub(super) fn finish(directory: &Path) -> io::Result<()> {
         remove_file(&companion_of(&broken, companion))?;
     }
     fs::rename(complete, broken)
+}
+
+pub(super) fn is_up_to_date(directory: &Path) -> bool {
+    directory.join(UP_TO_DATE).exists()
+}
+
+/// # Errors
+/// When the directory cannot be written.
+pub(super) fn set_up_to_date(directory: &Path, is_up_to_date: bool) -> io::Result<()> {
+    let path = directory.join(UP_TO_DATE);
+    if !is_up_to_date {
+        return remove_file(&path);
+    }
+    match create_private(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a database for writing. SQLite gives its companions the mode of the database, so a new one is created here.

@@ -2,6 +2,7 @@
 //! outcomes in memory.
 
 use super::entry::{Entry, Record};
+use super::files;
 use super::recovery;
 use super::retention::Retention;
 use super::state::LedgerState;
@@ -31,6 +32,8 @@ pub struct Journal {
     is_failing: bool,
     /// It failed because the file is corrupt.
     is_broken: bool,
+    /// What the file beside the ledger says about it, once this journal has written that.
+    noted_up_to_date: Option<bool>,
 }
 
 impl Journal {
@@ -77,6 +80,7 @@ impl Journal {
             unsaved: Vec::new(),
             is_failing: false,
             is_broken: false,
+            noted_up_to_date: None,
         }
     }
 
@@ -116,6 +120,8 @@ impl Journal {
         );
         self.store = Some(Store::open(&self.directory, self.boot)?);
         (self.is_broken, self.is_failing) = (false, false);
+        // The new file does not know of the note.
+        self.noted_up_to_date = None;
         Ok(ledger)
     }
 
@@ -150,6 +156,7 @@ impl Journal {
         crate::host::fault::point();
         self.unsaved.extend(outcomes);
         self.flush();
+        self.note_outcomes();
         if self.store.as_ref().is_some_and(Store::wants_sweep) {
             self.sweep();
         }
@@ -199,7 +206,30 @@ impl Journal {
         if self.is_writable() {
             tracing::info!("ledger writable again");
         }
+        // A state that was unknown until now may be behind.
+        if opened.is_none() {
+            self.note_outcomes();
+        }
         opened
+    }
+
+    /// Notes beside the ledger whether it has all outcomes, because a daemon that is killed before it could write them
+    /// leaves a ledger that says otherwise. It comes before the action that a missing entry is about.
+    fn note_outcomes(&mut self) {
+        let is_up_to_date = self.unsaved.is_empty();
+        let is_in_memory = self.directory.as_os_str().is_empty();
+        let may_note = !is_up_to_date || self.is_writable();
+        if is_in_memory || !self.is_known || !may_note || self.noted_up_to_date == Some(is_up_to_date) {
+            return;
+        }
+        if let Err(error) = files::set_up_to_date(&self.directory, is_up_to_date) {
+            tracing::debug!(%error, is_up_to_date, "could not note whether the ledger is up to date");
+            return;
+        }
+        let store = self.store.as_mut().filter(|_| is_up_to_date);
+        if store.is_none_or(|store| store.begin_to_note_outcomes().is_ok()) {
+            self.noted_up_to_date = Some(is_up_to_date);
+        }
     }
 
     /// Tries to write. A file that was opened on a read-only file system stays read-only, so it is reopened.

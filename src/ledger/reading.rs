@@ -3,13 +3,23 @@
 
 use super::entry::Entry;
 use super::episode::{Closed, EpisodeKey};
+use super::files;
 use super::lease::Lease;
 use super::state::LedgerState;
 use super::victim::Victim;
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
+use std::path::Path;
 use std::time::Duration;
+
+/// The row of `meta` which says that a file beside the ledger tells whether the ledger is up to date.
+pub(super) const NOTES_OUTCOMES: &str = "notes_outcomes";
+
+fn is_up_to_date(connection: &Connection) -> bool {
+    let directory = connection.path().and_then(|path| Path::new(path).parent());
+    directory.is_some_and(files::is_up_to_date)
+}
 
 /// The readable entries, and the errors of the others.
 pub struct ReadEntries {
@@ -67,6 +77,8 @@ impl ReadEntries {
             .and_then(|text| text.parse().ok());
         reading.ledger.last_lease_id = reading.ledger.last_lease_id.max(noted.unwrap_or(0));
         reading.ledger.paused = reading.meta(connection, "paused").as_deref() == Some("true");
+        let notes_outcomes = reading.meta(connection, NOTES_OUTCOMES).is_some();
+        reading.ledger.is_behind = notes_outcomes && !is_up_to_date(connection);
         reading
     }
 

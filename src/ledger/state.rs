@@ -26,6 +26,9 @@ pub struct LedgerState {
     pub breakers: BTreeMap<String, Breaker>,
     pub paused: bool,
     pub last_lease_id: u64,
+    /// Whether a former run could not write outcomes before it was killed. Some episodes may be over and some leases
+    /// reverted that are open here.
+    pub is_behind: bool,
 }
 
 /// The former values of what one entry changes.

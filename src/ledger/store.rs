@@ -3,7 +3,7 @@
 
 use super::entry::{Entry, Record};
 use super::files::{self, FILE_NAME};
-use super::reading::{Problem, ReadEntries};
+use super::reading::{NOTES_OUTCOMES, Problem, ReadEntries};
 use super::reboot;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
 use super::schema::{self, SCHEMA_VERSION};
@@ -166,6 +166,16 @@ impl Store {
     pub fn go_on_after(&mut self, last_lease: u64) -> Result<(), StoreError> {
         let note = "INSERT OR REPLACE INTO meta VALUES ('last_lease', ?1)";
         let written = self.connection.execute(note, [last_lease.to_string()]);
+        written.map(|_| ()).map_err(|source| self.sql(source))
+    }
+
+    /// Records that a file beside the ledger tells from now on whether the ledger is up to date.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin_to_note_outcomes(&mut self) -> Result<(), StoreError> {
+        let note = "INSERT OR IGNORE INTO meta VALUES (?1, 'true')";
+        let written = self.connection.execute(note, [NOTES_OUTCOMES]);
         written.map(|_| ()).map_err(|source| self.sql(source))
     }
 

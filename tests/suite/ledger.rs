@@ -23,7 +23,7 @@ impl Disk {
         std::fs::create_dir(&path).expect("a writable folder");
         succeed(
             Command::new("mount")
-                .args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "evenkeel-test"])
+                .args(["-t", "tmpfs", "-o", &format!("size={kib}k,mode=700"), "evenkeel-test"])
                 .arg(&path),
         );
         Disk(path)
@@ -126,6 +126,39 @@ fn full_disk_refuses_steps_undoes_leases_and_recovers() {
         "{others} leases are held"
     );
     drop(evenkeel);
+}
+
+#[test]
+fn alert_that_fires_again_after_a_full_disk_and_a_kill_is_answered() {
+    let comm = comm("again");
+    let home = Home::new(&rules(&comm));
+    let disk = Disk::mount(&home, 1024);
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let mut evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    let filler = disk.fill();
+    fire_until_refused(&evenkeel);
+    evenkeel.post(&alert(1, "resolved"));
+    // Other alerts may have fired before the disk was full.
+    for number in 100..3000 {
+        if burner.nice_values() == before {
+            break;
+        }
+        evenkeel.post(&alert(number, "resolved"));
+    }
+    holds(&burner, &before, 0);
+    evenkeel.kill();
+    std::fs::remove_file(filler).expect("room again");
+    let evenkeel = home.start(&["--enforce"]);
+    eventually("the ledger to be written", TIMEOUT, || {
+        is_writable(&evenkeel).then_some(())
+    });
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    evenkeel.post(&alert(1, "resolved"));
+    holds(&burner, &before, 0);
 }
 
 #[test]

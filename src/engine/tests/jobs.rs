@@ -888,3 +888,20 @@ fn failed_command_is_not_counted_across_a_restart() {
     assert_eq!(world.begun(), [], "two did not fail");
     assert_eq!(world.decided("more", Decision::Budget), 1.0);
 }
+
+#[test]
+fn grant_that_was_returned_without_a_record_is_requested_again() {
+    let mut world = world(policy(vec![rule(&[ALLOCATE], "")]));
+    world.fire("more");
+    world.answer(answer(201, r#"{"id":"r/1"}"#));
+    let lock = world.lock_ledger();
+    let resolved = alert("more", Status::Resolved);
+    let _ = world.engine.take(std::slice::from_ref(&resolved), Instant::now());
+    assert_eq!(world.answer(answer(204, "")), "DELETE http://broker/give/r%2F1");
+    drop(lock);
+    world.crash_and_restart();
+    assert_eq!(world.answer(answer(404, "")), "DELETE http://broker/give/r%2F1");
+    assert!(world.engine.ledger().leases.is_empty());
+    world.send("more", Status::Firing, 500, Source::Alertmanager);
+    assert_eq!(world.answer(answer(201, r#"{"id":"r/2"}"#)), "POST http://broker/take");
+}

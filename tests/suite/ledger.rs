@@ -161,6 +161,44 @@ fn alert_that_fires_again_after_a_full_disk_and_a_kill_is_answered() {
     holds(&burner, &before, 0);
 }
 
+/// docs/operations.md, "After a crash".
+#[test]
+fn killed_daemon_keeps_leases_of_open_alerts_and_reverts_the_rest() {
+    let names = ["kept", "gone", "late"].map(comm);
+    let rule = |comm: &str, more: &str| {
+        format!(
+            "  - {{name: {comm}, matchers: [alertname=Test], select: {{name: {comm}}}, actions: [{{nice: {NICE}}}]{more}}}\n"
+        )
+    };
+    let [kept, gone, late] = [&names[0], &names[1], &names[2]];
+    let staying = rule(kept, "") + &rule(late, ", hold: 3s");
+    let home = Home::new(&format!("rules:\n{staying}{}", rule(gone, "")));
+    let burners = [kept, gone, late].map(|comm| Burner::start(comm));
+    let before = burners.each_ref().map(Burner::nice_values);
+    let mut evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    for (burner, before) in burners.iter().zip(&before) {
+        holds(burner, before, NICE);
+    }
+    evenkeel.kill();
+    home.write("rules/test.yml", &format!("rules:\n{staying}"));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(burners.iter().all(|burner| burner.is_at(NICE)), "nothing is reverted");
+
+    let evenkeel = home.start(&["--enforce"]);
+    for index in [1, 2] {
+        holds(&burners[index], &before[index], 0);
+    }
+    eventually("the number of leases", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_leases", &[]) == 1.0).then_some(())
+    });
+    assert!(burners[0].is_at(NICE));
+    assert_eq!(evenkeel.post(&alert(1, "resolved")).status, 200);
+    holds(&burners[0], &before[0], 0);
+    drop(evenkeel);
+    assert_eq!((home.outcomes("restored"), home.outcomes("expired")), (2, 1));
+}
+
 #[test]
 fn read_only_disk_undoes_leases_and_recovers() {
     let comm = comm("readonly");

@@ -196,10 +196,13 @@ pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result
 
 /// The threads with a knob, without real-time and deadline threads, which are never touched.
 pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Thread>, HostError> {
-    let mut threads = host.threads(target)?;
+    let threads = host.threads(target)?;
     if !knob.is_per_thread() {
-        threads.retain(|thread| thread.tid == target.pid);
-        return Ok(threads);
+        // The first thread stands for the process, also where it has exited and others run.
+        return Ok(vec![Thread {
+            tid: target.pid,
+            start_ticks: target.start_ticks,
+        }]);
     }
     let mut normal = Vec::with_capacity(threads.len());
     for thread in threads {

@@ -132,8 +132,13 @@ impl LinuxHost {
     }
 
     fn thread_start(&self, pid: i32, tid: i32) -> Option<u64> {
+        Some(self.thread(pid, tid)?.identity.start_ticks)
+    }
+
+    /// A thread, in the fields of a process.
+    fn thread(&self, pid: i32, tid: i32) -> Option<Process> {
         let stat = self.procfs.read(&format!("{pid}/task/{tid}/stat"))?;
-        Some(self.procfs.parse_stat(&stat, Duration::ZERO)?.identity.start_ticks)
+        self.procfs.parse_stat(&stat, Duration::ZERO)
     }
 
     fn open_pidfd(&mut self, id: Identity) -> Result<OwnedFd, HostError> {
@@ -188,8 +193,10 @@ impl Host for LinuxHost {
             let Some(tid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
-            // A thread that ended between listing and reading needs nothing.
-            if let Some(start_ticks) = self.thread_start(id.pid, tid) {
+            // A thread that has ended needs nothing. The first one stays in the list as long as others run.
+            let thread = self.thread(id.pid, tid);
+            if let Some(thread) = thread.filter(|thread| !matches!(thread.state, 'Z' | 'X' | 'x')) {
+                let start_ticks = thread.identity.start_ticks;
                 threads.push(Thread { tid, start_ticks });
             }
         }
@@ -233,7 +240,13 @@ impl Host for LinuxHost {
     fn page_out(&mut self, id: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
         let pidfd = self.open_pidfd(id)?;
         let failed = |error| HostError::of_call("process_madvise", "CAP_SYS_NICE", id.pid, error);
-        let before = self.verify(id)?.resident_bytes;
+        let now = self.verify(id)?;
+        if now.live_thread.is_some() {
+            // process_madvise(2) reaches the memory through the first thread.
+            let source = io::Error::other("its first thread has exited; reclaim memory of its cgroup instead");
+            return Err(failed(source));
+        }
+        let before = now.resident_bytes;
         let procfs = self.procfs.clone();
         // Both the list of its memory and the call itself wait for a process that holds the lock of its memory.
         let moving = move || {

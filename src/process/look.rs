@@ -4,7 +4,7 @@
 use super::command_lines::CommandLines;
 use super::open::OpenProcess;
 use super::selector::{Selector, SelectorMatch};
-use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
+use super::table::{Process, ProcessFields, Procfs, Unread, UserNames};
 use std::time::Duration;
 
 /// Attempts to read a process that changes meanwhile.
@@ -93,6 +93,7 @@ impl Procfs {
             let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
                 return false;
             };
+            let files = files.of_thread(process.live_thread);
             let program = files.executable();
             if !read(&files, process) {
                 return false;
@@ -101,14 +102,22 @@ impl Procfs {
             let Some(now) = files.read_stat(self, Duration::ZERO).filter(is_it) else {
                 return false;
             };
+            let now = self.with_live_thread(now);
             let read_from = process.details.exe_file.or(program);
             let is_same_program = program == read_from && program == files.executable();
-            if is_same_program && (now.name == process.name || look == MAX_LOOKS) {
+            let has_thread_left = match process.live_thread {
+                Some(_) => files.has_thread_left(),
+                None => now.live_thread.is_some(),
+            };
+            if is_same_program && !has_thread_left && (now.name == process.name || look == MAX_LOOKS) {
                 return true;
             }
             if look < MAX_LOOKS {
-                process.name = now.name;
-                process.details = Details::default();
+                *process = Process {
+                    age: process.age,
+                    cpu_cores: process.cpu_cores,
+                    ..now
+                };
             }
         }
         process.details.unread = Some(Unread::Changing);

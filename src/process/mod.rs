@@ -8,6 +8,7 @@ pub mod command_lines;
 pub mod file_id;
 pub mod identity;
 pub mod kernel_threads;
+mod live_thread;
 pub mod login;
 mod look;
 pub mod open;

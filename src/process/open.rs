@@ -6,13 +6,13 @@ use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
-use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames};
+use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames, has_left};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) const MAX_CMDLINE_BYTES: usize = 128 * 1024;
 /// The files of one process.
 pub struct OpenProcess {
     directory: OwnedFd,
+    /// The directory of a live thread, where the first thread has exited: that one has no memory and no files.
+    live_thread: Option<OwnedFd>,
     /// The runner for files that may block their reader, and the pid.
     calls: Option<(BoundedCalls, i32)>,
     /// The content of `status`, which is expensive, serves several fields and is read once.
@@ -61,6 +63,8 @@ impl Procfs {
             else {
                 continue;
             };
+            let process = self.with_live_thread(process);
+            let files = files.of_thread(process.live_thread);
             visit(process, &files);
         }
         Ok(())
@@ -91,6 +95,7 @@ impl Procfs {
             // Processes that exited meanwhile are left out.
             let read = read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat);
             let process = read.and_then(|()| self.parse_stat(&stat, boot_now));
+            let process = process.map(|process| self.with_live_thread(process));
             processes.extend(process.inspect(|process| known.note(process)));
         }
         Ok(processes)
@@ -126,9 +131,37 @@ impl OpenProcess {
         )?;
         Ok(OpenProcess {
             directory,
+            live_thread: None,
             calls: None,
             status: OnceCell::new(),
         })
+    }
+
+    /// The files of the process as this thread has them; `None` is the first thread.
+    pub(super) fn of_thread(self, tid: Option<i32>) -> OpenProcess {
+        let open = |tid: i32| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(&self.directory, format!("task/{tid}"), flags, Mode::empty()).ok()
+        };
+        OpenProcess {
+            live_thread: tid.and_then(open),
+            ..self
+        }
+    }
+
+    /// Whether the live thread whose files these are has exited.
+    pub(super) fn has_thread_left(&self) -> bool {
+        let read = |thread: &OwnedFd| {
+            let mut stat = Vec::with_capacity(1024);
+            read_file(thread.as_fd(), "stat", MAX_FILE_BYTES, &mut stat)?;
+            has_left(&stat)
+        };
+        self.live_thread.as_ref().and_then(read).unwrap_or(true)
+    }
+
+    /// The directory with the files that an exited thread does not have.
+    fn living(&self) -> &OwnedFd {
+        self.live_thread.as_ref().unwrap_or(&self.directory)
     }
 
     /// Reads the needed fields; an unreadable one becomes `None`.
@@ -198,7 +231,7 @@ impl OpenProcess {
 
     /// The file of the executable.
     pub fn executable(&self) -> Option<FileId> {
-        FileId::at(&self.directory, "exe")
+        FileId::at(self.living(), "exe")
     }
 
     /// Reads `stat` again.
@@ -210,14 +243,14 @@ impl OpenProcess {
 
     /// The path of the executable, without the kernel's ` (deleted)`.
     pub(super) fn exe_path(&self) -> Option<String> {
-        let path = readlinkat(&self.directory, "exe", Vec::new()).ok()?;
+        let path = readlinkat(self.living(), "exe", Vec::new()).ok()?;
         let path = path.to_string_lossy();
         Some(path.strip_suffix(" (deleted)").unwrap_or(&path).to_owned())
     }
 
     /// Whether the executable is the host's own program at `path`.
     pub(super) fn is_host_program(&self, procfs: &Path, path: &str) -> bool {
-        program::is_of_host(procfs, self.directory.as_fd(), path)
+        program::is_of_host(procfs, self.living().as_fd(), path)
     }
 
     pub(super) fn real_uid(&self) -> Option<u32> {
@@ -241,13 +274,13 @@ impl OpenProcess {
 
     fn count_fds(&self) -> Option<u64> {
         // Since Linux 6.2 the size is the number of entries, so no listing is needed.
-        let size = statat(&self.directory, "fd", AtFlags::empty()).ok()?.st_size;
+        let size = statat(self.living(), "fd", AtFlags::empty()).ok()?.st_size;
         let is_procfs = fstatfs(&self.directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);
         if is_procfs && size > 0 {
             return u64::try_from(size).ok();
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&self.directory, "fd", flags, Mode::empty()).ok()?;
+        let directory = openat(self.living(), "fd", flags, Mode::empty()).ok()?;
         let names = Dir::read_from(&directory).ok()?.flatten();
         Some(
             names
@@ -258,7 +291,10 @@ impl OpenProcess {
 
     /// The value of the line of `status` that begins with `key`.
     fn status(&self, key: &str) -> Option<&str> {
-        let status = self.status.get_or_init(|| self.read("status", MAX_FILE_BYTES));
+        let status = self.status.get_or_init(|| {
+            let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+            read_file(self.living().as_fd(), "status", MAX_FILE_BYTES, &mut bytes).map(|()| bytes)
+        });
         // The name in the first line may have any bytes. All other lines are ASCII.
         let lines = status.as_deref()?.split(|byte| *byte == b'\n');
         lines
@@ -279,16 +315,17 @@ impl OpenProcess {
 
     /// Reads a file that may block its reader, with a deadline.
     fn read_patiently(&self, file: &'static str, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
-        let Some((calls, pid)) = &self.calls else {
-            return Ok(self.read(file, limit));
+        let read = move |directory: BorrowedFd<'_>| {
+            let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
+            read_file(directory, file, limit, &mut bytes).map(|()| bytes)
         };
-        let Ok(directory) = self.directory.try_clone() else {
+        let Some((calls, pid)) = &self.calls else {
+            return Ok(read(self.living().as_fd()));
+        };
+        let Ok(directory) = self.living().try_clone() else {
             return Ok(None);
         };
-        calls.run(*pid, PATIENCE, move || {
-            let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-            read_file(directory.as_fd(), file, limit, &mut bytes).map(|()| bytes)
-        })
+        calls.run(*pid, PATIENCE, move || read(directory.as_fd()))
     }
 
     pub(super) fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {

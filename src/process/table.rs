@@ -60,6 +60,9 @@ pub struct Process {
     pub parent: i32,
     pub session: i32,
     pub has_terminal: bool,
+    /// A live thread, where the first thread has exited. `state`, `nice` and memory are those of this thread.
+    #[serde(default)]
+    pub live_thread: Option<i32>,
     /// The state letter of proc(5).
     pub state: char,
     pub is_kernel_thread: bool,
@@ -156,6 +159,11 @@ impl Process {
         matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
     }
 
+    /// Whether only the first thread has exited.
+    pub(super) fn is_leader_gone(&self) -> bool {
+        matches!(self.state, 'Z' | 'X' | 'x') && self.threads > 1
+    }
+
     /// A plain process of a simulated host: one thread, nice 0, an hour old, no details.
     pub fn example(pid: i32, name: &str) -> Process {
         Process {
@@ -168,6 +176,7 @@ impl Process {
             parent: 1,
             session: 0,
             has_terminal: false,
+            live_thread: None,
             state: 'S',
             is_kernel_thread: false,
             threads: 1,
@@ -249,7 +258,8 @@ impl Procfs {
 
     /// Reads one process again; `None` if it is gone.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
-        self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)
+        let process = self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)?;
+        Some(self.with_live_thread(process))
     }
 
     /// Whether a process has exited, or all its threads are in exit(2). Its memory may be gone then although its state
@@ -302,6 +312,7 @@ impl Procfs {
             parent: number(4)? as i32,
             session: number(6)? as i32,
             has_terminal: number(7)? != 0,
+            live_thread: None,
             state: field(3)?.chars().next()?,
             is_kernel_thread: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
             threads: number(20)? as u32,
@@ -321,7 +332,7 @@ impl Procfs {
 }
 
 /// Whether the thread of a `/proc/PID/task/TID/stat` is dead or in exit(2).
-fn has_left(stat: &[u8]) -> Option<bool> {
+pub(super) fn has_left(stat: &[u8]) -> Option<bool> {
     let close = stat.iter().rposition(|&byte| byte == b')')?;
     let mut fields = std::str::from_utf8(stat.get(close + 1..)?)
         .ok()?

@@ -25,6 +25,7 @@ const RENAMING: &str = "61020";
 const EXECUTING: &str = "61021";
 const CROWDED: &str = "61022";
 const BYSTANDER: &str = "61023";
+const LEADERLESS: &str = "61024";
 
 /// The processes of an attack: a process group, which is killed at the end.
 struct Attack(Child);
@@ -179,4 +180,45 @@ fn long_command_lines_of_one_user_delay_no_decision_about_others() {
         // The next decision has its own share.
         std::thread::sleep(Duration::from_millis(1100));
     }
+}
+
+/// The first thread exits, and another one continues. Python is started as root, who can read it everywhere.
+const EXIT_THE_LEADER: &str = "import ctypes, os, sys, threading, time\n\
+    os.setresuid(*3 * [int(sys.argv[1])])\n\
+    threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)]).start()\n\
+    ctypes.CDLL(None).syscall({'x86_64': 60}.get(os.uname().machine, 93), 0)";
+
+#[test]
+fn process_whose_first_thread_has_exited_escapes_no_rule() {
+    let mut attack = Attack::spawn("0", "python3", &["-S", "-c", EXIT_THE_LEADER, LEADERLESS, "leaderless"]);
+    let mut host = live_host();
+    let process = eventually("a leader that has exited", TIMEOUT, || {
+        host.process(attack.pid())
+            .filter(|process| process.live_thread.is_some())
+    });
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", attack.pid())).expect("it runs");
+    assert!(stat.contains(") Z "), "{stat}");
+    assert!(process.resident_bytes > 1 << 20, "{process:?}");
+    let select = format!("{{user: '{LEADERLESS}', exe: '/.*/python3.*', cmdline: '(?s:.*) leaderless'}}");
+    let rule = one_rule(&select);
+    let table = host.processes().expect("a process table");
+    let found = select_from(&mut host, &table, &rule).matches;
+    let pids: Vec<i32> = found.iter().map(|process| process.identity.pid).collect();
+    assert_eq!(pids, [attack.pid()]);
+    assert!(is_taken(&mut host, &found[0], &rule));
+
+    let rules = ["nice: 11", "freeze: true", "signal: SIGKILL"].map(|step| {
+        let name = step.split(':').next().expect("a name");
+        format!("- {{name: {name}, matchers: [alertname={name}], select: {select}, actions: [{{{step}}}]}}\n")
+    });
+    let home = Home::new(&format!("rules:\n{}", rules.concat()));
+    let evenkeel = home.start(&["--enforce"]);
+    let pid = attack.pid();
+    let state = || live_host().process(pid).map(|process| process.state);
+    evenkeel.post(about("nice", &node_name()).as_bytes());
+    eventually("the nice value", TIMEOUT, || (attack.nice() == Some(11)).then_some(()));
+    evenkeel.post(about("freeze", &node_name()).as_bytes());
+    eventually("the stop", TIMEOUT, || (state() == Some('T')).then_some(()));
+    evenkeel.post(about("signal", &node_name()).as_bytes());
+    eventually("the end", TIMEOUT, || attack.0.try_wait().expect("our child"));
 }

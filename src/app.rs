@@ -25,7 +25,7 @@ use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
-use crate::ledger::{Entry, Journal, Requester};
+use crate::ledger::{Entry, Journal, OperatorRequest, Requester};
 use crate::process::table::Procfs;
 use crate::publish::{self, MetricsHandler};
 use crate::sense::{self, Roots, Sampler};
@@ -367,7 +367,10 @@ async fn serve(
         max_requests: run.max_requests,
         reload: run.enable_lifecycle.then(|| {
             let reloader = Arc::clone(&reloader);
-            Arc::new(move |by| Ok(reloader.reload(Requester::by_way_of(by))?)) as publish::ReloadFn
+            Arc::new(move |by| {
+                let request = OperatorRequest::new(Requester::by_way_of(by), "");
+                Ok(reloader.reload(request)?)
+            }) as publish::ReloadFn
         }),
         ..publish::HandlerOptions::default()
     };
@@ -390,7 +393,11 @@ async fn serve(
     let receiver = WebhookReceiver::new(door.clone(), access, telemetry.clone());
     let receiving = tokio::spawn(receiver.run(webhook, ServerLimits::default(), stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
-    let control = control::serve(run.storage.path.clone(), door.clone(), stopped());
+    let reload: control::ReloadFn = {
+        let reloader = Arc::clone(&reloader);
+        Arc::new(move |request| reloader.reload(request).map_err(|error| error.to_string()))
+    };
+    let control = control::serve(run.storage.path.clone(), door.clone(), reload, stopped());
     let control = tokio::spawn(control);
     let warmed_up = {
         let policy = policy.clone();
@@ -431,7 +438,8 @@ async fn serve(
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Off this thread, because it reads files. It logs its own errors.
-                drop(tokio::task::spawn_blocking(move || reloader.reload(Requester::by_way_of("SIGHUP"))).await);
+                let request = OperatorRequest::new(Requester::by_way_of("SIGHUP"), "");
+                drop(tokio::task::spawn_blocking(move || reloader.reload(request)).await);
             }
         }
     }

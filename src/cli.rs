@@ -44,6 +44,8 @@ pub enum Command {
     Pause(Reach),
     /// End a pause
     Resume(Reach),
+    /// Load the configuration again; fails where the daemon refuses it
+    Reload(Reach),
     /// Print the completion script for a shell
     Completions(Completions),
     /// Print the manual page of evenkeel or of one command
@@ -359,10 +361,15 @@ mod tests {
     #[test]
     fn the_shipped_unit_uses_flags_that_exist() {
         let unit = include_str!("../packaging/evenkeel.service");
-        let start = unit
-            .lines()
-            .find_map(|line| line.strip_prefix("ExecStart=/usr/bin/evenkeel "));
-        assert!(matches!(parse(start.unwrap()).unwrap().command, Command::Run(_)));
+        let command = |key: &str| {
+            let start = format!("{key}=/usr/bin/evenkeel ");
+            let line = unit.lines().find_map(|line| line.strip_prefix(&start));
+            parse(line.unwrap()).unwrap().command
+        };
+        let (Command::Run(run), Command::Reload(reload)) = (command("ExecStart"), command("ExecReload")) else {
+            panic!("not run and reload")
+        };
+        assert_eq!(run.storage.path, reload.storage.path);
     }
 
     #[test]

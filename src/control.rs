@@ -17,6 +17,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -35,6 +36,8 @@ pub enum Request {
     /// Close the breaker of this rule.
     CloseBreaker(String),
     Pause(bool),
+    /// Load the configuration again.
+    Reload,
 }
 
 /// The line of a request. Without a reason it is what earlier versions understand.
@@ -46,6 +49,9 @@ struct RequestLine<R> {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     reason: String,
 }
+
+/// Loads the configuration again. It blocks, and the error says why the last good configuration stays in force.
+pub type ReloadFn = Arc<dyn Fn(OperatorRequest) -> Result<(), String> + Send + Sync>;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -135,7 +141,7 @@ pub fn claim(storage: &Path) -> Result<ClaimedStorage, ControlError> {
 }
 
 /// Serves the socket until `shutdown`.
-pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<Output = ()>) {
+pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutdown: impl Future<Output = ()>) {
     let path = storage.join(SOCKET);
     // The socket's daemon is gone, because this process has the lock of the directory.
     drop(std::fs::remove_file(&path));
@@ -153,7 +159,7 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<O
             () = &mut shutdown => break,
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, door.clone())));
+                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, door.clone(), Arc::clone(&reload))));
                 }
             }
         }
@@ -161,7 +167,7 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, shutdown: impl Future<O
     drop(std::fs::remove_file(&path));
 }
 
-async fn answer(stream: UnixStream, door: EngineHandle) {
+async fn answer(stream: UnixStream, door: EngineHandle, reload: ReloadFn) {
     let peer = stream.peer_cred();
     let friend = peer.ok().filter(|peer| permissions::is_trusted(peer.uid()));
     let (read, mut write) = stream.into_split();
@@ -172,7 +178,7 @@ async fn answer(stream: UnixStream, door: EngineHandle) {
         (Ok(_), Some(peer)) => match parse(&line) {
             Ok(RequestLine { request, reason }) => {
                 let by = requester::requester(&peer).await;
-                ask(request, OperatorRequest::new(by, &reason), &door).await
+                ask(request, OperatorRequest::new(by, &reason), &door, reload).await
             }
             Err(error) => Reply::Failed(format!("not a request: {error}")),
         },
@@ -193,7 +199,7 @@ fn parse(line: &str) -> Result<RequestLine<Request>, serde_json::Error> {
     })
 }
 
-async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle) -> Reply {
+async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, reload: ReloadFn) -> Reply {
     let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
@@ -232,6 +238,11 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle) -
             }
             answer.await.map_or_else(|_| busy(), Reply::Released)
         }
+        Request::Reload => match tokio::task::spawn_blocking(move || reload(operator)).await {
+            Ok(Ok(())) => Reply::Done,
+            Ok(Err(reason)) => Reply::Failed(reason),
+            Err(_) => busy(),
+        },
         Request::Pause(paused) => {
             if door.try_send(Input::Pause(paused, operator)) {
                 Reply::Done

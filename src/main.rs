@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Release(release) => show::release(&release),
         Command::Pause(reach) => show::pause(&reach, true),
         Command::Resume(reach) => show::pause(&reach, false),
+        Command::Reload(reach) => show::reload(&reach),
         Command::Completions(completions) => show::completions(&completions),
         Command::Man(manual) => show::manual(&manual),
     }

@@ -8,7 +8,7 @@ use crate::cli::{
     Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Reason, Release,
     Schema, Test, manual,
 };
-use crate::control::{self, Reply, Request};
+use crate::control::{self, ControlError, Reply, Request};
 use crate::diagnostic::{Severity, render_all};
 use crate::engine::host_identity::HostIdentity;
 use crate::host::{Host, LinuxHost};
@@ -45,7 +45,7 @@ pub fn check(check: &Check) -> ExitCode {
         println!("{:#}", schema::json_schema(root));
         return ExitCode::SUCCESS;
     }
-    let mut note = None;
+    let mut notes = Vec::new();
     let (findings, summary) = match app::load(&check.config) {
         Ok(loaded) => {
             let untrusted = loaded.untrusted_files(loaded.config.enforce);
@@ -57,7 +57,8 @@ pub fn check(check: &Check) -> ExitCode {
                 ..
             } = loaded;
             warnings.extend(untrusted);
-            note = note_on_knobs(&rules);
+            notes.extend(note_on_knobs(&rules));
+            notes.extend(note_on_start(&config));
             let checked = Checked::of(&check.config);
             warnings.extend(missing_privileges(&rules, &settings));
             warnings.extend(missing_authentication(&config, &checked));
@@ -79,9 +80,7 @@ pub fn check(check: &Check) -> ExitCode {
             if !has_errors {
                 println!("{summary}");
             }
-            if let Some(note) = note {
-                eprintln!("{note}");
-            }
+            notes.iter().for_each(|note| eprintln!("{note}"));
         }
     }
     if has_errors {
@@ -452,6 +451,13 @@ fn close_breaker(storage: &Path, rule: &str, reason: &Reason) -> ExitCode {
     }))
 }
 
+/// A note if the configuration sets a key that a reload does not apply.
+fn note_on_start(config: &config::Config) -> Option<&'static str> {
+    (config.webhook != config::Webhook::default()).then_some(
+        "note: a change of `webhook`, `sampling` or `lock_memory` takes effect at the next start, not at a reload",
+    )
+}
+
 /// Pauses or resumes the daemon.
 pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     let words = if paused {
@@ -462,6 +468,24 @@ pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     let request = Request::Pause(paused);
     let reply = ask("asking the daemon", &reach.storage.path, &request, &reach.reason);
     finish(reply.map(|_| words.to_owned()))
+}
+
+/// Makes the daemon load its configuration again.
+pub fn reload(reach: &Reach) -> ExitCode {
+    let answer = progress::during("asking the daemon", || {
+        control::request(&reach.storage.path, &Request::Reload, &reach.reason.text)
+    });
+    match answer {
+        Ok(_) => finish(Ok("reloaded\n".to_owned())),
+        Err(ControlError::Refused(reason)) => {
+            eprintln!(
+                "{}\nerror: not reloaded, the last good configuration stays in force",
+                reason.trim_end()
+            );
+            ExitCode::FAILURE
+        }
+        Err(error) => finish(Err(error.to_string())),
+    }
 }
 
 /// Prints the completion script of a shell.

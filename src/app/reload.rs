@@ -5,12 +5,12 @@ use super::policy;
 use super::reconciler;
 use super::watcher::Watcher;
 use crate::cli;
-use crate::config::{Loaded, Sampling, Webhook};
+use crate::config::{Config, Loaded, Sampling, Webhook};
 use crate::diagnostic::{self, Diagnostic, Severity};
 use crate::engine::Policy;
 use crate::engine::run::{EngineHandle, Input};
 use crate::http::listen::{ListenError, may_listen};
-use crate::ledger::{OperatorRequest, Requester};
+use crate::ledger::OperatorRequest;
 use crate::sense::Groups;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
@@ -40,6 +40,11 @@ pub enum ReloadError {
     Listen(#[from] ListenError),
     #[error(transparent)]
     Procfs(#[from] policy::ForeignProcfs),
+    #[error(
+        "mode enforce needs authentication of alerts, which `webhook` sets now and did not set at the start: `webhook` \
+         takes effect at the next start, so restart evenkeel"
+    )]
+    NeedsRestart,
     #[error("the engine has ended")]
     EngineEnded,
 }
@@ -55,6 +60,35 @@ impl ReloadError {
     }
 }
 
+/// The settings that only a start applies.
+struct StartSettings {
+    webhook: Webhook,
+    sampling: Sampling,
+    lock_memory: bool,
+}
+
+impl StartSettings {
+    fn of(config: &Config) -> StartSettings {
+        StartSettings {
+            webhook: config.webhook.clone(),
+            sampling: config.sampling,
+            lock_memory: config.lock_memory,
+        }
+    }
+
+    /// The keys that another configuration changes.
+    fn changed_keys(&self, config: &Config) -> impl Iterator<Item = &'static str> {
+        let changed = [
+            ("webhook", self.webhook != config.webhook),
+            ("sampling", self.sampling != config.sampling),
+            ("lock_memory", self.lock_memory != config.lock_memory),
+        ];
+        changed
+            .into_iter()
+            .filter_map(|(key, has_changed)| has_changed.then_some(key))
+    }
+}
+
 pub struct Reloader {
     config: cli::ConfigFile,
     enforce: bool,
@@ -63,7 +97,7 @@ pub struct Reloader {
     /// Whether the webhook listener authenticates, which no reload changes.
     authenticates: bool,
     /// The settings at the start that only a restart changes.
-    at_start: (Webhook, Sampling),
+    at_start: StartSettings,
     targets: ReloadTargets,
     /// Admits one reload at a time.
     in_progress: Mutex<()>,
@@ -79,7 +113,7 @@ impl Reloader {
             webhook_listen: run.webhook_listen,
             procfs: run.roots.procfs.clone(),
             authenticates,
-            at_start: (loaded.config.webhook.clone(), loaded.config.sampling),
+            at_start: StartSettings::of(&loaded.config),
             targets,
             in_progress: Mutex::new(()),
         }
@@ -89,9 +123,8 @@ impl Reloader {
     ///
     /// # Errors
     /// When the configuration is invalid; then nothing changes.
-    pub fn reload(&self, by: Requester) -> Result<(), ReloadError> {
+    pub fn reload(&self, request: OperatorRequest) -> Result<(), ReloadError> {
         let _turn = self.in_progress.lock().unwrap_or_else(PoisonError::into_inner);
-        let request = OperatorRequest::new(by, "");
         let by = request.by.to_string();
         let result = self.try_reload(request.clone());
         match &result {
@@ -118,20 +151,26 @@ impl Reloader {
         }
         let policy = policy::policy(&loaded.config, loaded.rules.clone(), self.enforce);
         // The listeners do not change, so the settings at the start decide who may trigger actions.
-        let allow = self.at_start.0.allow_unauthenticated;
-        may_listen(self.webhook_listen, self.authenticates, policy.enforce, allow)?;
+        let may = |authenticates, webhook: &Webhook| {
+            let allow = webhook.allow_unauthenticated;
+            may_listen(self.webhook_listen, authenticates, policy.enforce, allow)
+        };
+        if let Err(error) = may(self.authenticates, &self.at_start.webhook) {
+            let webhook = &loaded.config.webhook;
+            let could_start = may(self.authenticates || webhook.token_file.is_some(), webhook).is_ok();
+            return Err(if could_start {
+                ReloadError::NeedsRestart
+            } else {
+                error.into()
+            });
+        }
         if policy.enforce {
             policy::may_enforce_with(&self.procfs)?;
         }
         let untrusted = loaded.untrusted_files(policy.enforce);
         super::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;
-        let (webhook, sampling) = &self.at_start;
-        let changed = [
-            ("webhook", *webhook != loaded.config.webhook),
-            ("sampling", *sampling != loaded.config.sampling),
-        ];
-        for (key, _) in changed.into_iter().filter(|(_, has_changed)| *has_changed) {
-            tracing::warn!(key, "changed config key takes effect after a restart");
+        for key in self.at_start.changed_keys(&loaded.config) {
+            tracing::warn!(key, "changed config key takes effect at the next start");
         }
         self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.targets.reconciler.replace(&loaded.config);

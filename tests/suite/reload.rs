@@ -115,10 +115,61 @@ fn settings_that_need_a_restart_are_named() {
     );
     evenkeel.reload();
     let warnings = eventually("the warning", TIMEOUT, || {
-        let of_keys = |line: &String| line.contains("takes effect after a restart");
+        let of_keys = |line: &String| line.contains("takes effect at the next start");
         let warnings: Vec<String> = evenkeel.log().into_iter().filter(of_keys).collect();
         (!warnings.is_empty()).then_some(warnings)
     });
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("key=sampling"), "{warnings:?}");
+}
+
+/// `evenkeel reload` as `systemctl reload` runs it: whether it succeeded, and what it printed.
+fn reload_by_command(home: &Home) -> (bool, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command
+        .arg("reload")
+        .arg(format!("--storage.path={}", home.path().join("storage").display()));
+    let output = command.output().expect("evenkeel runs");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+}
+
+#[test]
+fn command_fails_where_the_configuration_is_refused() {
+    let good = rules("no-such-process", "calm", FIRST_NICE);
+    let home = Home::new(&good);
+    let evenkeel = home.start(&[]);
+    assert_eq!(reload_by_command(&home), (true, "reloaded\n".to_owned()));
+    home.write("rules/test.yml", &good.replace("select", "selct"));
+    let (is_ok, printed) = reload_by_command(&home);
+    assert!(!is_ok && printed.contains("selct"), "{printed}");
+    assert!(
+        printed.contains("the last good configuration stays in force"),
+        "{printed}"
+    );
+    wait_until_loaded(&evenkeel, 0.0, 1.0);
+}
+
+#[test]
+fn reload_to_enforce_with_a_new_token_asks_for_a_restart() {
+    let home = Home::new(&rules("no-such-process", "calm", FIRST_NICE));
+    home.write("evenkeel.yml", "rule_files: [rules/*.yml]\n");
+    let _evenkeel = home.start(&[]);
+    let enforce = "mode: enforce\nrule_files: [rules/*.yml]\n";
+    home.write("evenkeel.yml", enforce);
+    let (is_ok, printed) = reload_by_command(&home);
+    assert!(!is_ok && printed.contains("set webhook.token_file"), "{printed}");
+    home.write(
+        "evenkeel.yml",
+        &format!("{enforce}webhook: {{token_file: webhook.token}}\n"),
+    );
+    let (is_ok, printed) = reload_by_command(&home);
+    assert!(
+        !is_ok && printed.contains("takes effect at the next start"),
+        "{printed}"
+    );
+    assert!(!printed.contains("set webhook.token_file"), "{printed}");
+    let checked = home.evenkeel("check").output().expect("evenkeel runs");
+    let printed = String::from_utf8_lossy(&checked.stderr);
+    assert!(printed.contains("takes effect at the next start"), "{printed}");
 }

@@ -1,5 +1,6 @@
 //! The text form of `leases` and `history`. Pure.
 
+use crate::diagnostic::printable;
 use crate::ledger::{Breaker, Decision, Lease, OperatorRequest, Outcome, Record};
 use crate::process::Target;
 use crate::terminal::{Style, Tone, table, width};
@@ -127,18 +128,14 @@ fn line(record: &Record, style: Style) -> String {
         text.push('\n');
     }
     let reason = match &record.by {
-        Some(by) => OperatorRequest::new(by.clone(), &record.reason)
-            .to_string()
-            .escape_debug()
-            .to_string(),
+        Some(by) => printable(&OperatorRequest::new(by.clone(), &record.reason).to_string()),
         None => record.reason.clone(),
     };
-    let output = record
-        .output
-        .as_ref()
-        .map(|output| format!("| {}", output.escape_debug()));
-    for more in [Some(&reason), output.as_ref()].into_iter().flatten() {
-        for part in style.wrap(more, indent).iter().filter(|part| !part.is_empty()) {
+    // Every line of a command's output has a mark, so that none passes for a line of the history.
+    let output = record.output.iter().flat_map(|output| output.lines());
+    let output = output.map(|line| format!("| {}", printable(line)));
+    for more in std::iter::once(reason).chain(output) {
+        for part in style.wrap(&more, indent).iter().filter(|part| !part.is_empty()) {
             text += &format!("{}{}\n", " ".repeat(indent), style.paint(Tone::Dim, part));
         }
     }
@@ -323,6 +320,21 @@ mod tests {
         let lease = Lease { released, ..lease() };
         let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, Style::PLAIN);
         assert!(text.contains("being reverted, released by root"), "{text}");
+    }
+
+    #[test]
+    fn lines_of_an_output_stay_lines() {
+        let style = Style {
+            color: false,
+            columns: Some(80),
+        };
+        let mut failed = record("2026-01-01T23:59:59Z", Some(Outcome::Failed), None);
+        failed.reason = "status 1".to_owned();
+        failed.output = Some("no \"space\" left\nC:\\x\u{1b}[2J".to_owned());
+        let indent = " ".repeat(23);
+        let expected = format!("{indent}status 1\n{indent}| no \"space\" left\n{indent}| C:\\x\\u{{1b}}[2J\n");
+        let text = line(&failed, style);
+        assert!(text.ends_with(&expected), "{text}");
     }
 
     #[test]

@@ -263,6 +263,12 @@ pub fn plan(step: &Exec, episode: &Episode, resource: Option<&str>) -> Result<Co
     })
 }
 
+/// The lines of an output, each safe on a terminal.
+fn printable_lines(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    lines.join("\n")
+}
+
 /// One argument. Its content needs no quoting, because no shell is involved.
 fn argument(pieces: &[Segment], episode: &Episode, resource: Option<&str>) -> Result<String, String> {
     let filled = template::fill(pieces, &episode.labels, resource, str::to_owned);
@@ -325,7 +331,7 @@ impl Command {
         };
         let output = output
             .filter(|output| !output.is_empty())
-            .map(|output| printable(output.trim_end()));
+            .map(|output| printable_lines(output.trim_end()));
         if self.has_ended {
             return self.undo_ended(is_well, reason, output, now);
         }

@@ -25,6 +25,7 @@ struct Counts {
     webhook_requests: BTreeMap<u16, u64>,
     alerts_received: BTreeMap<(&'static str, &'static str), u64>,
     alerts_truncated: u64,
+    alerts_refused: BTreeMap<SmolStr, u64>,
     log_lines_dropped: u64,
     /// Why evenkeel only publishes metrics.
     actuator_off: Option<String>,
@@ -118,6 +119,11 @@ impl Telemetry {
         self.lock_for_change().alerts_truncated += count;
     }
 
+    /// Counts an alert that opened no episode, because too many are open.
+    pub fn alert_refused(&self, rule: &str) {
+        *self.lock_for_change().alerts_refused.entry(rule.into()).or_default() += 1;
+    }
+
     /// Counts a log line that was dropped, because the reader of the log stalled.
     pub fn log_line_dropped(&self) {
         self.lock_for_change().log_lines_dropped += 1;
@@ -200,6 +206,10 @@ impl Telemetry {
     pub fn set_rules(&self, rules: Vec<RuleStatus>) {
         let mut counts = self.lock_for_change();
         for rule_status in &rules {
+            counts
+                .alerts_refused
+                .entry(rule_status.rule.as_str().into())
+                .or_default();
             let decision = if rule_status.acts { "planned" } else { "dry_run" };
             counts
                 .decisions

@@ -5,6 +5,7 @@ use super::Engine;
 use super::episode::Statement;
 use super::episodes::Trigger;
 use super::latency::Arrival;
+use super::share::NoRoom;
 use super::timers::RETRY;
 use super::transaction::Transaction;
 use crate::alert::alertmanager::PollResult;
@@ -110,7 +111,7 @@ struct Portion {
     /// Number of alerts recorded, or episodes evaluated, in it.
     size: usize,
     max_size: usize,
-    has_no_room: bool,
+    no_room: Option<NoRoom>,
     result: Result<(), String>,
 }
 
@@ -145,7 +146,7 @@ impl<H: Host> Engine<H> {
             transaction: Transaction::new(self.host.now(), Some(arrival)),
             size: 0,
             max_size,
-            has_no_room: false,
+            no_room: None,
             result: Ok(()),
         };
         for (report, listed) in reports.iter().zip(&listed) {
@@ -169,10 +170,7 @@ impl<H: Host> Engine<H> {
         }
         portion.result?;
         // The sender retries, and some episodes may have closed by then.
-        if portion.has_no_room {
-            return Err("too many open episodes".to_owned());
-        }
-        Ok(())
+        portion.no_room.map_or(Ok(()), |reason| Err(reason.to_string()))
     }
 
     /// Counts one more alert or evaluation, in the next transaction where this one is full.
@@ -187,7 +185,7 @@ impl<H: Host> Engine<H> {
         let next = Transaction::new(self.host.now(), portion.transaction.arrival);
         let transaction = std::mem::replace(&mut portion.transaction, next);
         portion.size = 0;
-        portion.has_no_room |= transaction.has_no_room;
+        portion.no_room = portion.no_room.or(transaction.no_room);
         if let Err(reason) = self.commit_and_apply(transaction) {
             portion.result = Err(reason);
         }

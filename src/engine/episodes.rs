@@ -6,6 +6,7 @@ use super::episode::{Statement, end_to_remember, end_without_resolve, is_recent}
 use super::jobs_in_flight::JobsInFlight;
 use super::open_episodes::OpenEpisodes;
 use super::room::PendingReverts;
+use super::share::{MAX_PER_ALERT, NoRoom, OpenCounts};
 use super::timers::ROUND;
 use super::transaction::{AlertRef, Transaction, shown};
 use crate::act::guard::Denial;
@@ -23,8 +24,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Maximum number of open episodes. More are a fault of the sender, and each costs an evaluation per round.
-const MAX_OPEN_EPISODES: usize = 4096;
 /// A repeat so soon after the last look changes nothing.
 const JUST_NOW: Duration = Duration::from_secs(1);
 
@@ -116,10 +115,10 @@ impl Episodes<'_> {
             simulated,
         };
         let ends = [
-            self.ledger.closed.get(&key),
-            self.open.recent_ends.of(&alert.fingerprint),
+            self.ledger.closed.get(&key).copied(),
+            self.open.recent_ends.of(&alert.fingerprint).copied(),
         ];
-        if ends.into_iter().any(|end| statement.is_late_firing(end)) {
+        if ends.iter().any(|end| statement.is_late_firing(end.as_ref())) {
             let reason = "the alert began before the last episode ended";
             self.ignore_stale(rule.name.clone(), alert, reason);
             return None;
@@ -130,20 +129,13 @@ impl Episodes<'_> {
         if self.ledger.episodes.contains_key(&key) {
             return self.record_repeat(rule, key, statement);
         }
-        if self.ledger.episodes.len() >= MAX_OPEN_EPISODES {
-            tracing::warn!(
-                rule = rule.name.as_str(),
-                alert = alert.name(),
-                open = MAX_OPEN_EPISODES,
-                "too many open episodes, alert refused"
-            );
-            self.count(rule.name.clone(), Decision::Budget);
-            self.transaction.has_no_room = true;
+        if let Err(reason) = self.has_room(&rule.name, alert.name()) {
+            self.refuse(&rule.name, alert, reason);
             return None;
         }
         let mut episode = open_episode(rule, alert, self.now(), simulated);
         episode.evidence = evidence_of(rule, statement);
-        for end in ends.into_iter().flatten().filter(|end| is_recent(end, statement.at)) {
+        for end in ends.iter().flatten().filter(|end| is_recent(end, statement.at)) {
             episode.evidence.note_end(end.ended_at);
         }
         self.stage(Entry::Episode(episode));
@@ -155,6 +147,32 @@ impl Episodes<'_> {
             self.stage_record(record);
         }
         Some((key, Trigger::Opened))
+    }
+
+    /// Whether an alert may open an episode, and a place for it in this transaction.
+    fn has_room(&mut self, rule: &SmolStr, alertname: &str) -> Result<(), NoRoom> {
+        if self.ledger.episodes.len() < MAX_PER_ALERT {
+            return Ok(());
+        }
+        let episodes = &self.ledger.episodes;
+        let counts = self
+            .transaction
+            .open_counts
+            .get_or_insert_with(|| OpenCounts::of(episodes));
+        counts.has_room(rule, alertname)?;
+        counts.add(rule, alertname);
+        Ok(())
+    }
+
+    /// Refuses an alert, so that its sender tries again.
+    fn refuse(&mut self, rule: &SmolStr, alert: &Alert, reason: NoRoom) {
+        // A delivery may have thousands of them.
+        if self.transaction.no_room.is_none() {
+            tracing::warn!(rule = rule.as_str(), alert = alert.name(), %reason, "alert refused");
+        }
+        self.transaction.no_room = Some(reason);
+        self.telemetry.alert_refused(rule);
+        self.count(rule.clone(), Decision::Budget);
     }
 
     fn record_repeat(

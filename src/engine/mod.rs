@@ -25,6 +25,7 @@ mod rollback;
 mod room;
 pub mod run;
 pub mod select;
+mod share;
 mod stage;
 pub mod status;
 mod steps;

@@ -3,6 +3,7 @@
 //! process table.
 
 use super::latency::{Arrival, Stages};
+use super::share::{NoRoom, OpenCounts};
 use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::state::PreviousState;
@@ -145,8 +146,10 @@ pub struct Transaction {
     is_shown: Cell<bool>,
     /// Whether the next round must come early, because the cause of a denial may be gone soon.
     pub wants_early_round: bool,
-    /// Whether an alert was refused, because too many episodes are open.
-    pub has_no_room: bool,
+    /// The numbers of open episodes, counted once an alert opens one of many.
+    pub open_counts: Option<OpenCounts>,
+    /// Why an alert was refused, because too many episodes are open.
+    pub no_room: Option<NoRoom>,
     /// Decisions that are only counted and not recorded, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
@@ -166,7 +169,8 @@ impl Transaction {
             actions: Vec::new(),
             is_shown: Cell::new(false),
             wants_early_round: false,
-            has_no_room: false,
+            open_counts: None,
+            no_room: None,
             counted: Vec::new(),
         }
     }

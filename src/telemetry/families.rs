@@ -55,6 +55,14 @@ impl Counts {
             firing.push([label("source", source)], count as f64);
         }
 
+        let mut refused = Family::counter(
+            "evenkeel_alerts_refused_total",
+            "Alerts that opened no episode of a rule, because too many were open; the sender was told to try again.",
+        );
+        for (rule, count) in &self.alerts_refused {
+            refused.push([label("rule", rule.clone())], *count as f64);
+        }
+
         let mut decisions = Family::counter("evenkeel_decisions_total", "Decisions about planned steps and alerts.");
         for ((rule, decision), count) in &self.decisions {
             decisions.push(
@@ -146,6 +154,7 @@ impl Counts {
                 "Log lines dropped because the reader of the log stalled.",
             )
             .value(self.log_lines_dropped as f64),
+            refused,
             decisions,
             actions,
             leases,

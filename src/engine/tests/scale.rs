@@ -170,16 +170,31 @@ fn a_repeat_renews_a_thousand_leases_by_no_commit_or_one() {
 }
 
 #[test]
-fn alert_beyond_the_open_episodes_is_to_be_sent_again() {
-    let mut world = world(policy(vec![by_label(1)]));
+fn alert_beyond_its_share_is_to_be_sent_again() {
+    let mut world = world(policy(vec![by_label(1), example("other", "nice 5")]));
     let numbered = |number: usize, status| about(&format!("process-{number}"), status);
-    let most: Vec<Alert> = (0..4096).map(|number| numbered(number, Status::Firing)).collect();
+    let most: Vec<Alert> = (0..1024).map(|number| numbered(number, Status::Firing)).collect();
     world.engine.take(&most, Instant::now()).unwrap();
-    let one_more = [numbered(4096, Status::Firing)];
-    assert!(world.engine.take(&one_more, Instant::now()).is_err());
+    let one_more = [numbered(1024, Status::Firing)];
+    let refused = world.engine.take(&one_more, Instant::now()).unwrap_err();
+    assert!(refused.contains("rule and alert name"), "{refused}");
     assert_eq!(world.decided("calm", Decision::Budget), 1.0);
+    let families = world.telemetry.families();
+    let counter = families
+        .iter()
+        .find(|family| family.name == "evenkeel_alerts_refused_total");
+    let counts: Vec<String> = counter
+        .unwrap()
+        .points()
+        .map(|point| format!("{:?}", point.value))
+        .collect();
+    assert_eq!(counts, ["Number(1.0)", "Number(0.0)"], "calm, other");
+    // A repeat of an open one is no new one, and other rules go on.
+    world.engine.take(&most, Instant::now()).unwrap();
+    world.fire("other");
+    assert_eq!(world.engine.ledger().episodes.len(), 1025);
     let ended = [numbered(0, Status::Resolved)];
     world.engine.take(&ended, Instant::now()).unwrap();
     world.engine.take(&one_more, Instant::now()).unwrap();
-    assert_eq!(world.engine.ledger().episodes.len(), 4096);
+    assert_eq!(world.engine.ledger().episodes.len(), 1025);
 }

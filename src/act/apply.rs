@@ -4,6 +4,7 @@
 use super::guard;
 use crate::host::{Host, HostError, Knob, Reach, Thread, Value};
 use crate::knob::{Change, Policy};
+use crate::ledger::lease::Favour;
 use crate::ledger::{Outcome, SavedValue};
 use crate::process::{Identity, ProcessFields};
 pub use crate::step::StepResult;
@@ -46,6 +47,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
                 start_ticks: thread.start_ticks,
                 value,
                 unit: None,
+                favour: None,
             }),
             // A thread that exits meanwhile needs no restore.
             Err(HostError::Gone { .. }) => {}
@@ -112,7 +114,7 @@ fn set_threads(
     value: &Value,
     saved: &mut Vec<SavedValue>,
 ) -> Result<(), StepResult> {
-    let inherited = saved.first().map(|saved| saved.value.clone());
+    let inherited = saved.first().cloned();
     let mut done = BTreeSet::new();
     for _ in 0..MAX_ROUNDS {
         let threads = concerned(host, target, value.knob())?;
@@ -142,24 +144,40 @@ fn set_thread(
     thread: Thread,
     value: &Value,
     saved: &mut Vec<SavedValue>,
-    inherited: Option<&Value>,
+    inherited: Option<&SavedValue>,
 ) -> Result<(), HostError> {
-    if !saved.iter().any(|saved| saved.thread() == thread) {
+    let known = saved.iter().position(|saved| saved.thread() == thread);
+    let place = known.unwrap_or(saved.len());
+    if known.is_none() {
         let found = host.get(target, thread, value.knob())?;
         // Started by a thread with the new value during the lease, so its value is ours.
-        let own = if found == *value {
-            inherited.cloned().unwrap_or(found)
-        } else {
-            found
+        let own = match inherited {
+            Some(inherited) if found == *value => inherited.value.clone(),
+            _ => found,
         };
+        let favour = inherited.and_then(|inherited| inherited.favour.clone());
+        let favour = favour.map(|favour| Favour {
+            resets_on_fork: keeps_from_children(host, target, thread, value),
+            ..favour
+        });
         saved.push(SavedValue {
             tid: thread.tid,
             start_ticks: thread.start_ticks,
             value: own,
             unit: None,
+            favour,
         });
     }
+    // First the flag, so that no child gets the value in between.
+    if let Some(favour) = saved[place].favour.as_mut().filter(|favour| favour.resets_on_fork) {
+        favour.resets_on_fork = host.set_reset_on_fork(target, thread, true).is_ok();
+    }
     host.set(target, thread, value)
+}
+
+/// Whether evenkeel has to ask the kernel to keep a favourable value from the children of a thread.
+pub fn keeps_from_children(host: &mut impl Host, target: Identity, thread: Thread, value: &Value) -> bool {
+    value.is_reset_on_fork() && host.resets_on_fork(target, thread).is_ok_and(|resets| !resets)
 }
 
 fn read_back(host: &mut impl Host, target: Identity, value: &mut Value) -> Result<bool, StepResult> {

@@ -62,6 +62,7 @@ pub fn prepare(
             start_ticks: 0,
             value: reading.value,
             unit: reading.unit,
+            favour: None,
         },
     })
 }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod descendants;
 pub mod effect;
+pub mod favour;
 pub mod guard;
 pub mod limit;
 pub mod plan;

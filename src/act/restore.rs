@@ -3,6 +3,7 @@
 
 use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
 use super::descendants::Family;
+use super::favour;
 use crate::host::{Host, HostError, Thread, Value};
 use crate::ledger::Outcome;
 use crate::ledger::lease::{Lease, Undo};
@@ -19,6 +20,9 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_
         return StepResult::only(Outcome::Failed, format!("{} is no process", lease.target));
     };
     let mut effected = undo_what_is_known(host, target, lease, undo, family);
+    if !matches!(undo, Undo::HandOver { .. }) {
+        favour::let_children_inherit(host, target, lease);
+    }
     if let (Some(ours), false) = (lease.effect.value(), matches!(undo, Undo::HandOver { .. })) {
         let told = tell_of_orphans(host, lease, ours, family);
         effected.reason = match (effected.reason, told) {
@@ -30,30 +34,46 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_
     effected
 }
 
-/// Restores children that started between the reading of the table and the revert.
-pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) {
-    let Some(target) = lease.target.process() else { return };
+/// Restores children that started between the reading of the table and the revert, and returns all children.
+pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_>) -> Vec<Identity> {
+    let Some(target) = lease.target.process() else {
+        return Vec::new();
+    };
     let (value, ours) = match undo {
         Undo::Set { value, ours, .. } => (Some(value), ours),
         Undo::Restore { saved, ours } | Undo::HandOver { saved, ours, .. } => {
             (saved.first().map(|saved| &saved.value), ours)
         }
-        Undo::Signal(_) | Undo::Nothing => return,
+        Undo::Signal(_) | Undo::Nothing => return Vec::new(),
     };
-    let Some(value) = value else { return };
-    let born = born(target, lease, ours, family);
-    let mut telemetry = Back::default();
+    let Some(value) = value else { return Vec::new() };
+    let born = born(host, target, lease, ours, value, family);
+    let mut telemetry = Back {
+        is_handed_over: matches!(undo, Undo::HandOver { .. }),
+        ..Back::default()
+    };
     let missed = restore_children(host, &born, ours, value, &mut telemetry);
     if missed > 0 {
         tracing::warn!(pid = target.pid, missed, "could not restore late children");
     }
+    born
 }
 
-fn born(target: Identity, lease: &Lease, ours: &Value, family: &Family<'_>) -> Vec<Identity> {
+/// The processes that inherited the value of a lease: the descendants of its target, and who else holds a favour.
+fn born(
+    host: &mut impl Host,
+    target: Identity,
+    lease: &Lease,
+    ours: &Value,
+    own: &Value,
+    family: &Family<'_>,
+) -> Vec<Identity> {
     if !ours.knob().is_inherited() {
         return Vec::new();
     }
-    family.born(target, lease)
+    let mut born = family.born(target, lease);
+    born.extend(favour::holders(host, lease, ours, own, family));
+    born
 }
 
 /// Processes that may have inherited our value, or may be unrelated. They are reported, not touched.
@@ -93,7 +113,6 @@ fn undo_what_is_known(
     undo: &Undo,
     family: &Family<'_>,
 ) -> StepResult {
-    let born = |ours: &Value| born(target, lease, ours, family);
     match undo {
         Undo::HandOver {
             heir,
@@ -103,14 +122,19 @@ fn undo_what_is_known(
             ..
         } => {
             let first = saved.first().map_or(ours, |saved| &saved.value);
+            let mut telemetry = Back {
+                is_handed_over: true,
+                ..Back::default()
+            };
             if *is_last_of_value {
                 // The remaining lease restores threads that fail now.
-                let _ = restore_threads(host, target, ours, &mut Back::default(), |thread| {
+                let _ = restore_threads(host, target, ours, &mut telemetry, |thread| {
                     let known = saved.iter().find(|saved| saved.thread() == thread);
                     known.map_or_else(|| first.clone(), |saved| saved.value.clone())
                 });
             }
-            let missed = restore_children(host, &born(ours), ours, first, &mut Back::default());
+            let born = born(host, target, lease, ours, first, family);
+            let missed = restore_children(host, &born, ours, first, &mut telemetry);
             let mut reason = format!("lease {heir} holds the knob and restores it");
             if missed > 0 {
                 reason.push_str(&format!("; could not restore {missed} children"));
@@ -128,7 +152,8 @@ fn undo_what_is_known(
             Err(_) => StepResult::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
         Undo::Set { value, saved, ours } => {
-            let mut effected = put_back(host, target, ours, &born(ours), |thread| {
+            let born = born(host, target, lease, ours, value, family);
+            let mut effected = put_back(host, target, ours, &born, |thread| {
                 let changed = thread.and_then(|thread| saved.iter().find(|saved| saved.thread() == thread));
                 changed.map_or_else(|| value.clone(), |saved| saved.value.clone())
             });
@@ -145,7 +170,9 @@ fn undo_what_is_known(
                     .or(saved.first())
                     .map_or_else(|| ours.clone(), |saved| saved.value.clone())
             };
-            put_back(host, target, ours, &born(ours), of_thread)
+            let own = of_thread(None);
+            let born = born(host, target, lease, ours, &own, family);
+            put_back(host, target, ours, &born, of_thread)
         }
     }
 }
@@ -199,6 +226,8 @@ struct Back {
     restored: usize,
     superseded: usize,
     missed: usize,
+    /// Whether a newer lease keeps the knob, so that other values than ours may be its own.
+    is_handed_over: bool,
 }
 
 /// Returns the number of failures.
@@ -238,7 +267,14 @@ fn restore_threads(
         }
         for thread in new {
             done.insert(thread);
-            match restore_thread(host, process, thread, ours, &value_for(thread)) {
+            match restore_thread(
+                host,
+                process,
+                thread,
+                ours,
+                &value_for(thread),
+                telemetry.is_handed_over,
+            ) {
                 Ok(true) => telemetry.restored += 1,
                 Ok(false) => telemetry.superseded += 1,
                 Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
@@ -257,14 +293,17 @@ fn restore_thread(
     thread: Thread,
     ours: &Value,
     value: &Value,
+    is_handed_over: bool,
 ) -> Result<bool, HostError> {
     let found = host.get(process, thread, ours.knob())?;
-    let is_always_written = ours.is_always_reverted_to(value);
+    // A process that got a favour may give up a part of it, but not keep the rest. Only root could have given it more.
+    let is_favour = ours.favours(value) && !found.favours(ours) && !is_handed_over;
+    let is_always_written = ours.is_always_reverted_to(value) && (is_favour || !ours.favours(value));
     if found.is_restored(value, &mut || host.processors_of(process)) && !is_always_written {
         // After a crash between intent and outcome a thread may still have its old value.
         return Ok(true);
     }
-    if found != *ours && !is_always_written {
+    if found != *ours && !is_always_written && !(is_favour && found.favours(value)) {
         return Ok(false);
     }
     host.set(process, thread, value).map(|()| true)

@@ -24,6 +24,13 @@ pub(super) fn base_of(ledger: &LedgerState, context: &StepContext<'_>, knob: Kno
     own.filter(|_| is_ours).unwrap_or(base)
 }
 
+/// The values without any lease: those of the process itself. `found` are the present ones.
+pub(super) fn own_values(ledger: &LedgerState, target: Target, knob: Knob, found: &[SavedValue]) -> Vec<SavedValue> {
+    let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
+    let stack: Vec<&Lease> = ledger.leases.on(target).filter(of_knob).collect();
+    lease::base(&stack, found)
+}
+
 /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.
 fn newest_of_episode(ledger: &LedgerState, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
     let key = EpisodeKey {

@@ -5,9 +5,10 @@ use super::process_view::ProcessView;
 use super::select::still_holds;
 use super::transaction::ActionContext;
 use crate::act::apply::StepResult;
-use crate::act::guard::Protection;
+use crate::act::favour;
+use crate::act::guard::{Denial, Protection};
 use crate::host::Host;
-use crate::ledger::Outcome;
+use crate::ledger::{Decision, Outcome};
 use crate::process::selector::SelectorMatch;
 use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, ProcessFields, Selector};
 use crate::rule::Rule;
@@ -28,11 +29,19 @@ pub(super) fn verify(
         Candidate::Process(process) => {
             let protection = processes.protection(policy);
             let checked = still_holds(host, process, rule, selector, &protection);
+            let checked = checked.and_then(|()| match context.is_favour {
+                true => may_favour_process(host, process),
+                false => Ok(()),
+            });
             let is_alive = checked.is_ok() || host.is_alive(process.identity);
             (checked, is_alive)
         }
         Candidate::Cgroup(cgroup) => {
             let checked = cgroup_still_holds(host, processes, policy, cgroup, rule, selector);
+            let checked = checked.and_then(|()| match context.is_favour {
+                true => may_favour(host, processes, policy, cgroup).map_err(|denial| denial.reason),
+                false => Ok(()),
+            });
             let is_alive = checked.is_ok() || is_cgroup_there(host, cgroup.identity, &cgroup.path);
             (checked, is_alive)
         }
@@ -58,6 +67,41 @@ pub(super) fn verify(
         after: None,
         reason,
     })
+}
+
+/// Checks right before a step that favours a process that it still runs a program of the host.
+///
+/// # Errors
+/// When it does not, or cannot be read.
+fn may_favour_process(host: &mut impl Host, seen: &Process) -> Result<(), String> {
+    let mut now = seen.clone();
+    if !host.read_details(&mut now, ProcessFields::EXE | ProcessFields::HOST_PROGRAM) {
+        return Err(String::new());
+    }
+    favour::screen([&now]).map_err(|denial| denial.reason)
+}
+
+/// Whether a cgroup may get more than it has. A user names the cgroups of their own manager, so each process there must
+/// run a program of the host.
+///
+/// # Errors
+/// When one does not, or they are unknown.
+pub(super) fn may_favour(
+    host: &mut impl Host,
+    processes: &ProcessView,
+    policy: &Policy,
+    cgroup: &Cgroup,
+) -> Result<(), Denial> {
+    if !cgroup.is_managed_by_user() {
+        return Ok(());
+    }
+    match members_of(host, processes, policy, cgroup) {
+        Ok(members) => favour::screen(&members),
+        Err(why) => Err(Denial {
+            decision: Decision::Protected,
+            reason: format!("unknown processes in the cgroup: {why}"),
+        }),
+    }
 }
 
 /// Checks right before a step that the cgroup is still the planned one, and that no protected process is in it.

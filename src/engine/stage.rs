@@ -1,11 +1,13 @@
 //! The intent of one allowed step: the values before and after, the lease, and the action.
 
-use super::base::{awaited_value, base_of, forget_other_devices};
+use super::base::{awaited_value, base_of, forget_other_devices, own_values};
+use super::recheck::may_favour;
 use super::status::log_not_begun;
 use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
-use crate::act::{descendants, guard, limit};
+use crate::act::guard::Denial;
+use crate::act::{descendants, favour, guard, limit};
 use crate::host::{Host, Knob, LimitState, Reading, Value};
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
 use crate::process::{Candidate, Cgroup, Process, Target};
@@ -18,6 +20,8 @@ struct Draft {
     prepared: Prepared,
     /// Whether the process inherited its present value from a parent with a lease.
     is_by_birth: bool,
+    /// Whether the target gets more than it has of its own.
+    is_favour: bool,
 }
 
 impl<H: Host> StepPlanner<'_, H> {
@@ -38,7 +42,13 @@ impl<H: Host> StepPlanner<'_, H> {
             },
             _ => None,
         };
-        if let Some(Draft { prepared, .. }) = &mut draft {
+        if let Some(draft) = &mut draft {
+            if let Err(denial) = self.screen_favour(draft, context) {
+                record.decision = Some(denial.decision);
+                record.reason = denial.reason;
+                return self.episodes.stage_record(record);
+            }
+            let prepared = &mut draft.prepared;
             record.before = prepared.saved.first().map(|saved| saved.value.to_string());
             record.after = Some(prepared.value.to_string());
             match context.candidate {
@@ -66,6 +76,7 @@ impl<H: Host> StepPlanner<'_, H> {
             return self.record_outcome(record, Outcome::DryRun, step.action());
         }
         let action_context = ActionContext {
+            is_favour: draft.as_ref().is_some_and(|draft| draft.is_favour),
             about: context.about.clone(),
             candidate: context.candidate.clone(),
             rule: Arc::clone(context.rule),
@@ -105,7 +116,9 @@ impl<H: Host> StepPlanner<'_, H> {
         action_context: ActionContext,
         context: &StepContext<'_>,
     ) {
-        let Draft { prepared, is_by_birth } = draft;
+        let Draft {
+            prepared, is_by_birth, ..
+        } = draft;
         let effect = Effect::Value {
             value: prepared.value,
             saved: prepared.saved,
@@ -172,7 +185,13 @@ impl<H: Host> StepPlanner<'_, H> {
         }
         let base = base_of(ledger, context, knob, &saved);
         let prepared = apply::prepare(self.host, target, change, &base, saved)?;
-        Ok(Draft { prepared, is_by_birth })
+        let own = own_values(ledger, target.into(), knob, &prepared.saved);
+        let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
+        Ok(Draft {
+            prepared,
+            is_by_birth,
+            is_favour,
+        })
     }
 
     fn prepare_on_cgroup(
@@ -192,22 +211,44 @@ impl<H: Host> StepPlanner<'_, H> {
             start_ticks: 0,
             value: reading.value.clone(),
             unit: None,
+            favour: None,
         };
         let base = base_of(ledger, context, knob, &[found]);
         let mut prepared = limit::prepare(self.host, cgroup, change, &base, reading)?;
         if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
             *setting = setting.kept_in_drop_in();
         }
+        let saved = vec![prepared.saved];
+        let own = own_values(ledger, cgroup.identity.into(), knob, &saved);
+        let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
         let prepared = Prepared {
             value: prepared.value,
-            saved: vec![prepared.saved],
+            saved,
             is_set_already: prepared.is_set_already,
             hint: String::new(),
         };
         Ok(Draft {
             prepared,
             is_by_birth: false,
+            is_favour,
         })
+    }
+
+    /// Refuses a favour for a target that a user may have supplied, and notes in the lease what taking it back needs.
+    fn screen_favour(&mut self, draft: &mut Draft, context: &StepContext<'_>) -> Result<(), Denial> {
+        if !draft.is_favour {
+            return Ok(());
+        }
+        match context.candidate {
+            Candidate::Process(process) => {
+                favour::screen([process])?;
+                let others: Vec<&Lease> = self.episodes.ledger.leases.on(process.identity.into()).collect();
+                let Prepared { value, saved, .. } = &mut draft.prepared;
+                favour::note(self.host, process, value, saved, &others);
+                Ok(())
+            }
+            Candidate::Cgroup(cgroup) => may_favour(self.host, self.processes, self.episodes.policy, cgroup),
+        }
     }
 
     /// The present value without evenkeel's own: systemd carries a limit of a unit over to the unit's next cgroup.

@@ -5,6 +5,7 @@ mod clocks;
 mod conditions;
 mod effects;
 mod ending_members;
+mod favours;
 pub(super) mod jobs;
 mod former_ledger;
 mod histories;

@@ -49,6 +49,8 @@ pub struct ActionContext {
     pub step_index: usize,
     pub step: String,
     pub action: &'static str,
+    /// Whether the step gives the target more than it has of its own.
+    pub is_favour: bool,
 }
 
 impl ActionContext {

@@ -16,6 +16,10 @@ use crate::ledger::leases::Leases;
 use crate::ledger::{Entry, Lease, Outcome};
 use crate::process::{Cgroup, Identity, ProcessTree, Target};
 use smol_str::SmolStr;
+use std::collections::BTreeSet;
+
+/// Maximum number of readings of the process table for the children that hold a favour.
+const MAX_SWEEPS: usize = 16;
 
 impl<H: Host> Executor<'_, H> {
     /// Reverts one lease and settles it. A revert that fails for lack of a permission is retried later.
@@ -193,13 +197,24 @@ pub(super) fn sweep_children(
     if undone.is_empty() {
         return;
     }
-    let tree = read_tree(host);
-    for (lease, what) in undone {
-        let family = Family {
-            tree: &tree,
-            descendants: &processes.descendants,
-            is_holder: &|process| holds(leases, process, &lease),
-        };
-        restore::sweep(host, &lease, &what, &family);
+    let is_favour = |lease: &Lease| lease.effect.saved().iter().any(|saved| saved.favour.is_some());
+    let mut seen = BTreeSet::new();
+    // A process that forks all the time must not carry a favour past a reading.
+    for _ in 0..MAX_SWEEPS {
+        let tree = read_tree(host);
+        let mut is_news = false;
+        for (lease, what) in &undone {
+            let family = Family {
+                tree: &tree,
+                descendants: &processes.descendants,
+                is_holder: &|process| holds(leases, process, lease),
+            };
+            let swept = restore::sweep(host, lease, what, &family);
+            let new = swept.into_iter().filter(|process| seen.insert(*process)).count();
+            is_news |= new > 0 && is_favour(lease);
+        }
+        if !is_news {
+            return;
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::episodes::Episodes;
 use super::process_view::ProcessView;
-use super::recheck::{is_cgroup_empty, is_cgroup_there, members_of};
+use super::recheck::{is_cgroup_empty, is_cgroup_there, may_favour, members_of};
 use super::transaction::{Action, AlertRef};
 use super::undo::cgroup_of;
 use super::victims::{count_effect, effect_record, exit_entries};
@@ -282,6 +282,8 @@ impl<H: Host> Verifier<'_, H> {
         };
         let members = members_of(self.host, self.processes, self.episodes.policy, &now);
         let protection = self.processes.protection(self.episodes.policy);
-        protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok()
+        let is_favour = lease.effect.saved().iter().any(|saved| value.favours(&saved.value));
+        let is_allowed = protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok();
+        is_allowed && (!is_favour || may_favour(self.host, self.processes, self.episodes.policy, &now).is_ok())
     }
 }

@@ -40,6 +40,8 @@ pub struct FakeThread {
     pub start_ticks: u64,
     /// Of the knobs that each thread has.
     pub values: BTreeMap<Knob, Value>,
+    /// SCHED_RESET_ON_FORK.
+    pub resets_on_fork: bool,
 }
 
 impl FakeProcess {
@@ -347,7 +349,12 @@ impl FakeHost {
             .map(|index| {
                 let start_ticks = process.identity.start_ticks + index as u64;
                 let values = self.initial_values(&process, Knob::is_per_thread);
-                (pid + index, FakeThread { start_ticks, values })
+                let thread = FakeThread {
+                    start_ticks,
+                    values,
+                    resets_on_fork: false,
+                };
+                (pid + index, thread)
             })
             .collect();
         let identity = process.identity;
@@ -527,6 +534,12 @@ impl FakeHost {
         }
     }
 
+    fn verify_thread(&mut self, id: Identity, thread: Thread) -> Result<&mut FakeThread, HostError> {
+        let found = self.verify(id)?.threads.get_mut(&thread.tid);
+        let found = found.filter(|found| found.start_ticks == thread.start_ticks);
+        found.ok_or(HostError::Gone { pid: thread.tid })
+    }
+
     /// Counts a call, and the process that it is about.
     #[cfg(test)]
     fn note_call(&mut self, pid: Option<i32>) {
@@ -704,6 +717,15 @@ impl Host for FakeHost {
             value if value.knob().is_per_thread() => at.put(value),
             value => found.put(value),
         }
+        Ok(())
+    }
+
+    fn resets_on_fork(&mut self, id: Identity, thread: Thread) -> Result<bool, HostError> {
+        self.verify_thread(id, thread).map(|at| at.resets_on_fork)
+    }
+
+    fn set_reset_on_fork(&mut self, id: Identity, thread: Thread, resets: bool) -> Result<(), HostError> {
+        self.verify_thread(id, thread)?.resets_on_fork = resets;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::knob::limit::Device;
 use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
-use crate::knob::{Access, CpuSet, affinity};
+use crate::knob::{Access, CpuSet, affinity, sched};
 use crate::process::bounded::{self, BoundedCalls};
 use crate::process::command_lines::CommandLines;
 use crate::process::kernel_threads::KernelThreads;
@@ -216,6 +216,18 @@ impl Host for LinuxHost {
         self.verify_thread(id, thread)?;
         value.set(&mut LinuxThread { host: self, id, thread })?;
         // setpriority and its kin take a number, not a descriptor: look again whether it was the right one.
+        self.verify_thread(id, thread)
+    }
+
+    fn resets_on_fork(&mut self, id: Identity, thread: Thread) -> Result<bool, HostError> {
+        let resets = sched::resets_on_fork(thread.tid)?;
+        self.verify_thread(id, thread)?;
+        Ok(resets)
+    }
+
+    fn set_reset_on_fork(&mut self, id: Identity, thread: Thread, resets: bool) -> Result<(), HostError> {
+        self.verify_thread(id, thread)?;
+        sched::set_reset_on_fork(thread.tid, resets)?;
         self.verify_thread(id, thread)
     }
 
@@ -560,6 +572,23 @@ mod tests {
         for value in wanted {
             host.set(id, main, &value).unwrap();
             assert_eq!(host.get(id, main, value.knob()).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn reset_on_fork_changes_nothing_else() {
+        let (_child, mut host, id, _exits) = sleeper();
+        let main = host.threads(id).unwrap()[0];
+        let values = [Value::Sched(Policy::Batch), Value::Nice(7)];
+        for value in &values {
+            host.set(id, main, value).unwrap();
+        }
+        for resets in [true, false] {
+            host.set_reset_on_fork(id, main, resets).unwrap();
+            assert_eq!(host.resets_on_fork(id, main).unwrap(), resets);
+            for value in &values {
+                assert_eq!(host.get(id, main, value.knob()).unwrap(), *value);
+            }
         }
     }
 

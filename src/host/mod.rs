@@ -121,6 +121,18 @@ pub trait Host {
     /// When thread or process is gone, or the kernel refuses.
     fn set(&mut self, process: Identity, thread: Thread, value: &Value) -> Result<(), HostError>;
 
+    /// Whether the kernel resets a favourable nice value in children of a thread (SCHED_RESET_ON_FORK).
+    ///
+    /// # Errors
+    /// As for [`Host::get`].
+    fn resets_on_fork(&mut self, process: Identity, thread: Thread) -> Result<bool, HostError>;
+
+    /// Makes the kernel reset a favourable nice value in children of a thread, or not.
+    ///
+    /// # Errors
+    /// As for [`Host::set`].
+    fn set_reset_on_fork(&mut self, process: Identity, thread: Thread, resets: bool) -> Result<(), HostError>;
+
     /// Sends a signal to exactly this process.
     ///
     /// # Errors

@@ -74,6 +74,10 @@ impl ProcessKnob for Autogroup {
         }
     }
 
+    fn favours(nice: &i32, other: &i32) -> bool {
+        nice < other
+    }
+
     /// The value to restore may be negative, which needs the capability.
     fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {
         privileges.need(CAP_SYS_NICE)

@@ -95,6 +95,15 @@ impl ProcessKnob for Ionice {
         Ok(())
     }
 
+    /// A process may give itself any level but a real-time one (ioprio_set(2)).
+    fn favours(priority: &IoPriority, other: &IoPriority) -> bool {
+        match (priority, other) {
+            (IoPriority::RealTime(level), IoPriority::RealTime(other)) => level < other,
+            (IoPriority::RealTime(_), _) => true,
+            _ => false,
+        }
+    }
+
     fn may_reach_others(privileges: &Privileges) -> Result<(), &'static str> {
         privileges.need(CAP_SYS_NICE)
     }
@@ -124,4 +133,26 @@ fn parse(text: &Text, findings: &mut Findings) -> Option<IoPriority> {
         findings.error(text.span, format!("`{}` is no I/O priority", text.value), help);
     }
     priority
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_real_time_level_is_a_favour() {
+        let all = [
+            IoPriority::RealTime(0),
+            IoPriority::RealTime(7),
+            IoPriority::BestEffort(0),
+            IoPriority::None,
+            IoPriority::Idle,
+        ];
+        for (place, priority) in all.iter().enumerate() {
+            for (other_place, other) in all.iter().enumerate() {
+                let expected = place < 2 && place < other_place;
+                assert_eq!(Ionice::favours(priority, other), expected, "{priority} {other}");
+            }
+        }
+    }
 }

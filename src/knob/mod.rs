@@ -221,6 +221,23 @@ macro_rules! knobs_of_processes {
                 }
             }
 
+            /// Whether a target with this value is better off than with `other`, in a way that only root can arrange.
+            pub fn favours(&self, other: &Value) -> bool {
+                match (self, other) {
+                    $((Value::$knob(value), Value::$knob(other)) => $file::$knob::favours(value, other),)*
+                    (Value::Cgroup(value), Value::Cgroup(other)) => value.is_more_than(other),
+                    _ => false,
+                }
+            }
+
+            /// Whether the kernel can keep it from children (SCHED_RESET_ON_FORK, sched(7)).
+            pub fn is_reset_on_fork(&self) -> bool {
+                match self {
+                    $(Value::$knob(value) => $file::$knob::is_reset_on_fork(value),)*
+                    Value::Cgroup(_) => false,
+                }
+            }
+
             /// Whether a revert of this writes `saved` without comparing what is found.
             pub fn is_always_reverted_to(&self, saved: &Value) -> bool {
                 match (self, saved) {

@@ -65,6 +65,15 @@ impl ProcessKnob for Nice {
         )
     }
 
+    fn favours(nice: &i32, other: &i32) -> bool {
+        nice < other
+    }
+
+    /// The kernel resets negative values only.
+    fn is_reset_on_fork(nice: &i32) -> bool {
+        *nice < 0
+    }
+
     fn in_table(process: &Process) -> Option<i32> {
         Some(process.nice)
     }

@@ -43,6 +43,16 @@ impl ProcessKnob for OomScoreAdj {
         thread.write(Self::KEY.name, "CAP_SYS_RESOURCE", &score.to_string())
     }
 
+    fn favours(score: &i32, other: &i32) -> bool {
+        score < other
+    }
+
+    /// The kernel lets a process return to the lowest score that root gave it, so the revert must write even where the
+    /// process has raised its score meanwhile.
+    fn is_always_written(ours: &i32, saved: &i32) -> bool {
+        ours < saved
+    }
+
     fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {
         privileges.need(CAP_SYS_RESOURCE)
     }

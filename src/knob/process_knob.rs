@@ -105,6 +105,16 @@ pub trait ProcessKnob {
         found == saved
     }
 
+    /// Whether a process with `value` is better off than with `other`, in a way that only root can arrange.
+    fn favours(_value: &Self::Value, _other: &Self::Value) -> bool {
+        false
+    }
+
+    /// Whether the kernel can keep a favourable value from children (SCHED_RESET_ON_FORK, sched(7)).
+    fn is_reset_on_fork(_value: &Self::Value) -> bool {
+        false
+    }
+
     /// Whether a revert of `ours` writes `saved` without comparing what is found.
     fn is_always_written(_ours: &Self::Value, _saved: &Self::Value) -> bool {
         false

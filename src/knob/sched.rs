@@ -110,6 +110,34 @@ impl ProcessKnob for Sched {
     }
 }
 
+/// Whether the kernel resets the policy and a negative nice value of children of a thread (SCHED_RESET_ON_FORK).
+pub fn resets_on_fork(tid: i32) -> Result<bool, HostError> {
+    // SAFETY: takes an integer, touches no memory of ours.
+    let answer = unsafe { libc::sched_getscheduler(tid) };
+    match answer < 0 {
+        true => Err(failed("sched_getscheduler", tid, io::Error::last_os_error())),
+        false => Ok(answer & libc::SCHED_RESET_ON_FORK != 0),
+    }
+}
+
+/// Makes the kernel reset children of a thread, or not. The policy and the nice value of the thread stay.
+pub fn set_reset_on_fork(tid: i32, resets: bool) -> Result<(), HostError> {
+    let flag = if resets { libc::SCHED_RESET_ON_FORK } else { 0 };
+    // SAFETY: reads the policy of the thread, then a struct of ours that lives through the call.
+    let answer = unsafe {
+        let policy = libc::sched_getscheduler(tid);
+        let parameters = libc::sched_param { sched_priority: 0 };
+        match policy < 0 {
+            true => policy,
+            false => libc::sched_setscheduler(tid, (policy & !libc::SCHED_RESET_ON_FORK) | flag, &parameters),
+        }
+    };
+    match answer < 0 {
+        true => Err(failed("sched_setscheduler", tid, io::Error::last_os_error())),
+        false => Ok(()),
+    }
+}
+
 fn failed(call: &'static str, tid: i32, source: io::Error) -> HostError {
     HostError::of_call(call, "CAP_SYS_NICE", tid, source)
 }

@@ -79,6 +79,14 @@ impl Effect {
         matches!(self, Effect::Allocation(_) | Effect::Command(_))
     }
 
+    /// The saved values, if the lease has some.
+    pub fn saved(&self) -> &[SavedValue] {
+        match self {
+            Effect::Value { saved, .. } => saved,
+            Effect::Signal { .. } | Effect::Allocation(_) | Effect::Command(_) => &[],
+        }
+    }
+
     /// The new value, if the lease has one.
     pub fn value(&self) -> Option<&Value> {
         match self {
@@ -98,6 +106,19 @@ pub struct SavedValue {
     /// The former properties of the unit, if a unit owns the cgroup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<UnitState>,
+    /// Where the step favours the process: what its revert needs to take the favour from every process that got it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub favour: Option<Favour>,
+}
+
+/// The circumstances in which a process got a favour.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Favour {
+    /// Whether evenkeel made the kernel reset the value in children, which the thread had not asked for.
+    pub resets_on_fork: bool,
+    /// The effective uid of the process.
+    pub uid: Option<u32>,
+    pub cgroup: Option<String>,
 }
 
 impl SavedValue {
@@ -345,6 +366,11 @@ fn inherit(value: &Value, older: &[SavedValue], newer: &[SavedValue]) -> Vec<Sav
     let changed = changed_between(newer, value, older);
     let is_changed = |saved: &&SavedValue| changed.iter().any(|other| other.thread() == saved.thread());
     let mut saved: Vec<SavedValue> = older.iter().filter(|saved| !is_changed(saved)).cloned().collect();
+    for ours in saved.iter_mut().filter(|ours| ours.favour.is_none()) {
+        // The newer lease takes back what it gave.
+        let same = newer.iter().find(|theirs| theirs.thread() == ours.thread());
+        ours.favour = same.and_then(|theirs| theirs.favour.clone());
+    }
     for theirs in newer {
         if !saved.iter().any(|ours| ours.thread() == theirs.thread()) {
             // A thread that started during the older lease inherited its value.
@@ -384,6 +410,7 @@ mod tests {
             start_ticks: 70,
             value: Value::Nice(saved),
             unit: None,
+            favour: None,
         }];
         Lease {
             id,

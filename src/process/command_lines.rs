@@ -149,9 +149,12 @@ impl TimeBudget {
     fn spend(&mut self, owner: u32, time: Duration, now: Duration) {
         // Begins a new window where the time has come.
         self.left(owner, now);
-        *self.spent.entry(owner).or_default() += time;
+        let spent = self.spent.entry(owner).or_default();
+        let before = *spent;
+        *spent += time;
         if owner >= FIRST_USER {
-            self.spent_for_all += time;
+            // A call that takes long leaves the shares of others alone.
+            self.spent_for_all += (*spent).min(PER_USER) - before.min(PER_USER);
         }
     }
 }
@@ -171,7 +174,7 @@ mod tests {
         let mut time = TimeBudget::default();
         time.spend(1001, PER_USER - MILLI, NOW);
         assert_eq!((time.left(1001, NOW), time.left(1002, NOW)), (MILLI, PER_USER));
-        time.spend(1001, MILLI * 5, NOW);
+        time.spend(1001, PER_USER * 10, NOW);
         assert_eq!(time.left(1001, NOW), Duration::ZERO);
         // Many user ids of one person take no time from services.
         time.spend(100_001, PER_USER, NOW);

@@ -3,6 +3,7 @@
 
 use super::candidate::Candidate;
 use super::context::Context;
+use super::favours;
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, pattern_of};
 use crate::alert::alert::FIRING_SET_INTERVAL;
@@ -42,6 +43,7 @@ pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut 
         warn_of_unknown_alert(candidate, context, place);
         warn_of_short_hold(candidate, context, place);
         warn_of_moot_limit(candidate, place);
+        favours::warn(candidate, place);
     }
     warn_of_fights(candidates, findings);
 }

@@ -4,6 +4,7 @@ mod target_selector;
 mod candidate;
 mod compile;
 mod context;
+mod favours;
 pub mod file;
 mod ladder;
 mod lint;

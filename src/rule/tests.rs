@@ -171,7 +171,7 @@ fn every_step_is_read() {
     let set = |value| Step::Set(Change::To(value));
     let signal = |signal, undo| Step::Signal(Send { signal, undo });
     assert_eq!(
-        the_rule(&[("actions", steps)]).actions,
+        the_rule(&[("actions", steps), ("select", "{name: x, user: batch}")]).actions,
         [
             set(Value::Nice(15)),
             set(Value::Affinity("0-1".parse().unwrap())),

@@ -13,6 +13,7 @@ mod systemd;
 mod unit;
 mod unit_histories;
 mod unit_reload;
+mod users;
 
 use std::time::Duration;
 

@@ -1,16 +1,18 @@
-//! Attacks by a user of the host: what a rule protects or favours cannot be borrowed. Each attack runs as another user.
-//! These tests need root.
+//! Attacks by a user of the host who wants the protection or the favour of another program. Each attack runs as
+//! another user, so these tests need root.
 
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use evenkeel::act::guard::Protection;
-use evenkeel::host::Host;
+use evenkeel::host::{Host, Thread};
 use evenkeel::process::Process;
 
 use crate::selection::{live_host, one_rule};
-use crate::support::eventually;
+use crate::support::daemon::Home;
+use crate::support::payload::about;
+use crate::support::{eventually, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// Runs the rest of a command line as a user that owns no files.
@@ -90,4 +92,90 @@ fn terminal_of_a_user_does_not_make_a_login() {
         "{impostor:?}"
     );
     assert_eq!(protection_of(&impostor), None);
+}
+
+/// The processes with these arguments, which contain no blanks.
+fn running(cmdline: &str) -> Vec<Process> {
+    let table = live_host().processes().expect("a process table");
+    let arguments = cmdline.replace(' ', "\0") + "\0";
+    let is_it = |process: &Process| {
+        let found = std::fs::read_to_string(format!("/proc/{}/cmdline", process.identity.pid));
+        found.is_ok_and(|found| found == arguments)
+    };
+    table.into_iter().filter(is_it).collect()
+}
+
+#[test]
+fn program_from_a_mount_namespace_gets_no_favour() {
+    let seconds = format!("{}", 4_000_000 + std::process::id());
+    let path = "/usr/local/bin/render";
+    let _attack = Attack::start(&format!(
+        "exec unshare --mount sh -ec 'mount -t tmpfs none /usr/local/bin; cp /usr/bin/sleep {path}; \
+         exec {AS_USER} {path} {seconds}'"
+    ));
+    let cmdline = format!("{path} {seconds}");
+    let own = await_process(&cmdline).nice;
+    let home = Home::new(&format!(
+        "rules: [{{name: r, matchers: [alertname=Test], select: {{exe: {path}, cmdline: '{cmdline}'}}, \
+         actions: [{{nice: -10}}]}}]\n"
+    ));
+    let evenkeel = home.start(&["--enforce"]);
+    evenkeel.post(about("Test", &node_name()).as_bytes());
+    let labels = [("rule", "r"), ("decision", "protected")];
+    eventually("a refusal", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_decisions_total", &labels) == 1.0).then_some(())
+    });
+    let nice: Vec<i32> = running(&cmdline).into_iter().map(|process| process.nice).collect();
+    assert_eq!(nice, [own]);
+}
+
+#[test]
+fn descendants_get_no_nice_value_that_favours_them() {
+    let seconds = format!("{}", 5_000_000 + std::process::id());
+    // Each sleep(1) outlives its parent, which is below the shell that the rule favours.
+    let script = format!("while :; do (sleep {seconds} &); sleep 0.2; done # {seconds}");
+    let _attack = Attack::start(&format!("exec {AS_USER} sh -c '{script}'"));
+    let shell = await_process(&format!("sh -c {script}"));
+    let (id, own) = (shell.identity, shell.nice);
+    let path = shell.details.exe.expect("a readable executable");
+    let home = Home::new(&format!(
+        "rules: [{{name: r, matchers: [alertname=Test], select: {{exe: {path}, cmdline: '.*# {seconds}'}}, \
+         actions: [{{nice: -10}}]}}]\n"
+    ));
+    let evenkeel = home.start(&["--enforce"]);
+    let shell_becomes = |what: &str, nice: i32| {
+        eventually(what, TIMEOUT, || {
+            (live_host().process(id.pid)?.nice == nice).then_some(())
+        });
+    };
+    let all_have_their_own = || {
+        let descendants = format!("sleep {seconds}");
+        let before = running(&descendants).len();
+        eventually("more descendants", TIMEOUT, || {
+            (running(&descendants).len() > before + 2).then_some(())
+        });
+        let nice: BTreeSet<i32> = running(&descendants).into_iter().map(|process| process.nice).collect();
+        assert_eq!(nice, BTreeSet::from([own]));
+    };
+    let alert = about("Test", &node_name());
+    evenkeel.post(alert.as_bytes());
+    shell_becomes("a favour", -10);
+    all_have_their_own();
+    evenkeel.post(resolved(&alert).as_bytes());
+    shell_becomes("the end of the favour", own);
+    all_have_their_own();
+    let main = Thread {
+        tid: id.pid,
+        start_ticks: id.start_ticks,
+    };
+    let resets = live_host().resets_on_fork(id, main);
+    assert!(resets.is_ok_and(|resets| !resets), "children inherit its values again");
+}
+
+fn resolved(alert: &str) -> String {
+    let mut payload: serde_json::Value = serde_json::from_str(alert).expect("an alert");
+    let alert = &mut payload["alerts"][0];
+    alert["status"] = "resolved".into();
+    alert["endsAt"] = jiff::Timestamp::now().to_string().into();
+    payload.to_string()
 }

@@ -196,6 +196,12 @@ impl Host for Restless {
         self.judge(process, signal.as_str());
         self.host.signal(process, signal)
     }
+    fn resets_on_fork(&mut self, process: Identity, thread: Thread) -> Result<bool, HostError> {
+        self.host.resets_on_fork(process, thread)
+    }
+    fn set_reset_on_fork(&mut self, process: Identity, thread: Thread, resets: bool) -> Result<(), HostError> {
+        self.host.set_reset_on_fork(process, thread, resets)
+    }
     fn page_out(&mut self, process: Identity, bytes: u64) -> Result<Reclaimed, HostError> {
         self.judge(process, "reclaim");
         self.host.page_out(process, bytes)

@@ -145,6 +145,11 @@ impl LimitFile for CpuMax {
         })
     }
 
+    fn is_more(value: &Bandwidth, other: &Bandwidth) -> bool {
+        let processors = |bandwidth: &Bandwidth| bandwidth.processors().unwrap_or(f64::INFINITY);
+        processors(value) > processors(other)
+    }
+
     fn properties(bandwidth: &Bandwidth) -> Vec<Property> {
         let Bandwidth {
             quota_micros,

@@ -200,6 +200,11 @@ impl LimitFile for IoMax {
         text.parse()
     }
 
+    /// A rule sets single limits, which are compared on their own.
+    fn is_more(_: &IoLimits, _: &IoLimits) -> bool {
+        false
+    }
+
     fn properties(limits: &IoLimits) -> Vec<Property> {
         let devices = |kind: IoKind| {
             let limited = limits.0.iter().filter(move |((_, of), _)| *of == kind);

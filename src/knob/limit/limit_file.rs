@@ -74,6 +74,9 @@ pub trait LimitFile {
         wanted == found
     }
 
+    /// Whether `value` leaves a cgroup more than `other`.
+    fn is_more(value: &Self::Value, other: &Self::Value) -> bool;
+
     /// The limit after a relative change. `None` if it has no relative form.
     fn relative(_by: Relative, _now: &Self::Value, _capacity: Capacity) -> Option<Self::Value> {
         None

@@ -43,6 +43,10 @@ macro_rules! file_of_bytes {
             }
         }
 
+        fn is_more(limit: &Limit, other: &Limit) -> bool {
+            limit.is_more_than(*other)
+        }
+
         fn properties(limit: &Limit) -> Vec<Property> {
             vec![number_of(*limit)]
         }

@@ -130,6 +130,15 @@ macro_rules! limits_of_cgroups {
                 }
             }
 
+            /// Whether it leaves the cgroup more than `other`.
+            pub fn is_more_than(&self, other: &Setting) -> bool {
+                match (self, other) {
+                    $((Setting::$limit(value), Setting::$limit(other)) => $file::$limit::is_more(value, other),)*
+                    (Setting::IoLimit(limit), Setting::IoLimit(other)) => limit.limit.is_more_than(other.limit),
+                    _ => false,
+                }
+            }
+
             /// The limit after a relative change. `None` if it has no relative form.
             pub fn relative(&self, by: Relative, capacity: Capacity) -> Option<Setting> {
                 match self {
@@ -284,6 +293,27 @@ mod tests {
             );
             assert_eq!(wanted.explains(&found), expected, "{wanted} {found}");
         }
+    }
+
+    #[test]
+    fn limits_are_compared_by_what_they_leave_a_cgroup() {
+        for (file, less, more) in [
+            (CgroupFile::CpuMax, "50000 100000", "30000 50000"),
+            (CgroupFile::CpuMax, "50000 100000", "max 100000"),
+            (CgroupFile::CpuWeight, "99", "100"),
+            (CgroupFile::IoWeight, "50", "default 100"),
+            (CgroupFile::MemoryHigh, "9", "10"),
+            (CgroupFile::MemoryMax, "9", "max"),
+            (CgroupFile::MemorySwapMax, "0", "4096"),
+            (CgroupFile::PidsMax, "100", "max"),
+        ] {
+            let [less, more] = [less, more].map(|text| Setting::parse(file, text).unwrap());
+            assert!(more.is_more_than(&less) && !less.is_more_than(&more), "{less} {more}");
+            assert!(!more.is_more_than(&more), "{more}");
+        }
+        let io = |text: &str| Setting::IoLimit(text.parse().unwrap());
+        assert!(io("8:0 wbps=max").is_more_than(&io("8:0 wbps=5")));
+        assert!(!io("8:0 wbps=5").is_more_than(&io("8:0 wbps=max")));
     }
 
     #[test]

@@ -28,6 +28,16 @@ pub(super) fn not(found: &str, wanted: &'static str) -> NotALimit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Limit(pub Option<u64>);
 
+impl Limit {
+    pub fn is_more_than(self, other: Limit) -> bool {
+        match (self.0, other.0) {
+            (None, Some(_)) => true,
+            (Some(limit), Some(other)) => limit > other,
+            (_, None) => false,
+        }
+    }
+}
+
 impl FromStr for Limit {
     type Err = NotALimit;
 

@@ -28,6 +28,10 @@ impl LimitFile for PidsMax {
         text.parse()
     }
 
+    fn is_more(value: &Limit, other: &Limit) -> bool {
+        value.is_more_than(*other)
+    }
+
     fn properties(limit: &Limit) -> Vec<Property> {
         vec![number_of(*limit)]
     }

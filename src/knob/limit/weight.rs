@@ -36,6 +36,10 @@ impl LimitFile for CpuWeight {
         weight(text.trim())
     }
 
+    fn is_more(weight: &u32, other: &u32) -> bool {
+        weight > other
+    }
+
     fn properties(weight: &u32) -> Vec<Property> {
         vec![Property::Number(u64::from(*weight))]
     }
@@ -72,6 +76,10 @@ impl LimitFile for IoWeight {
 
     fn line(weight: &u32) -> String {
         format!("default {weight}")
+    }
+
+    fn is_more(weight: &u32, other: &u32) -> bool {
+        weight > other
     }
 
     fn properties(weight: &u32) -> Vec<Property> {

@@ -36,6 +36,7 @@ pub(super) fn lease(id: u64) -> Lease {
         start_ticks: id,
         value: Value::Nice(0),
         unit: None,
+        favour: None,
     };
     Lease {
         id,

@@ -59,6 +59,7 @@ fn lease(id: u64) -> Entry {
         start_ticks: id,
         value: Value::Nice(0),
         unit: None,
+        favour: None,
     };
     Entry::Lease(Lease {
         id,

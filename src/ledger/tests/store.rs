@@ -47,6 +47,7 @@ fn lease(id: u64) -> Lease {
                 start_ticks: 70,
                 value: Value::Nice(0),
                 unit: None,
+                favour: None,
             }],
         },
         taken_at: Duration::from_secs(5),
@@ -125,6 +126,7 @@ fn committed_state_is_loaded() {
                 start_ticks: 70,
                 value: Value::Nice(-5),
                 unit: None,
+                favour: None,
             }],
         },
         Entry::LeaseEnded {

@@ -106,6 +106,22 @@ pub struct Point<'a> {
     pub value: &'a SampleValue,
 }
 
+impl<'a> Point<'a> {
+    /// The value of a label, if the series has it.
+    pub fn label(self, name: &str) -> Option<&'a str> {
+        let mut labels = self.labels.iter();
+        labels.find(|(label, _)| label == name).map(|(_, value)| &**value)
+    }
+
+    /// The value, unless it is a histogram.
+    pub fn number(self) -> Option<f64> {
+        match self.value {
+            SampleValue::Number(value) => Some(*value),
+            SampleValue::Histogram(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum SampleValue {
     Number(f64),
@@ -153,6 +169,11 @@ impl Descriptor {
     }
 }
 
+/// Descriptors of counters and gauges without labels, from name and help. The names of counters end in `_total`.
+pub fn unlabelled_descriptors<const N: usize>(table: [(&'static str, &'static str); N]) -> [Arc<Descriptor>; N] {
+    table.map(|(name, help)| Family::counter_or_gauge(name, help).value(0.0).descriptor)
+}
+
 /// Families of one series without labels each: a number per descriptor, in order.
 pub fn unlabelled_families<'f>(
     descriptors: impl IntoIterator<Item = &'f Arc<Descriptor>>,
@@ -198,6 +219,15 @@ impl Family {
 
     pub fn gauge(name: impl Into<SharedStr>, help: impl Into<SharedStr>) -> Self {
         Self::new(name, help, MetricKind::Gauge)
+    }
+
+    /// A counter where the name ends in `_total`, else a gauge.
+    pub fn counter_or_gauge(name: impl Into<SharedStr>, help: impl Into<SharedStr>) -> Self {
+        let name = name.into();
+        match name.ends_with("_total") {
+            true => Self::counter(name, help),
+            false => Self::gauge(name, help),
+        }
     }
 
     /// The family with another help.

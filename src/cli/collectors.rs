@@ -66,19 +66,9 @@ impl CollectorFlags {
             "collector.diskstats.device-exclude" | "collector.diskstats.ignored-devices" => {
                 options.diskstats_devices.exclude = filter()?;
             }
-            "collector.diskstats.device-include" => {
-                options.diskstats_devices = NameFilter {
-                    include: filter()?,
-                    exclude: None,
-                };
-            }
+            "collector.diskstats.device-include" => options.diskstats_devices = NameFilter::include(filter()?),
             "collector.netdev.device-exclude" => options.netdev_devices.exclude = filter()?,
-            "collector.netdev.device-include" => {
-                options.netdev_devices = NameFilter {
-                    include: filter()?,
-                    exclude: None,
-                };
-            }
+            "collector.netdev.device-include" => options.netdev_devices = NameFilter::include(filter()?),
             "collector.filesystem.mount-points-exclude" => options.mount_points.exclude = filter()?,
             "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = filter()?,
             "collector.filesystem.mount-timeout" => {

@@ -1,6 +1,6 @@
 //! The status that the page and `/api/v1/status` show. Pure. It never holds command lines, annotations or environment.
 
-use crate::family::{Family, SampleValue};
+use crate::family::Family;
 use crate::sense::recent_history::{HistoryMetric, RecentHistory};
 use crate::sense::{Sampler, Snapshot};
 use crate::telemetry::{Activity, Telemetry};
@@ -87,17 +87,7 @@ fn serialize_recent_history<S: Serializer>(recent_history: &RecentHistory, seria
 fn by_label(snapshot: &Snapshot, family: &str, label: &str) -> BTreeMap<String, f64> {
     let points = snapshot.family(family).into_iter().flat_map(Family::points);
     points
-        .filter_map(|point| {
-            let SampleValue::Number(value) = *point.value else {
-                return None;
-            };
-            let text = point
-                .labels
-                .iter()
-                .find(|(name, _)| name == label)
-                .map_or("", |(_, text)| text);
-            Some((text.to_owned(), value))
-        })
+        .filter_map(|point| Some((point.label(label).unwrap_or_default().to_owned(), point.number()?)))
         .collect()
 }
 
@@ -106,14 +96,13 @@ fn single(snapshot: &Snapshot, family: &str) -> Option<f64> {
 }
 
 fn host(snapshot: &Snapshot) -> HostInfo {
-    let label = |name: &str| {
-        let labels = snapshot.family("node_uname_info")?.points().next()?.labels;
-        labels
-            .iter()
-            .find(|(label, _)| label == name)
-            .map(|(_, text)| text.to_string())
+    let point = || snapshot.family("node_uname_info")?.points().next();
+    let text = |name: &str| {
+        point()
+            .and_then(|point| point.label(name))
+            .unwrap_or_default()
+            .to_owned()
     };
-    let text = |name: &str| label(name).unwrap_or_default();
     HostInfo {
         name: text("nodename"),
         kernel: text("release"),

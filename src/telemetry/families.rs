@@ -7,7 +7,7 @@ impl Counts {
     /// The `evenkeel_*` families about evenkeel itself, except those of the sampler.
     pub(super) fn as_families(&self) -> Vec<Family> {
         let state = &self.state;
-        let flag = |on: bool| f64::from(u8::from(on));
+        let flag = |on: bool| f64::from(on);
 
         let mut build = Family::gauge("evenkeel_build_info", "Version of this build; the value is always 1.");
         build.push([label("version", env!("CARGO_PKG_VERSION"))], 1.0);

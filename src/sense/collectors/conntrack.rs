@@ -1,7 +1,7 @@
 //! `conntrack`: tracked connections from `/proc/sys/net/netfilter` and `/proc/net/stat/nf_conntrack`.
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind};
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_descriptors};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without, parse_number};
 use crate::sense::runtime::lines::lines;
@@ -19,40 +19,16 @@ pub const INFO: CollectorInfo = CollectorInfo::on("conntrack", Pace::Fast, "trac
     Box::new(read_conntrack)
 });
 
-/// Columns of `/proc/net/stat/nf_conntrack` that are summed over processors: column, metric, help.
-const CONNTRACK: [(&str, &str, &str); 8] = [
-    ("found", "node_nf_conntrack_stat_found", "Lookups that found an entry."),
-    (
-        "invalid",
-        "node_nf_conntrack_stat_invalid",
-        "Packets that cannot be tracked.",
-    ),
-    (
-        "ignore",
-        "node_nf_conntrack_stat_ignore",
-        "Packets that already belonged to an entry.",
-    ),
-    ("insert", "node_nf_conntrack_stat_insert", "Entries put into the table."),
-    (
-        "insert_failed",
-        "node_nf_conntrack_stat_insert_failed",
-        "Entries that could not be put into the table.",
-    ),
-    (
-        "drop",
-        "node_nf_conntrack_stat_drop",
-        "Packets dropped because tracking failed.",
-    ),
-    (
-        "early_drop",
-        "node_nf_conntrack_stat_early_drop",
-        "Entries dropped to make room for new ones.",
-    ),
-    (
-        "search_restart",
-        "node_nf_conntrack_stat_search_restart",
-        "Lookups begun again because the table was resized.",
-    ),
+/// Columns of `/proc/net/stat/nf_conntrack` that are summed over processors, with the help of their metrics.
+const CONNTRACK: [(&str, &str); 8] = [
+    ("found", "Lookups that found an entry."),
+    ("invalid", "Packets that cannot be tracked."),
+    ("ignore", "Packets that already belonged to an entry."),
+    ("insert", "Entries put into the table."),
+    ("insert_failed", "Entries that could not be put into the table."),
+    ("drop", "Packets dropped because tracking failed."),
+    ("early_drop", "Entries dropped to make room for new ones."),
+    ("search_restart", "Lookups begun again because the table was resized."),
 ];
 
 static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
@@ -61,9 +37,11 @@ static CONNECTIONS: LazyLock<Vec<Arc<Descriptor>>> = LazyLock::new(|| {
         ("node_nf_conntrack_entries_limit", "Connections that can be tracked."),
     ];
     // Gauges, as in node_exporter, although they only grow.
-    let all = table.into_iter().chain(CONNTRACK.map(|(_, name, help)| (name, help)));
-    all.map(|(name, help)| Descriptor::single(name, help, MetricKind::Gauge))
-        .collect()
+    let sums = CONNTRACK.map(|(column, help)| {
+        let name = format!("node_nf_conntrack_stat_{column}");
+        Descriptor::single(name, help, MetricKind::Gauge)
+    });
+    unlabelled_descriptors(table).into_iter().chain(sums).collect()
 });
 
 /// Sums of the columns in the order of `CONNTRACK`. The first line holds names, then a hexadecimal line per processor.

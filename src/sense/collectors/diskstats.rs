@@ -3,7 +3,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
-use crate::family::{DescriptorCache, Family, MetricKind, label};
+use crate::family::{DescriptorCache, Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_text};
 use crate::sense::runtime::lines::lines;
@@ -33,103 +33,35 @@ pub const INFO: CollectorInfo = CollectorInfo::on("diskstats", Pace::Fast, "bloc
 /// The unit of sector counts, independent of the sector size of the device.
 const SECTOR_BYTES: u64 = 512;
 
-/// The family of each counter in the order of a line: name, help, kind, factor.
-const COUNTERS: [(&str, &str, MetricKind, f64); 17] = [
+/// The family of each counter in the order of a line: name after `node_disk_`, help, factor.
+const COUNTERS: [(&str, &str, f64); 17] = [
+    ("reads_completed_total", "Reads completed.", 1.0),
+    ("reads_merged_total", "Reads merged with a neighbour.", 1.0),
+    ("read_bytes_total", "Bytes read.", SECTOR_BYTES as f64),
+    ("read_time_seconds_total", "Seconds that all reads took.", 1e-3),
+    ("writes_completed_total", "Writes completed.", 1.0),
+    ("writes_merged_total", "Writes merged with a neighbour.", 1.0),
+    ("written_bytes_total", "Bytes written.", SECTOR_BYTES as f64),
+    ("write_time_seconds_total", "Seconds that all writes took.", 1e-3),
+    ("io_now", "Requests in flight.", 1.0),
     (
-        "node_disk_reads_completed_total",
-        "Reads completed.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_reads_merged_total",
-        "Reads merged with a neighbour.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_read_bytes_total",
-        "Bytes read.",
-        MetricKind::Counter,
-        SECTOR_BYTES as f64,
-    ),
-    (
-        "node_disk_read_time_seconds_total",
-        "Seconds that all reads took.",
-        MetricKind::Counter,
-        1e-3,
-    ),
-    (
-        "node_disk_writes_completed_total",
-        "Writes completed.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_writes_merged_total",
-        "Writes merged with a neighbour.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_written_bytes_total",
-        "Bytes written.",
-        MetricKind::Counter,
-        SECTOR_BYTES as f64,
-    ),
-    (
-        "node_disk_write_time_seconds_total",
-        "Seconds that all writes took.",
-        MetricKind::Counter,
-        1e-3,
-    ),
-    ("node_disk_io_now", "Requests in flight.", MetricKind::Gauge, 1.0),
-    (
-        "node_disk_io_time_seconds_total",
+        "io_time_seconds_total",
         "Seconds in which a request was in flight.",
-        MetricKind::Counter,
         1e-3,
     ),
     (
-        "node_disk_io_time_weighted_seconds_total",
+        "io_time_weighted_seconds_total",
         "Seconds in flight, summed over requests.",
-        MetricKind::Counter,
         1e-3,
     ),
+    ("discards_completed_total", "Discards completed.", 1.0),
+    ("discards_merged_total", "Discards merged with a neighbour.", 1.0),
+    ("discarded_sectors_total", "Sectors discarded.", 1.0),
+    ("discard_time_seconds_total", "Seconds that all discards took.", 1e-3),
+    ("flush_requests_total", "Flushes completed.", 1.0),
     (
-        "node_disk_discards_completed_total",
-        "Discards completed.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_discards_merged_total",
-        "Discards merged with a neighbour.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_discarded_sectors_total",
-        "Sectors discarded.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_discard_time_seconds_total",
-        "Seconds that all discards took.",
-        MetricKind::Counter,
-        1e-3,
-    ),
-    (
-        "node_disk_flush_requests_total",
-        "Flushes completed.",
-        MetricKind::Counter,
-        1.0,
-    ),
-    (
-        "node_disk_flush_requests_time_seconds_total",
+        "flush_requests_time_seconds_total",
         "Seconds that all flushes took.",
-        MetricKind::Counter,
         1e-3,
     ),
 ];
@@ -205,8 +137,8 @@ fn properties(udev_data: &Path, disk: &Disk) -> HashMap<String, String> {
 
 /// A family per counter, with a series per device that has the counter.
 fn describe(disks: &[(String, usize)]) -> Vec<Family> {
-    let family = |(column, &(name, help, kind, _)): (usize, &(_, _, _, f64))| {
-        let mut family = Family::new(name, help, kind);
+    let family = |(column, &(name, help, _)): (usize, &(_, _, f64))| {
+        let mut family = Family::counter_or_gauge(format!("node_disk_{name}"), help);
         for (device, _) in disks.iter().filter(|(_, counters)| column < *counters) {
             family.push([label("device", device.clone())], 0.0);
         }
@@ -365,7 +297,8 @@ mod tests {
              \x20  8       1 sda1 10 1 8 1500 20 2 16 2500 3 4000 5500\n 254 0 old 1 0 2 3 4 5 6 7 8 9 10\n",
         );
         tree.host("udev/b8:0", "S:disk/by-id/x\nE:ID_MODEL=Fast\\x20One\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nE:ID_ATA=1\nE:ID_ATA_ROTATION_RATE_RPM=7200\n");
-        let exclude = NameFilter::exclude(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$").unwrap();
+        let exclude =
+            NameFilter::exclude(regex::Regex::new(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$").unwrap());
         let families = Diskstats::new(exclude, &tree.roots.rootfs.join("udev"))
             .read(&tree.roots)
             .unwrap();
@@ -400,13 +333,7 @@ mod tests {
         let text = "   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n 8 1 sda1 1 2\n";
         assert_eq!(bytes(text).collect::<Vec<_>>(), [("sda", [3 * 512, 7 * 512])]);
         let place = |name| COUNTERS.iter().position(|(counter, ..)| *counter == name).unwrap() + 1;
-        assert_eq!(
-            [
-                place("node_disk_read_bytes_total"),
-                place("node_disk_written_bytes_total")
-            ],
-            [3, 7]
-        );
+        assert_eq!([place("read_bytes_total"), place("written_bytes_total")], [3, 7]);
     }
 
     #[test]

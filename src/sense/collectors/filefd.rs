@@ -1,7 +1,7 @@
 //! `filefd`: file handles in use and their limit, from `/proc/sys/fs/file-nr`.
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -13,18 +13,10 @@ pub const INFO: CollectorInfo =
     CollectorInfo::on("filefd", Pace::Fast, "file handles", METRICS, |_| Box::new(read_filefd));
 
 static FILE_HANDLES: LazyLock<[Arc<Descriptor>; 2]> = LazyLock::new(|| {
-    [
-        Descriptor::single(
-            "node_filefd_allocated",
-            "File handles that are allocated.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_filefd_maximum",
-            "File handles that may be allocated.",
-            MetricKind::Gauge,
-        ),
-    ]
+    unlabelled_descriptors([
+        ("node_filefd_allocated", "File handles that are allocated."),
+        ("node_filefd_maximum", "File handles that may be allocated."),
+    ])
 });
 
 /// Allocated and largest number of file handles from `/proc/sys/fs/file-nr`.

@@ -80,9 +80,9 @@ fn families(lines: &[MountRow]) -> Vec<Family> {
                 label("mountpoint", line.mount_point.clone()),
             ]
         };
-        error.push(labels(), f64::from(u8::from(line.usage.is_none())));
+        error.push(labels(), f64::from(line.usage.is_none()));
         let Some(usage) = &line.usage else { continue };
-        read_only.push(labels(), f64::from(u8::from(line.read_only)));
+        read_only.push(labels(), f64::from(line.read_only));
         for (family, figure) in &mut figures {
             family.push(labels(), figure(usage));
         }

@@ -1,7 +1,7 @@
 //! `loadavg`: the three load averages of `/proc/loadavg` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind, unlabelled_families};
+use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::kernel_file::{ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -14,11 +14,11 @@ pub const INFO: CollectorInfo = CollectorInfo::on("loadavg", Pace::Fast, "load a
 });
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 3]> = LazyLock::new(|| {
-    [
-        Descriptor::single("node_load1", "Load average over 1 minute.", MetricKind::Gauge),
-        Descriptor::single("node_load5", "Load average over 5 minutes.", MetricKind::Gauge),
-        Descriptor::single("node_load15", "Load average over 15 minutes.", MetricKind::Gauge),
-    ]
+    unlabelled_descriptors([
+        ("node_load1", "Load average over 1 minute."),
+        ("node_load5", "Load average over 5 minutes."),
+        ("node_load15", "Load average over 15 minutes."),
+    ])
 });
 
 /// Load over 1, 5 and 15 minutes.

@@ -112,7 +112,7 @@ fn families(arrays: &[Array]) -> Vec<Family> {
         for name in STATES.into_iter().chain(other) {
             state.push(
                 vec![device(), label("state", name.to_owned())],
-                f64::from(u8::from(array.state == name)),
+                f64::from(array.state == name),
             );
         }
         for (name, count) in [

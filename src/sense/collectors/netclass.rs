@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
-use crate::family::{Family, MetricKind, label};
+use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
 use crate::sense::runtime::roots::Roots;
 
@@ -26,80 +26,53 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     },
 );
 
-/// File of a device, metric name after `node_network_`, help, kind.
-const ATTRIBUTES: [(&str, &str, &str, MetricKind); 17] = [
+/// File of a device, metric name after `node_network_`, help.
+const ATTRIBUTES: [(&str, &str, &str); 17] = [
     (
         "addr_assign_type",
         "address_assign_type",
         "How the device got its address.",
-        MetricKind::Gauge,
     ),
-    ("carrier", "carrier", "1 where the link is there.", MetricKind::Gauge),
+    ("carrier", "carrier", "1 where the link is there."),
     (
         "carrier_changes",
         "carrier_changes_total",
         "Times that the link came or went.",
-        MetricKind::Counter,
     ),
     (
         "carrier_up_count",
         "carrier_up_changes_total",
         "Times that the link came.",
-        MetricKind::Counter,
     ),
     (
         "carrier_down_count",
         "carrier_down_changes_total",
         "Times that the link went.",
-        MetricKind::Counter,
     ),
     (
         "dev_id",
         "device_id",
         "Number of the device among those that share an address.",
-        MetricKind::Gauge,
     ),
-    (
-        "dormant",
-        "dormant",
-        "1 where the device waits for something outside.",
-        MetricKind::Gauge,
-    ),
-    ("flags", "flags", "Flags of the device (IFF_*).", MetricKind::Gauge),
-    ("ifindex", "iface_id", "Index of the device.", MetricKind::Gauge),
-    ("iflink", "iface_link", "Index of the device below.", MetricKind::Gauge),
-    ("link_mode", "iface_link_mode", "Mode of the link.", MetricKind::Gauge),
-    ("mtu", "mtu_bytes", "Largest packet, in bytes.", MetricKind::Gauge),
-    (
-        "name_assign_type",
-        "name_assign_type",
-        "How the device got its name.",
-        MetricKind::Gauge,
-    ),
-    (
-        "netdev_group",
-        "net_dev_group",
-        "Group of the device.",
-        MetricKind::Gauge,
-    ),
+    ("dormant", "dormant", "1 where the device waits for something outside."),
+    ("flags", "flags", "Flags of the device (IFF_*)."),
+    ("ifindex", "iface_id", "Index of the device."),
+    ("iflink", "iface_link", "Index of the device below."),
+    ("link_mode", "iface_link_mode", "Mode of the link."),
+    ("mtu", "mtu_bytes", "Largest packet, in bytes."),
+    ("name_assign_type", "name_assign_type", "How the device got its name."),
+    ("netdev_group", "net_dev_group", "Group of the device."),
     (
         "speed",
         "speed_bytes",
         "Speed in bytes per second; negative where unknown.",
-        MetricKind::Gauge,
     ),
     (
         "tx_queue_len",
         "transmit_queue_length",
         "Packets that may wait to be sent.",
-        MetricKind::Gauge,
     ),
-    (
-        "type",
-        "protocol_type",
-        "Type of the device (ARPHRD_*).",
-        MetricKind::Gauge,
-    ),
+    ("type", "protocol_type", "Type of the device (ARPHRD_*)."),
 ];
 
 /// Megabits in bytes.
@@ -115,7 +88,7 @@ fn parse_attribute(text: &str) -> Option<f64> {
 
 pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/net");
-    let mut families = ATTRIBUTES.map(|(_, name, help, kind)| Family::new(format!("node_network_{name}"), help, kind));
+    let mut families = ATTRIBUTES.map(|(_, name, help)| Family::counter_or_gauge(format!("node_network_{name}"), help));
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
     let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
     for directory in list_entries(&base)? {
@@ -142,10 +115,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
             };
             family.push([label("device", device.clone())], value);
         }
-        up.push(
-            vec![label("device", device.clone())],
-            f64::from(u8::from(operstate == "up")),
-        );
+        up.push(vec![label("device", device.clone())], f64::from(operstate == "up"));
         let text = |file: &str| attributes.read(file).unwrap_or_default();
         info.push(
             vec![
@@ -215,7 +185,7 @@ mod tests {
             assert_eq!(text_of(&families, name), expected);
         }
         assert!(text_of(&families, "node_network_info{")[0].contains("ifalias=\"to \\\"x\\\"\""));
-        let none = read_netclass(&tree.roots, &NameFilter::exclude("eth").unwrap()).unwrap();
+        let none = read_netclass(&tree.roots, &NameFilter::exclude(regex::Regex::new("eth").unwrap())).unwrap();
         assert_eq!(text_of(&none, "eth0"), [""; 0]);
     }
 }

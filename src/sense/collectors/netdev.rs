@@ -165,7 +165,7 @@ mod tests {
             ]
         );
         assert_eq!(families[0].point(1).labels[0].1, "w\u{fffd}\"\\");
-        let filter = NameFilter::exclude("^eth0$").unwrap();
+        let filter = NameFilter::exclude(regex::Regex::new("^eth0$").unwrap());
         let excluded = Netdev::new(filter).read(&tree.roots).unwrap();
         assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
     }

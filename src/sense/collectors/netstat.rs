@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, if_present, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -160,12 +160,8 @@ impl Netstat {
             );
         }
         let parse = |text: &str, bad: &mut BadLines| parse_snmp6(text, bad, &self.wanted, &mut self.snmp6);
-        match or_without(roots.parse_lines("net/snmp6", FileLayout::Record, parse)) {
-            Ok(more) => families.extend(more.into_iter().flatten()),
-            // IPv6 is disabled.
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+        let snmp6 = or_without(roots.parse_lines("net/snmp6", FileLayout::Record, parse));
+        families.extend(if_present(snmp6)?.flatten().unwrap_or_default());
         Ok(families)
     }
 }

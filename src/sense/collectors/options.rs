@@ -52,10 +52,7 @@ pub struct CollectorOptions {
 impl Default for CollectorOptions {
     fn default() -> Self {
         let pattern = |text| Regex::new(text).expect("a constant that tests compile");
-        let exclude = |text| NameFilter {
-            include: None,
-            exclude: Some(pattern(text)),
-        };
+        let exclude = |text| NameFilter::exclude(pattern(text));
         CollectorOptions {
             diskstats_devices: exclude(DISKSTATS_EXCLUDE),
             netdev_devices: NameFilter::default(),

@@ -1,7 +1,7 @@
 //! `pressure`: stall times from `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind};
+use crate::family::{Descriptor, Family, unlabelled_descriptors};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
 use crate::sense::runtime::lines::lines;
@@ -20,7 +20,7 @@ pub const INFO: CollectorInfo =
     });
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
-    [
+    unlabelled_descriptors([
         (
             "node_pressure_cpu_waiting_seconds_total",
             "Seconds in which some task waited for a processor.",
@@ -41,8 +41,7 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
             "node_pressure_memory_stalled_seconds_total",
             "Seconds in which every task waited for memory.",
         ),
-    ]
-    .map(|(name, help)| Descriptor::single(name, help, MetricKind::Counter))
+    ])
 });
 
 /// Seconds since boot in which some, and in which all, tasks waited for the resource.

@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, MetricKind};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, if_present, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::name_cache::NameCache;
 use crate::sense::runtime::roots::Roots;
@@ -108,13 +108,10 @@ impl Sockstat {
         // Either file is missing where the kernel lacks IPv4 or IPv6.
         for (path, name_cache) in ["net/sockstat", "net/sockstat6"].into_iter().zip(&mut self.0) {
             let parse = |text: &str, bad: &mut BadLines| parse_sockstat(text, bad, name_cache);
-            match or_without(roots.parse_lines(path, FileLayout::Record, parse)) {
-                Ok(more) => {
-                    is_there = true;
-                    families.extend(more.into_iter().flatten());
-                }
-                Err(error) if error.is_not_found() => {}
-                Err(error) => return Err(error),
+            let sockets = or_without(roots.parse_lines(path, FileLayout::Record, parse));
+            if let Some(sockets) = if_present(sockets)? {
+                is_there = true;
+                families.extend(sockets.into_iter().flatten());
             }
         }
         if is_there {

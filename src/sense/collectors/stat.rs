@@ -1,7 +1,7 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind};
+use crate::family::{Descriptor, Family, unlabelled_descriptors};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
@@ -22,30 +22,14 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
-    [
-        Descriptor::single("node_intr_total", "Interrupts served.", MetricKind::Counter),
-        Descriptor::single("node_context_switches_total", "Context switches.", MetricKind::Counter),
-        Descriptor::single(
-            "node_forks_total",
-            "Processes and threads created.",
-            MetricKind::Counter,
-        ),
-        Descriptor::single(
-            "node_boot_time_seconds",
-            "Unix time of the last boot.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_procs_running",
-            "Tasks that run or wait for a processor.",
-            MetricKind::Gauge,
-        ),
-        Descriptor::single(
-            "node_procs_blocked",
-            "Tasks that wait for input or output to finish.",
-            MetricKind::Gauge,
-        ),
-    ]
+    unlabelled_descriptors([
+        ("node_intr_total", "Interrupts served."),
+        ("node_context_switches_total", "Context switches."),
+        ("node_forks_total", "Processes and threads created."),
+        ("node_boot_time_seconds", "Unix time of the last boot."),
+        ("node_procs_running", "Tasks that run or wait for a processor."),
+        ("node_procs_blocked", "Tasks that wait for input or output to finish."),
+    ])
 });
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

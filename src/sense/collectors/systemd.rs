@@ -175,7 +175,7 @@ fn systemd_families(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
     );
     let version_label = vec![label("version", version.to_owned())];
     version_family.push(version_label, version_number(version).unwrap_or(0.0));
-    let running = f64::from(u8::from(state == "running"));
+    let running = f64::from(state == "running");
     let mut count = Family::gauge("node_systemd_units", "Units that systemd has, by state.");
     for state in STATES {
         let units = units.iter().filter(|unit| unit.active_state == state);
@@ -207,7 +207,7 @@ fn unit_families(units: &[(Unit, UnitProperties)]) -> Vec<Family> {
                 label("state", state),
                 label("type", kind.clone()),
             ];
-            states.push(labels, f64::from(u8::from(unit.active_state == state)));
+            states.push(labels, f64::from(unit.active_state == state));
         }
         for ((family, query), number) in families.iter_mut().zip(&PROPERTIES).zip(properties.numbers) {
             let Some(number) = number.filter(|number| *number != UNCOUNTED) else {

@@ -4,7 +4,7 @@ use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, or_without};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, if_present, or_without};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -58,11 +58,7 @@ pub fn read_tcpstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     };
     let read = |path| or_without(roots.parse_lines_once(path, parse_tcp));
     read("net/tcp")?.into_iter().for_each(&mut add);
-    match read("net/tcp6") {
-        Ok(sample) => sample.into_iter().for_each(&mut add),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
-    }
+    if_present(read("net/tcp6"))?.flatten().into_iter().for_each(&mut add);
     let mut family = Family::gauge(
         "node_tcp_connection_states",
         "TCP sockets per state, and bytes that wait in them.",

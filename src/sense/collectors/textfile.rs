@@ -36,16 +36,10 @@ fn read_file(path: &Path) -> Result<(Vec<Family>, f64), ReadError> {
     let metadata = fs::metadata(path).map_err(|source| ReadError::io(path, source))?;
     // Opening a pipe would block until a writer opens it.
     if !metadata.is_file() {
-        return Err(ReadError::Malformed {
-            path: path.to_owned(),
-            source: ParseError::File("is not a regular file"),
-        });
+        return Err(ReadError::malformed(path, ParseError::File("is not a regular file")));
     }
     let text = read_text(path)?;
-    let families = text_format::parse(&text).map_err(|source| ReadError::Malformed {
-        path: path.to_owned(),
-        source,
-    })?;
+    let families = text_format::parse(&text).map_err(|source| ReadError::malformed(path, source))?;
     let modified = metadata
         .modified()
         .ok()

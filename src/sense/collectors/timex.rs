@@ -37,7 +37,7 @@ fn families(timex: &libc::timex, state: i32) -> Vec<Family> {
         gauge(
             "node_timex_sync_status",
             "1 where the clock is kept in step with a reference.",
-            f64::from(u8::from(state != libc::TIME_ERROR)),
+            f64::from(state != libc::TIME_ERROR),
         ),
         gauge(
             "node_timex_offset_seconds",

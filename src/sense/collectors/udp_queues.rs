@@ -4,7 +4,7 @@ use super::info::{CollectorInfo, Pace};
 use super::socket_table::parse_sockets;
 use crate::family::{Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, or_without};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, if_present, or_without};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -29,15 +29,11 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut family = Family::gauge("node_udp_queues", "Bytes that wait in UDP sockets.");
     let mut is_there = false;
     for (file, ip) in [("net/udp", "v4"), ("net/udp6", "v6")] {
-        match or_without(roots.parse_lines_once(file, parse_queues)) {
-            Ok(queues) => {
-                is_there = true;
-                for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues.into_iter().flatten()) {
-                    family.push([label("queue", queue), label("ip", ip)], bytes);
-                }
+        if let Some(queues) = if_present(or_without(roots.parse_lines_once(file, parse_queues)))? {
+            is_there = true;
+            for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues.into_iter().flatten()) {
+                family.push([label("queue", queue), label("ip", ip)], bytes);
             }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
         }
     }
     if is_there {

@@ -147,7 +147,7 @@ mod tests {
     const HEAD: &str = "Inter-|   Receive |  Transmit\n face |bytes |bytes\n";
 
     fn all() -> StatSources {
-        let shown = |exclude| Some(NameFilter::exclude(exclude).unwrap());
+        let shown = |exclude| Some(NameFilter::exclude(regex::Regex::new(exclude).unwrap()));
         StatSources {
             cpu: true,
             meminfo: true,

@@ -3,7 +3,7 @@
 
 use super::core_stats::CoreStats;
 use super::snapshot::CollectorReading;
-use crate::family::{DescriptorPool, Family, Histogram, MetricKind, Point, SampleValue, label};
+use crate::family::{DescriptorPool, Family, Histogram, MetricKind, label};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,12 +17,6 @@ pub const METRICS: &str = "\
 
 /// Upper bounds of the distributions of a ratio, finer near 1.
 const RATIO_BOUNDS: [f64; 13] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.99, 1.0];
-
-/// Name and help.
-const MEMORY_USED: (&str, &str) = (
-    "evenkeel_memory_used_ratio",
-    "Share of memory that is not available to new programs, 0 to 1.",
-);
 
 /// The distributions so far, and the families of the last second, built on demand.
 #[derive(Default)]
@@ -74,29 +68,14 @@ impl Distribution {
     }
 }
 
-fn number(point: Point) -> f64 {
-    if let SampleValue::Number(value) = *point.value {
-        value
-    } else {
-        f64::NAN
-    }
-}
-
-fn value_of<'a>(point: Point<'a>, name: &str) -> &'a str {
-    point
-        .labels
-        .iter()
-        .find(|(label, _)| label == name)
-        .map_or("", |(_, value)| value)
-}
-
 /// The gauges that need no earlier sample, for early samples: these must not count in distributions over seconds.
 pub fn early_sample_families(memory_used_ratio: Option<f64>) -> Vec<Family> {
     memory_used_ratio.map(memory_used).into_iter().collect()
 }
 
 fn memory_used(ratio: f64) -> Family {
-    Family::gauge(MEMORY_USED.0, MEMORY_USED.1).value(ratio)
+    let help = "Share of memory that is not available to new programs, 0 to 1.";
+    Family::gauge("evenkeel_memory_used_ratio", help).value(ratio)
 }
 
 impl DerivedMetrics {
@@ -187,7 +166,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
         let family = families.iter().find(|family| family.name == name);
         let points = family.into_iter().flat_map(Family::points);
         points
-            .map(|point| (value_of(point, "mountpoint").to_owned(), number(point)))
+            .filter_map(|point| Some((point.label("mountpoint")?.to_owned(), point.number()?)))
             .collect()
     };
     let (size, free, avail) = (
@@ -215,6 +194,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::family::SampleValue;
     use jiff::Timestamp;
     use std::time::{Duration, Instant};
 
@@ -270,7 +250,7 @@ mod tests {
             for _ in 0..2 {
                 let families = derived.families(&core_stats(ratio), None);
                 assert_eq!(gauge(&families, "evenkeel_cpu_busy_ratio"), ratio);
-                assert_eq!(gauge(&families, MEMORY_USED.0), Some(0.75));
+                assert_eq!(gauge(&families, "evenkeel_memory_used_ratio"), Some(0.75));
                 let Some(SampleValue::Histogram(histogram)) = value(&families, "evenkeel_cpu_busy_ratio_distribution")
                 else {
                     panic!("not a histogram")
@@ -282,7 +262,10 @@ mod tests {
             }
         }
         assert_eq!(early_sample_families(None), []);
-        assert_eq!(gauge(&early_sample_families(Some(0.5)), MEMORY_USED.0), Some(0.5));
+        assert_eq!(
+            gauge(&early_sample_families(Some(0.5)), "evenkeel_memory_used_ratio"),
+            Some(0.5)
+        );
     }
 
     #[test]
@@ -320,7 +303,7 @@ mod tests {
             .iter()
             .find(|family| family.name.ends_with("transmit_bytes_per_second"))
             .unwrap();
-        assert_eq!((sent.len(), number(sent.point(0))), (1, 0.0));
-        assert_eq!(value_of(sent.point(0), "device"), "eth0");
+        assert_eq!((sent.len(), sent.point(0).number()), (1, Some(0.0)));
+        assert_eq!(sent.point(0).label("device"), Some("eth0"));
     }
 }

@@ -81,6 +81,13 @@ impl ReadError {
         }
     }
 
+    pub(in crate::sense) fn malformed(path: &Path, source: ParseError) -> Self {
+        ReadError::Malformed {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
     pub(in crate::sense) fn is_not_found(&self) -> bool {
         matches!(self, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -98,9 +105,16 @@ impl ReadError {
 /// Goes on without a file that cannot be parsed, for a collector that has others.
 pub(in crate::sense) fn or_without<T>(read: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
     match read {
-        Ok(value) => Ok(Some(value)),
         Err(ReadError::Malformed { .. }) => Ok(None),
-        Err(error) => Err(error),
+        read => read.map(Some),
+    }
+}
+
+/// `None` where the file is missing.
+pub(in crate::sense) fn if_present<T>(read: Result<T, ReadError>) -> Result<Option<T>, ReadError> {
+    match read {
+        Err(error) if error.is_not_found() => Ok(None),
+        read => read.map(Some),
     }
 }
 
@@ -194,10 +208,7 @@ pub(in crate::sense) fn read_record<T>(
     parse: impl FnOnce(&str) -> Result<T, ParseError>,
 ) -> Result<T, ReadError> {
     let text = into_text(read(path, FileLayout::Record)?);
-    parse(&text).map_err(|source| ReadError::Malformed {
-        path: path.to_owned(),
-        source,
-    })
+    parse(&text).map_err(|source| ReadError::malformed(path, source))
 }
 
 /// Parses a file that holds one number.

@@ -122,10 +122,7 @@ impl Roots {
                 Err(_) => parse(&String::from_utf8_lossy(bytes)),
             })
             .map_err(|source| ReadError::io(&self.proc(path), source))?
-            .map_err(|source| ReadError::Malformed {
-                path: self.proc(path),
-                source,
-            })
+            .map_err(|source| ReadError::malformed(&self.proc(path), source))
     }
 
     pub fn proc(&self, path: &str) -> PathBuf {

@@ -124,7 +124,7 @@ impl Snapshot {
         let figures: [fn(&CollectorReading, Instant) -> f64; 4] = [
             |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
-            |reading, _| f64::from(u8::from(reading.success())),
+            |reading, _| f64::from(reading.success()),
             |reading, _| reading.skipped_lines as f64,
         ];
         let descriptors = cache.descriptors(collectors, describe).iter().zip(figures);

@@ -1,6 +1,6 @@
 //! The state of one alerting rule over time: pending, firing, kept firing, resolved. Pure; the evaluator calls it.
 
-use super::labels::{LabelSet, METRIC_NAME, Text};
+use super::labels::{LabelSet, METRIC_NAME};
 use super::promql::Element;
 use super::rule_file::AlertingRule;
 use super::template::Facts;
@@ -198,11 +198,7 @@ impl AlertState {
                 };
                 let kept_since_ms = *active.kept_since_ms.get_or_insert(now_ms);
                 if now_ms - kept_since_ms >= rule.keep_firing_for_ms {
-                    let alert = to_alert(labels, active, fired_at_ms, Some(now_ms));
-                    transitions.push(Transition {
-                        alert,
-                        change: Change::Ended,
-                    });
+                    transitions.push(end(labels, &active.annotations, fired_at_ms, now_ms));
                     return false;
                 }
             }
@@ -218,7 +214,8 @@ impl AlertState {
                 None => return true,
             };
             active.is_carried_over = false;
-            let alert = to_alert(labels, active, active.fired_at_ms.unwrap_or(now_ms), None);
+            let fired_at_ms = active.fired_at_ms.unwrap_or(now_ms);
+            let alert = to_alert(labels, &active.annotations, fired_at_ms, None);
             transitions.push(Transition { alert, change });
             true
         });
@@ -280,42 +277,22 @@ impl AlertState {
     /// The alerts that fire by the present expression, as they would be sent.
     pub fn firing(&self) -> impl Iterator<Item = Alert> {
         let active = self.active.iter().filter(|(_, active)| !active.is_doubted);
-        active.filter_map(|(labels, active)| Some(to_alert(labels, active, active.fired_at_ms?, None)))
+        active.filter_map(|(labels, active)| Some(to_alert(labels, &active.annotations, active.fired_at_ms?, None)))
     }
 
     /// Ends alerts that fired before a restart and not since, and drops those that were pending.
     fn end_remembered(&mut self, now_ms: i64) -> Vec<Transition> {
         let ended = std::mem::take(&mut self.remembered).into_iter();
-        let ended = ended.filter_map(|(labels, before)| {
-            let active = Active {
-                annotations: Vec::new(),
-                value: f64::NAN,
-                active_at_ms: before.active_at_ms,
-                fired_at_ms: before.fired_at_ms,
-                kept_since_ms: None,
-                is_carried_over: true,
-                is_doubted: false,
-            };
-            Some(Transition {
-                alert: to_alert(&labels, &active, before.fired_at_ms?, Some(now_ms)),
-                change: Change::Ended,
-            })
-        });
+        let ended = ended.filter_map(|(labels, before)| Some(end(&labels, &[], before.fired_at_ms?, now_ms)));
         ended.collect()
     }
 
     /// Ends all alerts, because the rule was removed or exceeds its limit.
     pub fn end_all(&mut self, now_ms: i64) -> Vec<Transition> {
         let remembered = self.end_remembered(now_ms);
-        let ended = std::mem::take(&mut self.active)
-            .into_iter()
-            .filter_map(|(labels, active)| {
-                let alert = to_alert(&labels, &active, active.fired_at_ms?, Some(now_ms));
-                Some(Transition {
-                    alert,
-                    change: Change::Ended,
-                })
-            });
+        let ended = std::mem::take(&mut self.active).into_iter();
+        let ended =
+            ended.filter_map(|(labels, active)| Some(end(&labels, &active.annotations, active.fired_at_ms?, now_ms)));
         ended.chain(remembered).collect()
     }
 
@@ -334,13 +311,9 @@ impl AlertState {
     pub fn series(&self) -> Vec<Element> {
         let mut series = Vec::with_capacity(self.active.len() * 2);
         for alert in self.active() {
-            let state: Text = if alert.fired_at_ms.is_some() {
-                "firing".into()
-            } else {
-                "pending".into()
-            };
+            let state = alert.fired_at_ms.map_or("pending", |_| "firing");
             let named = |name: &str| (METRIC_NAME.into(), name.into());
-            let labels = alert.labels.with([named(ALERTS), ("alertstate".into(), state)]);
+            let labels = alert.labels.with([named(ALERTS), ("alertstate".into(), state.into())]);
             series.push(Element { labels, value: 1.0 });
             let labels = alert.labels.with([named(ALERTS_FOR_STATE)]);
             series.push(Element {
@@ -372,17 +345,20 @@ fn alert_labels(rule: &AlertingRule, facts: Facts<'_>) -> LabelSet {
     facts.labels.with(without_name.into_iter().chain(own).chain(alertname))
 }
 
+fn end(labels: &LabelSet, annotations: &[(String, String)], fired_at_ms: i64, now_ms: i64) -> Transition {
+    Transition {
+        alert: to_alert(labels, annotations, fired_at_ms, Some(now_ms)),
+        change: Change::Ended,
+    }
+}
+
 /// Converts an alert. It starts when it fires, not when it becomes pending, as in Prometheus.
-fn to_alert(labels: &LabelSet, active: &Active, fired_at_ms: i64, ended_at_ms: Option<i64>) -> Alert {
-    let labels: Labels = labels
-        .pairs()
-        .iter()
-        .map(|(name, value)| (name.to_string(), value.to_string()))
-        .collect();
+fn to_alert(labels: &LabelSet, annotations: &[(String, String)], fired_at_ms: i64, ended_at_ms: Option<i64>) -> Alert {
+    let labels: Labels = labels.iter().collect();
     Alert {
         fingerprint: fingerprint(&labels),
         labels,
-        annotations: active.annotations.iter().cloned().collect(),
+        annotations: annotations.iter().cloned().collect(),
         status: if ended_at_ms.is_some() {
             Status::Resolved
         } else {

@@ -1,12 +1,14 @@
 //! The evaluator of rule groups: evaluates the groups that are due, writes recorded series into the history, and
 //! returns alerts. The caller passes time and samples; the evaluator uses no clock and no file.
 
-use super::alerting::{ActiveAlert, AlertState, AlertingError, EvaluationKind, Remembered, Transition};
+use super::alerting::{
+    ALERTS, ALERTS_FOR_STATE, ActiveAlert, AlertState, AlertingError, EvaluationKind, Remembered, Transition,
+};
 use super::dependencies::Dependencies;
 use super::history::{History, ReadSet, stale};
 use super::labels::{LabelSet, METRIC_NAME, Text};
 use super::promql::{Element, EvaluationError, Query, QueryValue, Semantics};
-use super::rule_file::{Group, RecordingRule, Rule, RuleFile};
+use super::rule_file::{AlertingRule, Group, RecordingRule, Rule, RuleFile};
 use crate::alert::Alert;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,12 +25,11 @@ pub struct EvaluatorSettings {
 
 impl Default for EvaluatorSettings {
     fn default() -> Self {
-        let semantics = Semantics::default();
         EvaluatorSettings {
             interval_ms: 60_000,
             external_labels: LabelSet::default(),
             external_url: String::new(),
-            semantics,
+            semantics: Semantics::default(),
         }
     }
 }
@@ -68,6 +69,8 @@ pub enum RuleFailure {
 #[derive(Debug)]
 struct RuleState {
     rule: Rule,
+    /// The rule's identity across reloads and restarts.
+    key: String,
     alerts: AlertState,
     /// The series of the last evaluation that some rule reads.
     written: HashSet<LabelSet>,
@@ -160,8 +163,7 @@ impl Evaluator {
 
     /// Goes on after a time without samples, which does not count for `for`, like that of a restart.
     pub fn skip(&mut self, gap_ms: i64) {
-        let rules = self.groups.iter_mut().flat_map(|group| &mut group.rules);
-        rules.for_each(|state| state.alerts.skip(gap_ms));
+        self.rules_mut().for_each(|state| state.alerts.skip(gap_ms));
     }
 
     /// The metrics and rules on which the result of a query depends.
@@ -279,11 +281,8 @@ impl Evaluator {
 
     /// Evaluates every group at `now_ms`, due or not, as unit tests need it.
     pub fn evaluate_all(&mut self, history: &mut History, now_ms: i64) -> EvaluationRound {
-        let mut round = EvaluationRound::default();
-        for group in &mut self.groups {
-            group.evaluate(&self.settings, history, now_ms, &mut round);
-        }
-        round
+        self.groups.iter_mut().for_each(|group| group.due_ms = None);
+        self.evaluate(history, now_ms)
     }
 
     /// Replaces the rules. A rule with the same file, group, name and labels keeps its alerts; alerts of removed rules
@@ -296,26 +295,22 @@ impl Evaluator {
         now_ms: i64,
     ) -> Vec<Transition> {
         let mut known: HashMap<String, VecDeque<RuleState>> = HashMap::new();
-        for group in std::mem::take(&mut self.groups) {
-            for state in group.rules {
-                known
-                    .entry(rule_key(&group.file, &group.name, &state.rule))
-                    .or_default()
-                    .push_back(state);
-            }
+        for state in std::mem::take(&mut self.groups)
+            .into_iter()
+            .flat_map(|group| group.rules)
+        {
+            known.entry(state.key.clone()).or_default().push_back(state);
         }
         *self = Evaluator::new(settings, files);
-        for group in &mut self.groups {
-            for state in &mut group.rules {
-                let same = known.get_mut(&rule_key(&group.file, &group.name, &state.rule));
-                if let Some(before) = same.and_then(VecDeque::pop_front) {
-                    let is_same = before.origin == state.origin && before.needed_ms == state.needed_ms;
-                    (state.alerts, state.written) = (before.alerts, before.written);
-                    if is_same {
-                        (state.since_ms, state.evaluated_ms) = (before.since_ms, before.evaluated_ms);
-                    } else {
-                        state.alerts.doubt();
-                    }
+        for state in self.rules_mut() {
+            let same = known.get_mut(&state.key);
+            if let Some(before) = same.and_then(VecDeque::pop_front) {
+                let is_same = before.origin == state.origin && before.needed_ms == state.needed_ms;
+                (state.alerts, state.written) = (before.alerts, before.written);
+                if is_same {
+                    (state.since_ms, state.evaluated_ms) = (before.since_ms, before.evaluated_ms);
+                } else {
+                    state.alerts.doubt();
                 }
             }
         }
@@ -335,44 +330,32 @@ impl Evaluator {
         self.rules().flat_map(|state| state.alerts.active())
     }
 
-    /// Visits the active alerts, each with the key of its rule.
-    pub fn each_active(&self, mut see: impl FnMut(&str, ActiveAlert<'_>)) {
-        for group in &self.groups {
-            for state in &group.rules {
-                let mut active = state.alerts.active().peekable();
-                if active.peek().is_some() {
-                    let rule = rule_key(&group.file, &group.name, &state.rule);
-                    active.for_each(|alert| see(&rule, alert));
-                }
-            }
-        }
+    /// The active alerts, each with the key of its rule.
+    pub fn active_by_rule(&self) -> impl Iterator<Item = (&str, ActiveAlert<'_>)> {
+        let rules = self.rules();
+        rules.flat_map(|state| state.alerts.active().map(|alert| (&*state.key, alert)))
     }
 
-    /// Visits the undecided alerts of before a restart, each with the key of its rule and whether the last evaluation
-    /// had it.
-    pub fn each_remembered(&self, mut see: impl FnMut(&str, &LabelSet, Remembered, bool)) {
-        for group in &self.groups {
-            for state in &group.rules {
-                let mut remembered = state.alerts.remembered().peekable();
-                if remembered.peek().is_some() {
-                    let rule = rule_key(&group.file, &group.name, &state.rule);
-                    remembered.for_each(|(labels, before)| {
-                        see(&rule, labels, before, Some(before.seen_at_ms) == state.evaluated_ms);
-                    });
-                }
-            }
-        }
+    /// The undecided alerts of before a restart, each with the key of its rule and whether the last evaluation had it.
+    pub fn remembered_by_rule(&self) -> impl Iterator<Item = (&str, &LabelSet, Remembered, bool)> {
+        self.rules().flat_map(|state| {
+            let is_seen = |before: &Remembered| Some(before.seen_at_ms) == state.evaluated_ms;
+            let remembered = state.alerts.remembered();
+            remembered.map(move |(labels, before)| (&*state.key, labels, before, is_seen(&before)))
+        })
     }
 
     /// Passes to each rule its alerts of before a restart.
     pub fn remember(&mut self, mut before: impl FnMut(&str) -> Vec<(LabelSet, Remembered)>) {
-        for group in &mut self.groups {
-            for state in &mut group.rules {
-                for (labels, remembered) in before(&rule_key(&group.file, &group.name, &state.rule)) {
-                    state.alerts.remember(labels, remembered);
-                }
+        for state in self.rules_mut() {
+            for (labels, remembered) in before(&state.key) {
+                state.alerts.remember(labels, remembered);
             }
         }
+    }
+
+    fn rules_mut(&mut self) -> impl Iterator<Item = &mut RuleState> {
+        self.groups.iter_mut().flat_map(|group| &mut group.rules)
     }
 
     fn rules(&self) -> impl Iterator<Item = &RuleState> {
@@ -382,38 +365,29 @@ impl Evaluator {
 
 impl GroupState {
     fn new(group: Group) -> Self {
-        let rules = group.rules.into_iter();
-        let rules = rules
-            .map(|rule| {
-                let mut read_set = ReadSet::default();
-                rule.query().add_to_read_set(&mut read_set);
-                RuleState {
-                    rule,
-                    alerts: AlertState::default(),
-                    written: HashSet::new(),
-                    read_set,
-                    sampled: ReadSet::default(),
-                    needed_ms: 0,
-                    origin: 0,
-                    since_ms: None,
-                    evaluated_ms: None,
-                }
-            })
-            .collect();
-        let Group {
-            file,
-            name,
-            interval_ms,
-            limit,
-            ..
-        } = group;
+        let rules = group.rules.into_iter().map(|rule| {
+            let mut read_set = ReadSet::default();
+            rule.query().add_to_read_set(&mut read_set);
+            RuleState {
+                key: rule_key(&group.file, &group.name, &rule),
+                rule,
+                alerts: AlertState::default(),
+                written: HashSet::new(),
+                read_set,
+                sampled: ReadSet::default(),
+                needed_ms: 0,
+                origin: 0,
+                since_ms: None,
+                evaluated_ms: None,
+            }
+        });
         GroupState {
-            file,
-            name,
-            interval_ms,
-            limit,
+            rules: rules.collect(),
+            file: group.file,
+            name: group.name,
+            interval_ms: group.interval_ms,
+            limit: group.limit,
             due_ms: None,
-            rules,
         }
     }
 
@@ -476,8 +450,7 @@ impl RuleState {
                 let external = (&settings.external_labels, settings.external_url.as_str());
                 self.alerts
                     .advance(rule, limit, elements, external, (now_ms, kind), output)?;
-                let is_read =
-                    history.remembers(super::alerting::ALERTS) || history.remembers(super::alerting::ALERTS_FOR_STATE);
+                let is_read = history.remembers(ALERTS) || history.remembers(ALERTS_FOR_STATE);
                 if is_read { self.alerts.series() } else { Vec::new() }
             }
         };
@@ -557,22 +530,16 @@ fn origin<'t>(text: &str, behind: impl Iterator<Item = &'t str>) -> u64 {
 
 /// The key of a rule, the same across reloads. It excludes its expression and its position in the group.
 fn rule_key(file: &str, group: &str, rule: &Rule) -> String {
-    let labels: Vec<String> = match rule {
-        Rule::Recording(rule) => rule
-            .labels
-            .iter()
-            .map(|(name, value)| format!("{name:?}={value:?}"))
-            .collect(),
-        Rule::Alerting(rule) => rule
-            .labels
-            .iter()
-            .map(|(name, template)| format!("{name:?}={:?}", template.source()))
-            .collect(),
-    };
-    let kind = if matches!(rule, Rule::Recording(_)) {
-        "record"
-    } else {
-        "alert"
+    let label = |name: &Text, value: &str| format!("{name:?}={value:?}");
+    let (kind, labels): (&str, Vec<String>) = match rule {
+        Rule::Recording(RecordingRule { labels, .. }) => (
+            "record",
+            labels.iter().map(|(name, value)| label(name, value)).collect(),
+        ),
+        Rule::Alerting(AlertingRule { labels, .. }) => {
+            let labels = labels.iter().map(|(name, template)| label(name, template.source()));
+            ("alert", labels.collect())
+        }
     };
     format!("{file:?} {group:?} {kind} {:?} {labels:?}", rule.name())
 }

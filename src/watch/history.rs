@@ -165,7 +165,7 @@ impl History {
     /// Appends one sample of a series that a rule has written, if any rule reads its metric.
     pub fn record(&mut self, at_ms: i64, labels: &LabelSet, value: f64) {
         if let Some(keep_ms) = self.keep_ms(labels.metric_name()) {
-            let pairs: Vec<(&str, &str)> = labels.pairs().iter().map(|(name, value)| (&**name, &**value)).collect();
+            let pairs: Vec<(&str, &str)> = labels.iter().collect();
             self.write(RULES, at_ms, labels.metric_name(), keep_ms, &pairs, value);
         }
     }
@@ -220,9 +220,7 @@ impl History {
             return;
         };
         for point in family.points() {
-            let SampleValue::Number(value) = *point.value else {
-                continue;
-            };
+            let Some(value) = point.number() else { continue };
             let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
             self.write_point(source, at_ms, &family.name, keep_ms, labels, target, value);
         }
@@ -366,11 +364,7 @@ impl History {
 }
 
 fn compare(labels: &LabelSet, pairs: &[(&str, &str)]) -> Ordering {
-    labels
-        .pairs()
-        .iter()
-        .map(|(name, value)| (&**name, &**value))
-        .cmp(pairs.iter().copied())
+    labels.iter().cmp(pairs.iter().copied())
 }
 
 #[cfg(test)]

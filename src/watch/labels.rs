@@ -57,6 +57,10 @@ impl LabelSet {
         &self.0
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     pub fn without_metric_name(&self) -> Self {
         self.retain(|name| name != METRIC_NAME)
     }

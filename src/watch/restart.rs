@@ -32,34 +32,30 @@ pub struct Kept {
 impl ActiveAlerts {
     /// The alerts to store at `now_ms`.
     pub fn of(evaluator: &Evaluator, now_ms: i64) -> ActiveAlerts {
-        let mut alerts = Vec::new();
         let texts = |labels: &LabelSet| {
-            let pairs = labels.pairs().iter();
-            pairs
-                .map(|(name, value)| (name.to_string(), value.to_string()))
+            let labels = labels.iter();
+            labels
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .collect()
         };
-        evaluator.each_active(|rule, alert| {
-            alerts.push(Kept {
-                rule: rule.to_owned(),
-                labels: texts(alert.labels),
-                active_at_ms: alert.active_at_ms,
-                fired_at_ms: alert.fired_at_ms,
-                seen_at_ms: None,
-            });
+        let active = evaluator.active_by_rule().map(|(rule, alert)| Kept {
+            rule: rule.to_owned(),
+            labels: texts(alert.labels),
+            active_at_ms: alert.active_at_ms,
+            fired_at_ms: alert.fired_at_ms,
+            seen_at_ms: None,
         });
-        evaluator.each_remembered(|rule, labels, remembered, is_seen| {
-            alerts.push(Kept {
-                rule: rule.to_owned(),
-                labels: texts(labels),
-                active_at_ms: remembered.active_at_ms,
-                fired_at_ms: remembered.fired_at_ms,
-                seen_at_ms: (!is_seen).then_some(remembered.seen_at_ms),
-            });
+        let remembered = evaluator.remembered_by_rule();
+        let remembered = remembered.map(|(rule, labels, before, is_seen)| Kept {
+            rule: rule.to_owned(),
+            labels: texts(labels),
+            active_at_ms: before.active_at_ms,
+            fired_at_ms: before.fired_at_ms,
+            seen_at_ms: (!is_seen).then_some(before.seen_at_ms),
         });
         ActiveAlerts {
             seen_at_ms: now_ms,
-            alerts,
+            alerts: active.chain(remembered).collect(),
         }
     }
 
@@ -106,14 +102,14 @@ mod tests {
             .restore(&mut after);
         after.evaluate_all(&mut History::default(), 9000);
         let mut since = Vec::new();
-        after.each_active(|_, alert| since.push((alert.active_at_ms, alert.fired_at_ms)));
+        since.extend(after.active().map(|alert| (alert.active_at_ms, alert.fired_at_ms)));
         assert_eq!(since, [(5000, Some(5000)), (7000, None)]);
 
         let mut other = evaluator("groups: [{name: g, rules: [{alert: Fires, expr: vector(1), labels: {a: b}}]}]");
         kept.restore(&mut other);
         other.evaluate_all(&mut History::default(), 9000);
         let mut since = Vec::new();
-        other.each_active(|_, alert| since.push(alert.active_at_ms));
+        since.extend(other.active().map(|alert| alert.active_at_ms));
         assert_eq!(since, [9000]);
     }
 }

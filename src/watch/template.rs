@@ -3,6 +3,7 @@
 
 use super::labels::LabelSet;
 use super::number;
+use super::promql::{by_name, is_label_name};
 use super::template_function::{Datum, Function, TemplateError};
 
 /// The template of a label or annotation.
@@ -222,7 +223,7 @@ fn command(tokens: &[Token], at: &mut usize, piped: Option<Operand>) -> Result<O
         && word != "true"
         && word != "false"
     {
-        let function = Function::named(word)?;
+        let function: Function = by_name(word).ok_or_else(|| TemplateError::UnsupportedFunction(word.clone()))?;
         *at += 1;
         let mut arguments = Vec::new();
         while let Some(argument) = operand(tokens, at)? {
@@ -268,7 +269,7 @@ fn word_operand(word: &str) -> Result<Operand, TemplateError> {
     let label = |rest: &str| {
         let name = rest
             .strip_prefix('.')
-            .filter(|name| super::promql::is_label_name(name))
+            .filter(|name| is_label_name(name))
             .map(str::to_owned);
         name.ok_or_else(|| TemplateError::UnsupportedLabel(word.to_owned()))
     };

@@ -2,6 +2,7 @@
 
 use super::labels::LabelSet;
 use super::number;
+use serde::Deserialize;
 
 /// A value within a template.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,7 +53,8 @@ pub enum TemplateError {
     LabelsAsNumber,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) enum Function {
     Humanize,
     Humanize1024,
@@ -67,20 +69,6 @@ pub(super) enum Function {
 const VERBS: &str = "vsqdfFeEgGt";
 
 impl Function {
-    pub fn named(name: &str) -> Result<Self, TemplateError> {
-        Ok(match name {
-            "humanize" => Function::Humanize,
-            "humanize1024" => Function::Humanize1024,
-            "humanizeDuration" => Function::HumanizeDuration,
-            "humanizePercentage" => Function::HumanizePercentage,
-            "printf" => Function::Printf,
-            "title" => Function::Title,
-            "toUpper" => Function::ToUpper,
-            "toLower" => Function::ToLower,
-            _ => return Err(TemplateError::UnsupportedFunction(name.to_owned())),
-        })
-    }
-
     /// Checks the arguments as far as possible before the values are known.
     pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), TemplateError> {
         if self != Function::Printf {

@@ -1,12 +1,12 @@
 //! The compiler from the parser's syntax tree to an [`Expression`]. It refuses unsupported syntax by name.
 
-use super::Matcher;
 use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
 use super::expression::{Query, Range, SeriesSelector};
 use super::function::{DatePart, Elementwise};
 use super::over_time::OverTime;
 use super::scan::{MAX_NESTING, nesting, position};
+use super::{Matcher, by_name};
 use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
@@ -243,23 +243,14 @@ impl Compiler<'_> {
 
     fn aggregate(&mut self, aggregate: &AggregateExpr) -> Option<Expression> {
         let inner = self.expression(&aggregate.expr);
-        let parameter = match aggregate.param.as_deref().map(without_parentheses) {
-            Some(Expr::StringLiteral(label)) if aggregate.op.id() == T_COUNT_VALUES => {
-                if !is_label_name(&label.val) {
-                    return self.refuse("count_values", format!("{:?} is not a label name", label.val), "");
-                }
-                let (aggregation, grouping) =
-                    (Aggregation::CountValues(label.val.as_str().into()), grouping(aggregate));
-                return Some(Expression::Aggregate(Box::new(Aggregate {
-                    aggregation,
-                    inner: inner?,
-                    grouping,
-                })));
-            }
-            Some(parameter) => Some(self.expression(parameter)?),
-            None => None,
-        };
+        let parameter = aggregate.param.as_deref().map(without_parentheses);
         let aggregation = match (aggregate.op.id(), parameter) {
+            (T_COUNT_VALUES, Some(Expr::StringLiteral(label))) if is_label_name(&label.val) => {
+                Aggregation::CountValues(label.val.as_str().into())
+            }
+            (T_COUNT_VALUES, Some(Expr::StringLiteral(label))) => {
+                return self.refuse("count_values", format!("{:?} is not a label name", label.val), "");
+            }
             (T_SUM, _) => Aggregation::Sum,
             (T_AVG, _) => Aggregation::Average,
             (T_MIN, _) => Aggregation::Minimum,
@@ -268,9 +259,9 @@ impl Compiler<'_> {
             (T_GROUP, _) => Aggregation::Group,
             (T_STDDEV, _) => Aggregation::StandardDeviation,
             (T_STDVAR, _) => Aggregation::StandardVariance,
-            (T_TOPK, Some(parameter)) => Aggregation::Top(parameter),
-            (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(parameter),
-            (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(parameter),
+            (T_TOPK, Some(parameter)) => Aggregation::Top(self.expression(parameter)?),
+            (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(self.expression(parameter)?),
+            (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(self.expression(parameter)?),
             _ => {
                 let name = aggregate.op.to_string();
                 return self.refuse(&name, format!("the aggregation {name} is not supported"), "");
@@ -287,9 +278,9 @@ impl Compiler<'_> {
     fn call(&mut self, call: &Call) -> Option<Expression> {
         let name = call.func.name;
         let args: Vec<&Expr> = call.args.args.iter().map(|arg| without_parentheses(arg)).collect();
-        if let Some(function) = OverTime::named(name) {
+        if let Some(function) = by_name::<OverTime>(name) {
             let (range, parameter) = match (function, args.as_slice()) {
-                (OverTime::Quantile, [parameter, range]) | (OverTime::PredictLinear, [range, parameter]) => {
+                (OverTime::QuantileOverTime, [parameter, range]) | (OverTime::PredictLinear, [range, parameter]) => {
                     (self.range(range), Some(self.boxed(parameter)?))
                 }
                 (_, [range]) => (self.range(range), None),
@@ -301,7 +292,7 @@ impl Compiler<'_> {
                 parameter,
             });
         }
-        if let Some(function) = Elementwise::named(name) {
+        if let Some(function) = by_name::<Elementwise>(name) {
             let [inner, parameters @ ..] = args.as_slice() else {
                 return self.wrong_arguments(name);
             };
@@ -316,7 +307,7 @@ impl Compiler<'_> {
                 parameters,
             });
         }
-        if let Some(part) = DatePart::named(name) {
+        if let Some(part) = by_name::<DatePart>(name) {
             let inner = match args.first() {
                 Some(inner) => Some(self.boxed(inner)?),
                 None => None,
@@ -329,13 +320,9 @@ impl Compiler<'_> {
             ("timestamp", [inner]) => self.boxed(inner).map(Expression::EvaluationTime),
             ("vector", [inner]) => self.boxed(inner).map(Expression::VectorOf),
             ("scalar", [inner]) => self.boxed(inner).map(Expression::ScalarOf),
-            ("sort", [inner]) => Some(Expression::Sort {
+            ("sort" | "sort_desc", [inner]) => Some(Expression::Sort {
                 inner: self.boxed(inner)?,
-                descending: false,
-            }),
-            ("sort_desc", [inner]) => Some(Expression::Sort {
-                inner: self.boxed(inner)?,
-                descending: true,
+                descending: name == "sort_desc",
             }),
             ("absent", [inner]) => Some(Expression::Absent {
                 labels: absent_labels(inner),

@@ -78,6 +78,11 @@ impl Evaluation<'_> {
         }
     }
 
+    /// A parameter, which not every function has.
+    fn optional(&self, expression: Option<&Expression>, at_ms: i64) -> Result<f64, EvaluationError> {
+        expression.map_or(Ok(f64::NAN), |expression| self.scalar(expression, at_ms))
+    }
+
     fn vector(&self, expression: &Expression, at_ms: i64) -> Result<Vec<Element>, EvaluationError> {
         match expression {
             Expression::SeriesSelector(selector) => Ok(self.instant(selector, at_ms, |_, value| value)),
@@ -87,10 +92,7 @@ impl Evaluation<'_> {
             }
             Expression::EvaluationTime(inner) => nameless(self.vector(inner, at_ms)?, |_| Some(at_ms as f64 / 1000.0)),
             Expression::Aggregate(aggregate) => {
-                let parameter = match aggregate.aggregation.parameter() {
-                    Some(parameter) => self.scalar(parameter, at_ms)?,
-                    None => f64::NAN,
-                };
+                let parameter = self.optional(aggregate.aggregation.parameter(), at_ms)?;
                 let elements = self.vector(&aggregate.inner, at_ms)?;
                 aggregate
                     .aggregation
@@ -101,14 +103,11 @@ impl Evaluation<'_> {
                 range,
                 parameter,
             } => {
-                let parameter = match parameter {
-                    Some(parameter) => self.scalar(parameter, at_ms)?,
-                    None => f64::NAN,
-                };
+                let parameter = self.optional(parameter.as_deref(), at_ms)?;
                 self.over_time(*function, range, parameter, at_ms)
             }
             Expression::AbsentOverTime { range, labels } => {
-                let present = self.over_time(OverTime::Last, range, f64::NAN, at_ms)?;
+                let present = self.over_time(OverTime::LastOverTime, range, f64::NAN, at_ms)?;
                 Ok(absent(&present, labels))
             }
             Expression::Absent { inner, labels } => Ok(absent(&self.vector(inner, at_ms)?, labels)),
@@ -121,8 +120,10 @@ impl Evaluation<'_> {
                 part,
                 inner: Some(inner),
             } => nameless(self.vector(inner, at_ms)?, |value| Some(part.of(value))),
-            Expression::Date { part, inner: None } => Ok(vec![unlabelled(part.of(at_ms.div_euclid(1000) as f64))]),
-            Expression::VectorOf(inner) => Ok(vec![unlabelled(self.scalar(inner, at_ms)?)]),
+            Expression::Date { part, inner: None } => {
+                Ok(QueryValue::Scalar(part.of(at_ms.div_euclid(1000) as f64)).into_vector())
+            }
+            Expression::VectorOf(inner) => Ok(QueryValue::Scalar(self.scalar(inner, at_ms)?).into_vector()),
             Expression::Sort { inner, descending } => {
                 let mut elements = self.vector(inner, at_ms)?;
                 elements.sort_by(|a, b| {
@@ -277,13 +278,6 @@ impl Evaluation<'_> {
             at_ms += step_ms;
         }
         Ok(series)
-    }
-}
-
-fn unlabelled(value: f64) -> Element {
-    Element {
-        labels: LabelSet::default(),
-        value,
     }
 }
 

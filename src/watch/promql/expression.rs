@@ -227,9 +227,7 @@ impl Expression {
             }
             Expression::Aggregate(aggregate) => {
                 aggregate.inner.visit_selectors(before_ms, visit);
-                if let Aggregation::Top(parameter) | Aggregation::Bottom(parameter) | Aggregation::Quantile(parameter) =
-                    &aggregate.aggregation
-                {
+                if let Some(parameter) = aggregate.aggregation.parameter() {
                     parameter.visit_selectors(before_ms, visit);
                 }
             }

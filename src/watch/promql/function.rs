@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
+use serde::Deserialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Elementwise {
     Abs,
     Ceil,
@@ -22,26 +24,6 @@ pub(super) enum Elementwise {
 }
 
 impl Elementwise {
-    pub fn named(name: &str) -> Option<Self> {
-        use Elementwise::*;
-        Some(match name {
-            "abs" => Abs,
-            "ceil" => Ceil,
-            "floor" => Floor,
-            "round" => Round,
-            "clamp" => Clamp,
-            "clamp_min" => ClampMin,
-            "clamp_max" => ClampMax,
-            "sgn" => Sgn,
-            "sqrt" => Sqrt,
-            "exp" => Exp,
-            "ln" => Ln,
-            "log2" => Log2,
-            "log10" => Log10,
-            _ => return None,
-        })
-    }
-
     /// Applies the function. `None` if it has no result for these parameters.
     pub fn apply(self, value: f64, parameters: &[f64]) -> Option<f64> {
         let parameter = |index: usize| parameters.get(index).copied();
@@ -92,7 +74,8 @@ fn smaller(a: f64, b: f64) -> f64 {
 }
 
 /// A calendar field of a time in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum DatePart {
     Minute,
     Hour,
@@ -105,21 +88,6 @@ pub(super) enum DatePart {
 }
 
 impl DatePart {
-    pub fn named(name: &str) -> Option<Self> {
-        use DatePart::*;
-        Some(match name {
-            "minute" => Minute,
-            "hour" => Hour,
-            "day_of_week" => DayOfWeek,
-            "day_of_month" => DayOfMonth,
-            "day_of_year" => DayOfYear,
-            "days_in_month" => DaysInMonth,
-            "month" => Month,
-            "year" => Year,
-            _ => return None,
-        })
-    }
-
     /// The field of a Unix time, ignoring fractions of a second; NaN outside of the years -9999 to 9999.
     pub fn of(self, unix_seconds: f64) -> f64 {
         if unix_seconds.is_nan() {
@@ -144,6 +112,7 @@ impl DatePart {
 
 #[cfg(test)]
 mod tests {
+    use super::super::by_name;
     use super::*;
 
     #[test]
@@ -186,7 +155,7 @@ mod tests {
             ("month", 2.0),
             ("year", 2024.0),
         ] {
-            assert_eq!(DatePart::named(name).unwrap().of(leap_day), expected, "{name}");
+            assert_eq!(by_name::<DatePart>(name).unwrap().of(leap_day), expected, "{name}");
         }
     }
 }

@@ -17,6 +17,8 @@ pub use expression::Query;
 pub use matcher::Matcher;
 
 use super::labels::LabelSet;
+use serde::de::DeserializeOwned;
+use serde::de::value::{Error as Unnamed, StrDeserializer};
 
 /// One series of an instant vector.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,4 +79,9 @@ impl Default for Semantics {
             default_step_ms: 60_000,
         }
     }
+}
+
+/// The variant of an enum of functions that has this name.
+pub(super) fn by_name<T: DeserializeOwned>(name: &str) -> Option<T> {
+    T::deserialize(StrDeserializer::<Unnamed>::new(name)).ok()
 }

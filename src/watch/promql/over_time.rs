@@ -2,8 +2,10 @@
 
 use super::Dialect;
 use crate::watch::number::nan_first;
+use serde::Deserialize;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum OverTime {
     Rate,
     Increase,
@@ -12,16 +14,16 @@ pub(super) enum OverTime {
     Idelta,
     Deriv,
     PredictLinear,
-    Average,
-    Minimum,
-    Maximum,
-    Sum,
-    Count,
-    Quantile,
-    StandardDeviation,
-    StandardVariance,
-    Last,
-    Present,
+    AvgOverTime,
+    MinOverTime,
+    MaxOverTime,
+    SumOverTime,
+    CountOverTime,
+    QuantileOverTime,
+    StddevOverTime,
+    StdvarOverTime,
+    LastOverTime,
+    PresentOverTime,
     Changes,
     Resets,
 }
@@ -37,34 +39,8 @@ pub(super) struct Window {
 }
 
 impl OverTime {
-    pub fn named(name: &str) -> Option<Self> {
-        use OverTime::*;
-        Some(match name {
-            "rate" => Rate,
-            "increase" => Increase,
-            "delta" => Delta,
-            "irate" => Irate,
-            "idelta" => Idelta,
-            "deriv" => Deriv,
-            "predict_linear" => PredictLinear,
-            "avg_over_time" => Average,
-            "min_over_time" => Minimum,
-            "max_over_time" => Maximum,
-            "sum_over_time" => Sum,
-            "count_over_time" => Count,
-            "quantile_over_time" => Quantile,
-            "stddev_over_time" => StandardDeviation,
-            "stdvar_over_time" => StandardVariance,
-            "last_over_time" => Last,
-            "present_over_time" => Present,
-            "changes" => Changes,
-            "resets" => Resets,
-            _ => return None,
-        })
-    }
-
     pub fn keeps_metric_name(self) -> bool {
-        self == OverTime::Last
+        self == OverTime::LastOverTime
     }
 
     /// Applies the function to at least one sample, in the order of time. `None` if there are too few samples.
@@ -89,16 +65,16 @@ impl OverTime {
                 let (slope, intercept) = line(samples, window.now_ms)?;
                 slope * parameter + intercept
             }
-            OverTime::Average => average(values()),
-            OverTime::Minimum => extreme(values(), |value, least| value < least),
-            OverTime::Maximum => extreme(values(), |value, most| value > most),
-            OverTime::Sum => values().collect::<Sum>().total(),
-            OverTime::Count => samples.len() as f64,
-            OverTime::Quantile => quantile(parameter, values().collect()),
-            OverTime::StandardDeviation => variance(values()).sqrt(),
-            OverTime::StandardVariance => variance(values()),
-            OverTime::Last => samples.last()?.1,
-            OverTime::Present => 1.0,
+            OverTime::AvgOverTime => average(values()),
+            OverTime::MinOverTime => extreme(values(), |value, least| value < least),
+            OverTime::MaxOverTime => extreme(values(), |value, most| value > most),
+            OverTime::SumOverTime => values().collect::<Sum>().total(),
+            OverTime::CountOverTime => samples.len() as f64,
+            OverTime::QuantileOverTime => quantile(parameter, values().collect()),
+            OverTime::StddevOverTime => variance(values()).sqrt(),
+            OverTime::StdvarOverTime => variance(values()),
+            OverTime::LastOverTime => samples.last()?.1,
+            OverTime::PresentOverTime => 1.0,
             OverTime::Changes => pairs()
                 .filter(|(before, value)| value != before && !(value.is_nan() && before.is_nan()))
                 .count() as f64,
@@ -275,6 +251,7 @@ impl FromIterator<f64> for Sum {
 
 #[cfg(test)]
 mod tests {
+    use super::super::by_name;
     use super::*;
 
     fn apply(name: &str, values: &[f64], dialect: Dialect) -> Option<f64> {
@@ -288,7 +265,7 @@ mod tests {
             now_ms: 60_000,
             dialect,
         };
-        OverTime::named(name).unwrap().apply(&samples, 0.5, window)
+        by_name::<OverTime>(name).unwrap().apply(&samples, 0.5, window)
     }
 
     #[test]

@@ -139,14 +139,14 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
         tracing::warn!(flag, "unknown collector flag ignored");
     }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
-    let access = webhook_access(&run, &loaded.config)?;
+    let webhook = webhook_access(&run, &loaded.config)?;
     let scrapers = with_web_config(Access::open(), run.web_config.as_deref())?;
     let mut untrusted = loaded.untrusted_files(policy.enforce);
-    let web_files = [&access, &scrapers].into_iter().flat_map(Access::web_files);
+    let web_files = [&webhook, &scrapers].into_iter().flat_map(Access::web_files);
     untrusted.extend(config::untrusted(web_files, policy.enforce));
     reject_untrusted(untrusted, policy.enforce).map_err(Stop::Findings)?;
     let allow = loaded.config.webhook.allow_unauthenticated;
-    may_listen(run.webhook_listen, access.authenticates(), policy.enforce, allow).map_err(Stop::because)?;
+    may_listen(run.webhook_listen, webhook.authenticates(), policy.enforce, allow).map_err(Stop::because)?;
     if policy.enforce {
         policy::may_enforce_with(&run.roots.procfs).map_err(Stop::because)?;
     }
@@ -164,7 +164,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
         .map_err(because("no runtime"))?;
     let access = ListenerAccess {
         scrapers,
-        access,
+        webhook,
         inherited,
     };
     runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
@@ -237,7 +237,7 @@ type Began = tokio::sync::oneshot::Sender<()>;
 /// The access rules of the two listeners, and their sockets from systemd.
 struct ListenerAccess {
     scrapers: Access,
-    access: Access,
+    webhook: Access,
     inherited: Inherited,
 }
 
@@ -253,14 +253,9 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
-    let ListenerAccess {
-        scrapers,
-        access,
-        inherited,
-    } = access;
     let mut metrics = Vec::new();
     if run.web_systemd_socket {
-        for listener in inherited.metrics {
+        for listener in access.inherited.metrics {
             metrics.push(announce("metrics", TcpListener::from_std(listener))?);
         }
     } else {
@@ -268,7 +263,7 @@ async fn serve(
             metrics.push(bind("metrics", *addr).await?);
         }
     }
-    let webhook = match inherited.webhook {
+    let webhook = match access.inherited.webhook {
         Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
         None => bind("webhook", run.webhook_listen).await?,
     };
@@ -281,10 +276,7 @@ async fn serve(
     );
     let (door, inputs) = EngineHandle::new();
     let kept = KeptAlerts::new(&run.storage.path);
-    let sampling = sense::Sampling {
-        interval: loaded.config.sampling.interval,
-        slow_interval: loaded.config.sampling.slow_interval,
-    };
+    let sampling = loaded.config.sampling;
     let protection = if run.no_self_protection {
         SelfProtection::Off
     } else {
@@ -350,7 +342,7 @@ async fn serve(
             return Err(because("no sampler")(error));
         }
     };
-    let authenticates = access.authenticates();
+    let authenticates = access.webhook.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let targets = reload::ReloadTargets {
         door: door.clone(),
@@ -385,12 +377,12 @@ async fn serve(
     for listener in metrics {
         listeners.push(tokio::spawn(publish::serve(
             listener,
-            scrapers.clone(),
+            access.scrapers.clone(),
             Arc::clone(&handler),
             stopped(),
         )));
     }
-    let receiver = WebhookReceiver::new(door.clone(), access, telemetry.clone());
+    let receiver = WebhookReceiver::new(door.clone(), access.webhook, telemetry.clone());
     let receiving = tokio::spawn(receiver.run(webhook, ServerLimits::default(), stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let reload: control::ReloadFn = {

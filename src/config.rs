@@ -18,12 +18,13 @@ use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use crate::http::client;
 use crate::ledger::Retention;
 use crate::permissions::{self, Fault};
-use crate::process::{ProcessFields, Selector};
+use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
+pub use crate::sense::{Group as ProcessGroup, Sampling};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::Text;
-pub use file_source::FileError;
 use file_source::FileSource;
+pub use file_source::{FileError, read as read_file};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,12 +59,6 @@ pub struct Config {
     pub process_groups: Vec<ProcessGroup>,
     /// Labels of own alerts. The node name is added as `instance` unless that is given.
     pub local: BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sampling {
-    pub interval: Duration,
-    pub slow_interval: Duration,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,14 +96,6 @@ pub struct HostNames {
     pub labels: Vec<String>,
     /// Names beside the node name and the full name.
     pub names: Vec<String>,
-}
-
-#[derive(Debug, Clone)]
-pub struct ProcessGroup {
-    pub name: String,
-    pub selector: Arc<Selector>,
-    /// The enabled metrics that need another file per process.
-    pub metrics: ProcessFields,
 }
 
 /// A configuration without errors.
@@ -195,14 +182,6 @@ impl Config {
             .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
             .collect()
     }
-}
-
-/// Reads a text file of limited size.
-///
-/// # Errors
-/// With the reason.
-pub fn read_file(path: &Path) -> Result<SourceText, FileError> {
-    file_source::read(path)
 }
 
 /// Compiles the rule files that these patterns name, relative to a directory. Errors in the patterns are added to

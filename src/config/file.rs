@@ -235,10 +235,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             enforce: false,
-            sampling: Sampling {
-                interval: Duration::from_secs(1),
-                slow_interval: Duration::from_secs(15),
-            },
+            sampling: Sampling::default(),
             alerting_rules: Vec::new(),
             evaluation_interval: Duration::from_secs(1),
             webhook: Webhook::default(),

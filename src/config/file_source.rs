@@ -54,7 +54,7 @@ pub enum FileError {
 }
 
 /// Reads a text file up to the maximum size.
-pub(super) fn read(path: &Path) -> Result<SourceText, FileError> {
+pub fn read(path: &Path) -> Result<SourceText, FileError> {
     let file = fs::File::open(path)?;
     if file.metadata().is_ok_and(|meta| meta.is_dir()) {
         return Err(FileError::Directory);

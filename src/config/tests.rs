@@ -4,6 +4,7 @@
 mod diagnostics;
 
 use super::*;
+use crate::process::ProcessFields;
 use crate::sense::groups::group::DEFAULT_METRICS;
 use std::fs;
 

@@ -305,10 +305,7 @@ fn own_alerts(files: &[RuleFile], evaluation_interval: Duration) -> Vec<OwnAlert
 }
 
 fn alert_names(files: &[RuleFile]) -> BTreeSet<String> {
-    let rules = files
-        .iter()
-        .flat_map(|file| &file.groups)
-        .flat_map(|group| &group.rules);
+    let rules = files.iter().flat_map(RuleFile::rules);
     rules
         .filter(|rule| matches!(rule, AlertingOrRecording::Alerting(_)))
         .map(|rule| rule.name().to_owned())

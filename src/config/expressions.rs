@@ -20,11 +20,7 @@ pub(super) struct OwnSamples<'o> {
 
 /// The metrics that recording rules of these files write, and those of evaluation itself.
 pub(super) fn recorded(files: &[RuleFile]) -> BTreeSet<String> {
-    let rules = files
-        .iter()
-        .flat_map(|file| &file.groups)
-        .flat_map(|group| &group.rules);
-    let names = rules.filter_map(|rule| match rule {
+    let names = files.iter().flat_map(RuleFile::rules).filter_map(|rule| match rule {
         Rule::Recording(rule) => Some(rule.record.to_string()),
         Rule::Alerting(_) => None,
     });
@@ -124,15 +120,17 @@ fn offer(matcher: &Matcher) -> String {
 /// once.
 pub(super) fn doubts(file: &RuleFile, source: &SourceText, own: OwnSamples<'_>) -> Vec<Diagnostic> {
     let recorded = own.recorded;
-    let rules = || file.groups.iter().flat_map(|group| &group.rules);
-    let unsatisfied = unsatisfied(rules().map(Rule::query), own).into_iter().map(|finding| {
-        let message = finding.message();
-        match place_of_matcher(source, &finding.matcher) {
-            Some(span) => source.diagnose(Severity::Warning, span, message, finding.help),
-            None => Diagnostic::of_file(Severity::Warning, source.name(), message, finding.help),
-        }
-    });
-    let names: BTreeSet<String> = rules()
+    let unsatisfied = unsatisfied(file.rules().map(Rule::query), own)
+        .into_iter()
+        .map(|finding| {
+            let message = finding.message();
+            match place_of_matcher(source, &finding.matcher) {
+                Some(span) => source.diagnose(Severity::Warning, span, message, finding.help),
+                None => Diagnostic::of_file(Severity::Warning, source.name(), message, finding.help),
+            }
+        });
+    let names: BTreeSet<String> = file
+        .rules()
         .flat_map(|rule| rule.query().metric_names())
         .map(|(_, name)| name)
         .collect();

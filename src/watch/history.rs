@@ -98,6 +98,14 @@ pub struct History {
     is_early: bool,
 }
 
+/// What all samples of one snapshot have in common.
+#[derive(Clone, Copy)]
+struct SnapshotFacts<'a> {
+    source: SnapshotSource,
+    at_ms: i64,
+    target: &'a [(Text, Text)],
+}
+
 impl History {
     pub fn new(read_set: ReadSet) -> Self {
         History {
@@ -131,6 +139,7 @@ impl History {
     /// source's previous snapshot had and this one lacks. Renames a label that clashes with one of the target to
     /// `exported_NAME`, as a scrape does. `at_ms` is Unix time in milliseconds and must not run backwards.
     pub fn append(&mut self, source: SnapshotSource, at_ms: i64, families: &[Family], target: &[(Text, Text)]) {
+        let snapshot = SnapshotFacts { source, at_ms, target };
         self.round += 1;
         let mut derived = String::new();
         for family in families {
@@ -138,14 +147,14 @@ impl History {
                 .points()
                 .all(|point| matches!(point.value, SampleValue::Number(_)))
             {
-                self.append_numbers(source, at_ms, family, target);
+                self.append_numbers(snapshot, family);
             } else {
                 for suffix in ["_bucket", "_sum", "_count"] {
                     derived.clear();
                     derived.push_str(&family.name);
                     derived.push_str(suffix);
                     if self.read_set.keep_ms(&derived).is_some() {
-                        self.append_histograms(source, at_ms, family, &derived, target);
+                        self.append_histograms(snapshot, family, &derived);
                     }
                 }
             }
@@ -215,25 +224,18 @@ impl History {
             .or_else(|| self.read_set.keep_ms(name))
     }
 
-    fn append_numbers(&mut self, source: SnapshotSource, at_ms: i64, family: &Family, target: &[(Text, Text)]) {
+    fn append_numbers(&mut self, snapshot: SnapshotFacts<'_>, family: &Family) {
         let Some(keep_ms) = self.keep_ms(&family.name) else {
             return;
         };
         for point in family.points() {
             let Some(value) = point.number() else { continue };
             let labels = point.labels.iter().map(|(name, value)| (&**name, &**value));
-            self.write_point(source, at_ms, &family.name, keep_ms, labels, target, value);
+            self.write_point(snapshot, &family.name, keep_ms, labels, value);
         }
     }
 
-    fn append_histograms(
-        &mut self,
-        source: SnapshotSource,
-        at_ms: i64,
-        family: &Family,
-        name: &str,
-        target: &[(Text, Text)],
-    ) {
+    fn append_histograms(&mut self, snapshot: SnapshotFacts<'_>, family: &Family, name: &str) {
         let Some(keep_ms) = self.keep_ms(name) else { return };
         for point in family.points() {
             let SampleValue::Histogram(histogram) = point.value else {
@@ -246,7 +248,7 @@ impl History {
                 for (bound, count) in bounds.chain([(f64::INFINITY, histogram.count)]) {
                     let bound = number::general(bound);
                     let labels = labels.iter().copied().chain([("le", bound.as_str())]);
-                    self.write_point(source, at_ms, name, keep_ms, labels, target, count as f64);
+                    self.write_point(snapshot, name, keep_ms, labels, count as f64);
                 }
             } else {
                 let value = if part == "_sum" {
@@ -254,25 +256,20 @@ impl History {
                 } else {
                     histogram.count as f64
                 };
-                self.write_point(source, at_ms, name, keep_ms, labels.into_iter(), target, value);
+                self.write_point(snapshot, name, keep_ms, labels.into_iter(), value);
             }
         }
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts of one sample, in the order in which it is read"
-    )]
     fn write_point<'a>(
         &mut self,
-        source: SnapshotSource,
-        at_ms: i64,
+        snapshot: SnapshotFacts<'_>,
         name: &str,
         keep_ms: i64,
         labels: impl Iterator<Item = (&'a str, &'a str)>,
-        target: &[(Text, Text)],
         value: f64,
     ) {
+        let SnapshotFacts { source, at_ms, target } = snapshot;
         let renamed: Vec<String>;
         let mut pairs: Vec<(&str, &str)> = labels.filter(|(_, value)| !value.is_empty()).collect();
         let clashes = |label: &str| target.iter().any(|(known, _)| &**known == label);

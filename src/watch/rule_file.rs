@@ -33,10 +33,13 @@ pub struct RuleFile {
 }
 
 impl RuleFile {
+    pub fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.groups.iter().flat_map(|group| &group.rules)
+    }
+
     /// The longest `for` of all alerting rules, in milliseconds.
     pub fn longest_for_ms(&self) -> i64 {
-        let rules = self.groups.iter().flat_map(|group| &group.rules);
-        let waits = rules.filter_map(|rule| match rule {
+        let waits = self.rules().filter_map(|rule| match rule {
             Rule::Alerting(rule) => Some(rule.for_ms),
             Rule::Recording(_) => None,
         });

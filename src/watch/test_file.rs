@@ -9,32 +9,24 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct FileText {
-    #[serde(default)]
     rule_files: Vec<String>,
     evaluation_interval: Option<DurationMs>,
-    #[serde(default)]
     group_eval_order: Vec<String>,
-    #[serde(default)]
     pub(super) tests: Vec<TestText>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
 struct TestText {
     pub(super) name: Option<String>,
     interval: Option<DurationMs>,
-    #[serde(default)]
     input_series: Vec<SeriesText>,
-    #[serde(default)]
     alert_rule_test: Vec<AlertTestText>,
-    #[serde(default)]
     promql_expr_test: Vec<ExpressionTestText>,
-    #[serde(default)]
     pub(super) external_labels: BTreeMap<String, Scalar>,
-    #[serde(default)]
     pub(super) external_url: String,
 }
 

@@ -4,7 +4,7 @@ use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
 use super::expression::{Query, Range, SeriesSelector};
 use super::function::{DatePart, Elementwise};
-use super::over_time::OverTime;
+use super::over_time::RangeFunction;
 use super::scan::{MAX_NESTING, nesting, position};
 use super::{Matcher, by_name};
 use crate::watch::history::ReadSet;
@@ -278,9 +278,10 @@ impl Compiler<'_> {
     fn call(&mut self, call: &Call) -> Option<Expression> {
         let name = call.func.name;
         let args: Vec<&Expr> = call.args.args.iter().map(|arg| without_parentheses(arg)).collect();
-        if let Some(function) = by_name::<OverTime>(name) {
+        if let Some(function) = by_name::<RangeFunction>(name) {
             let (range, parameter) = match (function, args.as_slice()) {
-                (OverTime::QuantileOverTime, [parameter, range]) | (OverTime::PredictLinear, [range, parameter]) => {
+                (RangeFunction::QuantileOverTime, [parameter, range])
+                | (RangeFunction::PredictLinear, [range, parameter]) => {
                     (self.range(range), Some(self.boxed(parameter)?))
                 }
                 (_, [range]) => (self.range(range), None),

@@ -1,8 +1,7 @@
 //! The evaluation of an expression at one moment.
 
 use super::expression::{Expression, LabelReplace, Query, Range, SeriesSelector};
-use super::function::Elementwise;
-use super::over_time::{OverTime, Window};
+use super::over_time::{RangeFunction, Window};
 use super::{Dialect, Element, QueryValue, Semantics};
 use crate::watch::history::{History, Series, is_stale};
 use crate::watch::labels::{LabelSet, METRIC_NAME};
@@ -107,7 +106,7 @@ impl Evaluation<'_> {
                 self.over_time(*function, range, parameter, at_ms)
             }
             Expression::AbsentOverTime { range, labels } => {
-                let present = self.over_time(OverTime::LastOverTime, range, f64::NAN, at_ms)?;
+                let present = self.over_time(RangeFunction::LastOverTime, range, f64::NAN, at_ms)?;
                 Ok(absent(&present, labels))
             }
             Expression::Absent { inner, labels } => Ok(absent(&self.vector(inner, at_ms)?, labels)),
@@ -115,7 +114,11 @@ impl Evaluation<'_> {
                 function,
                 inner,
                 parameters,
-            } => self.elementwise(*function, inner, parameters, at_ms),
+            } => {
+                let parameters = parameters.iter().map(|parameter| self.scalar(parameter, at_ms));
+                let parameters = parameters.collect::<Result<Vec<f64>, _>>()?;
+                nameless(self.vector(inner, at_ms)?, |value| function.apply(value, &parameters))
+            }
             Expression::Date {
                 part,
                 inner: Some(inner),
@@ -143,20 +146,6 @@ impl Evaluation<'_> {
             | Expression::Negate(_)
             | Expression::Binary(_) => self.value(expression, at_ms).map(QueryValue::into_vector),
         }
-    }
-
-    fn elementwise(
-        &self,
-        function: Elementwise,
-        inner: &Expression,
-        parameters: &[Expression],
-        at_ms: i64,
-    ) -> Result<Vec<Element>, EvaluationError> {
-        let parameters: Vec<f64> = parameters
-            .iter()
-            .map(|parameter| self.scalar(parameter, at_ms))
-            .collect::<Result<_, _>>()?;
-        nameless(self.vector(inner, at_ms)?, |value| function.apply(value, &parameters))
     }
 
     /// Calls `visit` with every series that the selector selects.
@@ -207,7 +196,7 @@ impl Evaluation<'_> {
 
     fn over_time(
         &self,
-        function: OverTime,
+        function: RangeFunction,
         range: &Range,
         parameter: f64,
         at_ms: i64,

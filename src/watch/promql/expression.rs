@@ -2,7 +2,7 @@
 
 use super::Matcher;
 use super::function::{DatePart, Elementwise};
-use super::over_time::OverTime;
+use super::over_time::RangeFunction;
 use super::scan::position;
 use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
@@ -169,7 +169,7 @@ pub(super) enum Expression {
     Binary(Box<Binary>),
     Aggregate(Box<Aggregate>),
     OverTime {
-        function: OverTime,
+        function: RangeFunction,
         range: Range,
         /// The scalar argument of `predict_linear` and `quantile_over_time`.
         parameter: Option<Box<Expression>>,

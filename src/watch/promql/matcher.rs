@@ -9,17 +9,16 @@ use std::fmt;
 pub struct Matcher {
     pub name: Text,
     test: Test,
+    /// Whether the values that the test accepts are those that the matcher refuses.
+    is_negated: bool,
 }
 
 #[derive(Debug, Clone)]
 enum Test {
     Equal(Text),
-    NotEqual(Text),
     /// An expression of literal alternatives. Comparing is faster, and a compiled expression takes kilobytes.
     OneOf(Vec<Text>),
-    NoneOf(Vec<Text>),
     Matches(Regex),
-    Differs(Regex),
 }
 
 impl Matcher {
@@ -27,34 +26,31 @@ impl Matcher {
         Matcher {
             name: name.into(),
             test: Test::Equal(value.into()),
+            is_negated: false,
         }
     }
 
     pub fn from_parsed(parsed: &Parsed) -> Self {
         let test = match (&parsed.op, alternatives(&parsed.value)) {
-            (MatchOp::Equal, _) => Test::Equal(parsed.value.as_str().into()),
-            (MatchOp::NotEqual, _) => Test::NotEqual(parsed.value.as_str().into()),
-            (MatchOp::Re(_), Some(values)) => Test::OneOf(values),
-            (MatchOp::NotRe(_), Some(values)) => Test::NoneOf(values),
-            (MatchOp::Re(regex), None) => Test::Matches(regex.clone()),
-            (MatchOp::NotRe(regex), None) => Test::Differs(regex.clone()),
+            (MatchOp::Equal | MatchOp::NotEqual, _) => Test::Equal(parsed.value.as_str().into()),
+            (MatchOp::Re(_) | MatchOp::NotRe(_), Some(values)) => Test::OneOf(values),
+            (MatchOp::Re(regex) | MatchOp::NotRe(regex), None) => Test::Matches(regex.clone()),
         };
         Matcher {
             name: parsed.name.as_str().into(),
             test,
+            is_negated: matches!(parsed.op, MatchOp::NotEqual | MatchOp::NotRe(_)),
         }
     }
 
     /// Whether the matcher accepts a value. A missing label has the empty value.
     pub fn is_match(&self, value: &str) -> bool {
-        match &self.test {
+        let is_accepted = match &self.test {
             Test::Equal(wanted) => &**wanted == value,
-            Test::NotEqual(unwanted) => &**unwanted != value,
             Test::OneOf(values) => values.iter().any(|one| &**one == value),
-            Test::NoneOf(values) => !values.iter().any(|one| &**one == value),
             Test::Matches(regex) => regex.is_match(value),
-            Test::Differs(regex) => !regex.is_match(value),
-        }
+        };
+        is_accepted != self.is_negated
     }
 
     pub fn selects(&self, labels: &LabelSet) -> bool {
@@ -68,13 +64,13 @@ impl Matcher {
             Test::OneOf(values) => values.first().map(|value| &**value),
             _ => None,
         }
-        .filter(|value| !value.is_empty())
+        .filter(|value| !self.is_negated && !value.is_empty())
     }
 
     /// The value of an equality matcher.
     pub fn equal_to(&self) -> Option<&str> {
         match &self.test {
-            Test::Equal(value) => Some(value),
+            Test::Equal(value) if !self.is_negated => Some(value),
             _ => None,
         }
     }
@@ -90,13 +86,16 @@ impl fmt::Display for Matcher {
                 .and_then(|rest| rest.strip_suffix(")$"));
             inner.unwrap_or(regex.as_str()).to_owned()
         };
-        let (op, value) = match &self.test {
-            Test::Equal(value) => ("=", value.to_string()),
-            Test::NotEqual(value) => ("!=", value.to_string()),
-            Test::OneOf(values) => ("=~", values.join("|")),
-            Test::NoneOf(values) => ("!~", values.join("|")),
-            Test::Matches(regex) => ("=~", bare(regex)),
-            Test::Differs(regex) => ("!~", bare(regex)),
+        let value = match &self.test {
+            Test::Equal(value) => value.to_string(),
+            Test::OneOf(values) => values.join("|"),
+            Test::Matches(regex) => bare(regex),
+        };
+        let op = match (&self.test, self.is_negated) {
+            (Test::Equal(_), false) => "=",
+            (Test::Equal(_), true) => "!=",
+            (_, false) => "=~",
+            (_, true) => "!~",
         };
         write!(f, "{}{op}{value:?}", self.name)
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum OverTime {
+pub(super) enum RangeFunction {
     Rate,
     Increase,
     Delta,
@@ -38,9 +38,9 @@ pub(super) struct Window {
     pub dialect: Dialect,
 }
 
-impl OverTime {
+impl RangeFunction {
     pub fn keeps_metric_name(self) -> bool {
-        self == OverTime::LastOverTime
+        self == RangeFunction::LastOverTime
     }
 
     /// Applies the function to at least one sample, in the order of time. `None` if there are too few samples.
@@ -48,37 +48,39 @@ impl OverTime {
         let values = || samples.iter().map(|(_, value)| *value);
         let pairs = || samples.windows(2).map(|pair| (pair[0].1, pair[1].1));
         Some(match self {
-            OverTime::Rate => extrapolated(samples, true, window)? * 1000.0 / (window.end_ms - window.start_ms) as f64,
-            OverTime::Increase => extrapolated(samples, true, window)?,
-            OverTime::Delta => extrapolated(samples, false, window)?,
-            OverTime::Irate => {
+            RangeFunction::Rate => {
+                extrapolated(samples, true, window)? * 1000.0 / (window.end_ms - window.start_ms) as f64
+            }
+            RangeFunction::Increase => extrapolated(samples, true, window)?,
+            RangeFunction::Delta => extrapolated(samples, false, window)?,
+            RangeFunction::Irate => {
                 let [(before_ms, before), (last_ms, last)] = newest_two(samples)?;
                 let increase = if last < before { last } else { last - before };
                 increase / ((last_ms - before_ms) as f64 / 1000.0)
             }
-            OverTime::Idelta => {
+            RangeFunction::Idelta => {
                 let [(_, before), (_, last)] = newest_two(samples)?;
                 last - before
             }
-            OverTime::Deriv => line(samples, samples.first()?.0)?.0,
-            OverTime::PredictLinear => {
+            RangeFunction::Deriv => line(samples, samples.first()?.0)?.0,
+            RangeFunction::PredictLinear => {
                 let (slope, intercept) = line(samples, window.now_ms)?;
                 slope * parameter + intercept
             }
-            OverTime::AvgOverTime => average(values()),
-            OverTime::MinOverTime => extreme(values(), |value, least| value < least),
-            OverTime::MaxOverTime => extreme(values(), |value, most| value > most),
-            OverTime::SumOverTime => values().collect::<Sum>().total(),
-            OverTime::CountOverTime => samples.len() as f64,
-            OverTime::QuantileOverTime => quantile(parameter, values().collect()),
-            OverTime::StddevOverTime => variance(values()).sqrt(),
-            OverTime::StdvarOverTime => variance(values()),
-            OverTime::LastOverTime => samples.last()?.1,
-            OverTime::PresentOverTime => 1.0,
-            OverTime::Changes => pairs()
+            RangeFunction::AvgOverTime => average(values()),
+            RangeFunction::MinOverTime => extreme(values(), |value, least| value < least),
+            RangeFunction::MaxOverTime => extreme(values(), |value, most| value > most),
+            RangeFunction::SumOverTime => values().collect::<Sum>().total(),
+            RangeFunction::CountOverTime => samples.len() as f64,
+            RangeFunction::QuantileOverTime => quantile(parameter, values().collect()),
+            RangeFunction::StddevOverTime => variance(values()).sqrt(),
+            RangeFunction::StdvarOverTime => variance(values()),
+            RangeFunction::LastOverTime => samples.last()?.1,
+            RangeFunction::PresentOverTime => 1.0,
+            RangeFunction::Changes => pairs()
                 .filter(|(before, value)| value != before && !(value.is_nan() && before.is_nan()))
                 .count() as f64,
-            OverTime::Resets => pairs().filter(|(before, value)| value < before).count() as f64,
+            RangeFunction::Resets => pairs().filter(|(before, value)| value < before).count() as f64,
         })
     }
 }
@@ -265,7 +267,7 @@ mod tests {
             now_ms: 60_000,
             dialect,
         };
-        by_name::<OverTime>(name).unwrap().apply(&samples, 0.5, window)
+        by_name::<RangeFunction>(name).unwrap().apply(&samples, 0.5, window)
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::sense::{self, Roots, Sampler};
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
+use own_evaluation::SETTLING;
 use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
@@ -238,7 +239,7 @@ type Began = tokio::sync::oneshot::Sender<()>;
 struct ListenerAccess {
     scrapers: Access,
     webhook: Access,
-    inherited: Inherited,
+    inherited: Inherited<std::net::TcpListener>,
 }
 
 async fn serve(
@@ -283,7 +284,15 @@ async fn serve(
         SelfProtection::On
     };
     let orders = policy::orders(&loaded);
-    let watcher = Watcher::start(orders, sampling, protection, door.clone(), telemetry.clone(), kept);
+    let watcher = Watcher::start(
+        orders,
+        sampling,
+        protection,
+        door.clone(),
+        telemetry.clone(),
+        kept,
+        SETTLING,
+    );
     let watcher = Arc::new(watcher.map_err(because("no thread"))?);
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
     // The engine starts early, so that slow reads of samples do not delay reverting the leases of a former daemon.
@@ -571,17 +580,11 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook
         );
     }
     let alerts: usize = loaded.config.alerting_rules.iter().map(|file| file.groups.len()).sum();
-    if policy.enforce {
-        tracing::info!(
-            alerting_rule_groups = alerts,
-            "enforce: rules with acts=true are applied, and reverted when their alert resolves"
-        );
-    } else {
-        tracing::info!(
-            alerting_rule_groups = alerts,
-            "dry-run: actions are only logged, and recorded in ledger and metrics"
-        );
-    }
+    let mode = match policy.enforce {
+        true => "enforce: rules with acts=true are applied, and reverted when their alert resolves",
+        false => "dry-run: actions are only logged, and recorded in ledger and metrics",
+    };
+    tracing::info!(alerting_rule_groups = alerts, "{mode}");
     if let Some(metrics) = metrics {
         tracing::info!("to try it: curl http://{metrics}/metrics, or open http://{metrics}/ in a browser");
     }

@@ -7,11 +7,11 @@ use std::net::TcpListener;
 /// `FileDescriptorName=` of the webhook's socket unit, if systemd passes both listeners.
 const WEBHOOK: &str = "webhook";
 
-/// The sockets from systemd, for the listeners that use them.
-#[derive(Debug, Default)]
-pub struct Inherited {
-    pub metrics: Vec<TcpListener>,
-    pub webhook: Option<TcpListener>,
+/// The sockets from systemd, or their numbers, for the listeners that use them.
+#[derive(Debug, PartialEq)]
+pub struct Inherited<T> {
+    pub metrics: Vec<T>,
+    pub webhook: Option<T>,
 }
 
 /// Why a socket could not be taken over from systemd: what its unit needs.
@@ -43,9 +43,12 @@ pub enum SocketError {
 ///
 /// # Errors
 /// When a socket is missing; the message says what its unit needs.
-pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, SocketError> {
+pub fn inherited(web: bool, webhook: bool) -> Result<Inherited<TcpListener>, SocketError> {
     if !web && !webhook {
-        return Ok(Inherited::default());
+        return Ok(Inherited {
+            metrics: Vec::new(),
+            webhook: None,
+        });
     }
     let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
     let mut handed_over = ListenFd::from_env();
@@ -66,15 +69,8 @@ pub fn inherited(web: bool, webhook: bool) -> Result<Inherited, SocketError> {
     })
 }
 
-/// Assigns the sockets to the listeners.
-#[derive(Debug, PartialEq)]
-struct Shares {
-    metrics: Vec<usize>,
-    webhook: Option<usize>,
-}
-
 /// Assigns sockets by name with both flags, and all to the one listener otherwise.
-fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, SocketError> {
+fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Inherited<usize>, SocketError> {
     let is_webhook = |index: &usize| webhook && (!web || names[*index] == WEBHOOK);
     let (webhooks, metrics): (Vec<usize>, Vec<usize>) = (0..names.len()).partition(is_webhook);
     let missing = |flag, more| {
@@ -91,7 +87,7 @@ fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Shares, SocketE
         [] if webhook && web => missing("webhook.systemd-socket", " that says FileDescriptorName=webhook"),
         [] if webhook => missing("webhook.systemd-socket", ""),
         [_, _, ..] => Err(SocketError::SeveralWebhooks),
-        _ => Ok(Shares {
+        _ => Ok(Inherited {
             metrics,
             webhook: webhooks.first().copied(),
         }),
@@ -104,7 +100,7 @@ mod tests {
 
     #[test]
     fn named_sockets_go_to_the_listener_of_their_name() {
-        let shares = |metrics: &[usize], webhook| Shares {
+        let shares = |metrics: &[usize], webhook| Inherited {
             metrics: metrics.to_vec(),
             webhook,
         };

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 const NAME: &str = "rehearsal";
 
 /// A prepared warm-up.
+#[derive(Default)]
 pub struct WarmUp {
     reaction: Option<Reaction>,
     evaluation: Option<Evaluation>,
@@ -45,10 +46,7 @@ impl WarmUp {
                 evaluation: Evaluation::prepare(),
             }
         })
-        .unwrap_or(WarmUp {
-            reaction: None,
-            evaluation: None,
-        })
+        .unwrap_or_default()
     }
 
     /// Runs the code, without effects and log lines.

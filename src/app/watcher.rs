@@ -2,7 +2,7 @@
 //! file that survives a restart. It also evaluates `while` for the engine.
 
 use super::kept_alerts::KeptAlerts;
-use super::own_evaluation::{Messages, OwnEvaluation, SETTLING};
+use super::own_evaluation::{Messages, OwnEvaluation};
 use super::policy::EvaluationConfig;
 use crate::engine::Conditions;
 use crate::engine::latency::Arrival;
@@ -62,16 +62,6 @@ impl Watcher {
     pub fn start(
         orders: EvaluationConfig,
         sampling: Sampling,
-        protection: SelfProtection,
-        door: EngineHandle,
-        telemetry: Telemetry,
-        kept: KeptAlerts,
-    ) -> std::io::Result<Watcher> {
-        Self::start_with((orders, sampling), protection, door, telemetry, kept, SETTLING)
-    }
-
-    fn start_with(
-        (orders, sampling): (EvaluationConfig, Sampling),
         protection: SelfProtection,
         door: EngineHandle,
         telemetry: Telemetry,
@@ -193,7 +183,10 @@ impl Watch {
                     tracing::debug!(cause = cause.as_str(), age_ms, "early sample evaluated");
                 }
                 Ok(Message::EvaluationConfig(orders)) => self.replace(*orders),
-                Ok(Message::Stop) => return self.keep_last(),
+                Ok(Message::Stop) => {
+                    let active = lock(&self.evaluation).active_alerts();
+                    return self.kept.keep_last(active);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     let said = lock(&self.evaluation).settle(boot_time());
                     self.send(said, None);
@@ -222,11 +215,6 @@ impl Watch {
         // An alert whose rule is gone must not come back with its start after a crash.
         self.kept.keep(active);
         self.send(said, None);
-    }
-
-    fn keep_last(&mut self) {
-        let active = lock(&self.evaluation).active_alerts();
-        self.kept.keep_last(active);
     }
 
     fn send(&self, messages: Messages, sampled_at: Option<Instant>) {
@@ -301,8 +289,9 @@ mod tests {
             let (door, inputs) = EngineHandle::new();
             let kept = KeptAlerts::new(directory.path());
             let settling = Duration::from_millis(10);
-            let watcher = Watcher::start_with(
-                (orders(rules), Sampling::default()),
+            let watcher = Watcher::start(
+                orders(rules),
+                Sampling::default(),
                 SelfProtection::Off,
                 door,
                 Telemetry::default(),

@@ -131,38 +131,30 @@ impl Datum {
     }
 }
 
-fn scaled(mut value: f64, step: f64, prefixes: &[&'static str], is_done: impl Fn(f64) -> bool) -> String {
+fn scaled(mut value: f64, prefixes: &[&str], is_done: fn(f64) -> bool, step: fn(f64) -> f64) -> String {
     let mut prefix = "";
     for next in prefixes {
         if is_done(value.abs()) {
             break;
         }
         prefix = next;
-        value /= step;
+        value = step(value);
     }
     format!("{}{prefix}", number::general_precise(value, 4))
 }
 
 /// Multiplies as often as Prometheus divides, because the rounding is visible in the result.
-fn scaled_up(mut value: f64) -> String {
-    let mut prefix = "";
-    for next in ["m", "u", "n", "p", "f", "a", "z", "y"] {
-        if value.abs() >= 1.0 {
-            break;
-        }
-        prefix = next;
-        value *= 1000.0;
-    }
-    format!("{}{prefix}", number::general_precise(value, 4))
+fn scaled_up(value: f64) -> String {
+    let prefixes = ["m", "u", "n", "p", "f", "a", "z", "y"];
+    scaled(value, &prefixes, |size| size >= 1.0, |value| value * 1000.0)
 }
 
 fn humanize(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         number::general_precise(value, 4)
     } else if value.abs() >= 1.0 {
-        scaled(value, 1000.0, &["k", "M", "G", "T", "P", "E", "Z", "Y"], |size| {
-            size < 1000.0
-        })
+        let prefixes = ["k", "M", "G", "T", "P", "E", "Z", "Y"];
+        scaled(value, &prefixes, |size| size < 1000.0, |value| value / 1000.0)
     } else {
         scaled_up(value)
     }
@@ -172,12 +164,8 @@ fn humanize1024(value: f64) -> String {
     if value.abs() <= 1.0 || !value.is_finite() {
         return number::general_precise(value, 4);
     }
-    scaled(
-        value,
-        1024.0,
-        &["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"],
-        |size| size < 1024.0,
-    )
+    let prefixes = ["ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi"];
+    scaled(value, &prefixes, |size| size < 1024.0, |value| value / 1024.0)
 }
 
 fn humanize_duration(seconds: f64) -> String {

@@ -187,8 +187,8 @@ impl OwnEvaluation {
     /// Moves all times by a step of the wall clock. `None` for a sample that is not newer than the last.
     fn follow_clock(&mut self, sample: &Snapshot) -> Option<Moment> {
         let now = Moment {
-            wall_ms: sample.taken_at.as_millisecond(),
-            boot: sample.taken_boot,
+            wall_ms: sample.taken.wall.as_millisecond(),
+            boot: sample.taken.boot,
         };
         if let Some(newest) = &mut self.newest {
             let passed_ms = now.boot.as_millis() as i64 - newest.boot.as_millis() as i64;

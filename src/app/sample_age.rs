@@ -62,16 +62,16 @@ impl SampleAge {
             taken: None,
             sampled: None,
         });
-        let before = collector.taken.replace(reading.read_boot);
-        (before != Some(reading.read_boot)).then_some(collector.source)
+        let before = collector.taken.replace(reading.read.boot);
+        (before != Some(reading.read.boot)).then_some(collector.source)
     }
 
     /// Records the collectors that a regular tick has read.
     pub fn note_beat(&mut self, sample: &Snapshot) {
-        self.beat = sample.taken_boot;
+        self.beat = sample.taken.boot;
         for reading in sample.readings.iter().filter(|reading| reading.success()) {
             if let Some(collector) = self.collectors.get_mut(reading.collector) {
-                collector.sampled = Some(reading.read_boot);
+                collector.sampled = Some(reading.read.boot);
             }
         }
     }

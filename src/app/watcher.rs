@@ -178,8 +178,8 @@ impl Watch {
                 Ok(Message::Sample(snapshot, SampleKind::Early(cause))) => {
                     self.telemetry.early_sample(cause.as_str());
                     let said = lock(&self.evaluation).take_early_sample(&snapshot);
-                    self.send(said, Some(snapshot.taken_instant));
-                    let age_ms = snapshot.taken_instant.elapsed().as_micros() as f64 / 1e3;
+                    self.send(said, Some(snapshot.taken.instant));
+                    let age_ms = snapshot.taken.instant.elapsed().as_micros() as f64 / 1e3;
                     tracing::debug!(cause = cause.as_str(), age_ms, "early sample evaluated");
                 }
                 Ok(Message::EvaluationConfig(orders)) => self.replace(*orders),
@@ -201,7 +201,7 @@ impl Watch {
         let said = evaluation.take_sample(snapshot);
         let active = evaluation.active_alerts();
         drop(evaluation);
-        self.send(said, Some(snapshot.taken_instant));
+        self.send(said, Some(snapshot.taken.instant));
         self.kept.keep(active);
     }
 
@@ -237,9 +237,9 @@ mod tests {
     use super::*;
     use crate::alert::Status;
     use crate::engine::run::Queued;
+    use crate::sense::SampleTime;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
-    use jiff::Timestamp;
     use std::collections::BTreeMap;
     use std::sync::mpsc::Receiver;
 
@@ -256,9 +256,7 @@ mod tests {
 
     fn snapshot() -> Arc<Snapshot> {
         Arc::new(Snapshot {
-            taken_at: Timestamp::now(),
-            taken_instant: Instant::now(),
-            taken_boot: boot_time(),
+            taken: SampleTime::now(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
             derived: Arc::default(),

@@ -86,13 +86,11 @@ impl ResponseCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use jiff::Timestamp;
+    use crate::sense::SampleTime;
 
     fn snapshot() -> Arc<Snapshot> {
         Arc::new(Snapshot {
-            taken_at: Timestamp::UNIX_EPOCH,
-            taken_instant: Instant::now(),
-            taken_boot: std::time::Duration::ZERO,
+            taken: SampleTime::now(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
             derived: Arc::default(),

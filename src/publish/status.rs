@@ -133,7 +133,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         config_last_reload_successful: !reload.failed,
         config_last_reload_success_at: Timestamp::from_millisecond((reload.success_timestamp_seconds * 1e3) as i64)
             .unwrap_or_default(),
-        sampled_at: snapshot.taken_at,
+        sampled_at: snapshot.taken.wall,
         sampling_interval_seconds: sampler.interval().as_secs_f64(),
         recent_history: sampler.recent_history(),
         figures: HostFigures {
@@ -156,7 +156,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
                 name: reading.collector,
                 success: reading.success(),
                 error: reading.error.clone(),
-                age_seconds: now.saturating_duration_since(reading.read_instant).as_secs_f64(),
+                age_seconds: now.saturating_duration_since(reading.read.instant).as_secs_f64(),
                 duration_seconds: reading.duration.as_secs_f64(),
             })
             .collect(),

@@ -3,7 +3,7 @@
 use super::*;
 use crate::alert::Status;
 use crate::family::Family;
-use crate::sense::CollectorReading;
+use crate::sense::{CollectorReading, SampleTime};
 use crate::watch::LabelSet;
 use crate::watch::promql;
 use crate::watch::rule_file::parse;
@@ -20,23 +20,27 @@ pub fn sample(
     taken_boot: Duration,
     readings: Vec<(&'static str, Duration, Vec<Family>)>,
 ) -> Snapshot {
+    let taken = SampleTime {
+        wall: taken_at,
+        instant: Instant::now(),
+        boot: taken_boot,
+    };
     let reading = |(collector, read_boot, families)| {
         Arc::new(CollectorReading {
             collector,
             families,
-            read_at: taken_at,
-            read_instant: Instant::now(),
-            read_boot,
+            read: SampleTime {
+                boot: read_boot,
+                ..taken
+            },
             duration: Duration::ZERO,
             skipped_lines: 0,
             error: None,
         })
     };
     Snapshot {
-        taken_at,
-        taken_instant: Instant::now(),
-        taken_boot,
-        fresh_since: Instant::now(),
+        taken,
+        fresh_since: taken.instant,
         readings: readings.into_iter().map(reading).collect(),
         derived: Arc::default(),
     }

@@ -3,15 +3,12 @@
 use super::bad_lines::SkippedLines;
 use super::kernel_file::ReadError;
 use super::roots::Roots;
-use super::snapshot::CollectorReading;
+use super::snapshot::{CollectorReading, SampleTime};
 use crate::family::{DescriptorPool, Family};
-use crate::host::linux::boot_time;
 use crate::sense::collectors::info::{CollectorInfo, ReadFn};
 use crate::sense::collectors::options::CollectorOptions;
-use jiff::Timestamp;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// A running collector with its last error, which is logged once.
 pub struct Collector {
@@ -43,14 +40,12 @@ impl Collector {
 
     /// Reads once. An error or a panic becomes a reading without families.
     pub fn read(&mut self, roots: &Roots) -> Arc<CollectorReading> {
-        let read_at = Timestamp::now();
-        let read_instant = Instant::now();
-        let read_boot = boot_time();
+        let read = SampleTime::now();
         // Those of the reader of the core figures.
         drop(roots.take_bad_lines());
         // A panic must not stop the other collectors. The closure keeps only caches and last values, which stay usable.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.read)(roots)));
-        let duration = read_instant.elapsed();
+        let duration = read.instant.elapsed();
         let skipped = roots.take_bad_lines();
         let outcome = outcome.map(|read| self.count_skipped(read, skipped));
         let absent = matches!(&outcome, Ok(Err(ReadError::Absent(_))));
@@ -72,9 +67,7 @@ impl Collector {
         Arc::new(CollectorReading {
             collector: self.name,
             families,
-            read_at,
-            read_instant,
-            read_boot,
+            read,
             duration,
             skipped_lines: self.skipped_lines,
             error,

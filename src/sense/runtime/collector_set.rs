@@ -56,7 +56,7 @@ impl ScheduledCollector {
     pub fn is_older_than(&self, max_age: Duration) -> bool {
         self.newest
             .as_ref()
-            .is_none_or(|reading| reading.read_instant.elapsed() > max_age)
+            .is_none_or(|reading| reading.read.instant.elapsed() > max_age)
     }
 }
 
@@ -99,6 +99,6 @@ impl CollectorSet {
     /// When the oldest of the newest readings was taken; `now` without readings.
     pub fn fresh_since(&self, now: Instant) -> Instant {
         let readings = self.0.iter().filter_map(|scheduled| scheduled.newest.as_ref());
-        readings.map(|reading| reading.read_instant).min().unwrap_or(now)
+        readings.map(|reading| reading.read.instant).min().unwrap_or(now)
     }
 }

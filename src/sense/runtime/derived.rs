@@ -195,7 +195,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
 mod tests {
     use super::*;
     use crate::family::SampleValue;
-    use jiff::Timestamp;
+    use crate::sense::SampleTime;
     use std::time::{Duration, Instant};
 
     fn filesystem(used: f64) -> Arc<CollectorReading> {
@@ -209,9 +209,7 @@ mod tests {
         Arc::new(CollectorReading {
             collector: "filesystem",
             families,
-            read_at: Timestamp::UNIX_EPOCH,
-            read_instant: Instant::now(),
-            read_boot: Duration::ZERO,
+            read: SampleTime::now(),
             duration: Duration::ZERO,
             skipped_lines: 0,
             error: None,

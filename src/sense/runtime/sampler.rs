@@ -12,22 +12,20 @@ use super::pressure_watch::{self, PressureWatch};
 use super::recent_history::RecentHistory;
 use super::roots::Roots;
 use super::slow_sampler::{self, SlowReadings};
-use super::snapshot::{CollectorReading, EarlyCause, SampleKind, Snapshot};
+use super::snapshot::{CollectorReading, EarlyCause, SampleKind, SampleTime, Snapshot};
 use super::subscriber::Subscriber;
 use super::ticker::Ticker;
-use crate::host::linux::boot_time;
 use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::collectors::info::Pace;
 use crate::sense::collectors::meminfo;
 use crate::sense::collectors::options::CollectorOptions;
 use crate::sense::collectors::registry::COLLECTORS;
 use arc_swap::ArcSwap;
-use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -115,6 +113,12 @@ struct SharedResults {
     recent_history: Arc<Mutex<RecentHistory>>,
 }
 
+impl SharedResults {
+    fn recent_history(&self) -> MutexGuard<'_, RecentHistory> {
+        self.recent_history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The running sampler. It stops when dropped.
 pub struct Sampler {
     shared: SharedResults,
@@ -170,9 +174,7 @@ impl Sampler {
             .into_iter()
             .unzip();
         let empty = Snapshot {
-            taken_at: Timestamp::now(),
-            taken_instant: Instant::now(),
-            taken_boot: boot_time(),
+            taken: SampleTime::now(),
             fresh_since: Instant::now(),
             readings: Vec::new(),
             derived: Arc::default(),
@@ -231,11 +233,7 @@ impl Sampler {
 
     /// The last minutes, as the status page draws them.
     pub fn recent_history(&self) -> RecentHistory {
-        self.shared
-            .recent_history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.shared.recent_history().clone()
     }
 
     /// A snapshot whose fast samples are at most `max_age` old. Scrapes that wait at the same moment share one read.
@@ -263,14 +261,6 @@ impl Drop for Sampler {
         // A collector that hangs in the kernel must not block the shutdown.
         let _ = stopped.recv_timeout(STOP_PATIENCE);
     }
-}
-
-/// The time at which a sample began, on each clock that is used.
-#[derive(Clone, Copy)]
-struct SampleTime {
-    wall: Timestamp,
-    instant: Instant,
-    boot: Duration,
 }
 
 /// The polls of free memory between two ticks.
@@ -348,12 +338,7 @@ impl SamplerThread {
             tracing::error!("reading core figures panicked");
         }
         self.derived.observe(&self.reader.stats);
-        let mut recent_history = self
-            .shared
-            .recent_history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        recent_history.observe(&self.reader.stats);
+        self.shared.recent_history().observe(&self.reader.stats);
         time
     }
 
@@ -386,9 +371,7 @@ impl SamplerThread {
             is_meant(scheduled) && scheduled.is_read_by_rules(subscriber)
         });
         let snapshot = Arc::new(Snapshot {
-            taken_at: time.wall,
-            taken_instant: time.instant,
-            taken_boot: time.boot,
+            taken: time,
             fresh_since: time.instant,
             readings,
             derived: Arc::new(derived::early_sample_families(
@@ -440,11 +423,7 @@ impl SamplerThread {
     /// Begins a round: from here on each file is read again once.
     fn begin_round(&self) -> SampleTime {
         self.roots.begin_round();
-        SampleTime {
-            wall: Timestamp::now(),
-            instant: Instant::now(),
-            boot: boot_time(),
-        }
+        SampleTime::now()
     }
 
     fn publish(&mut self, time: SampleTime, mut readings: Vec<Arc<CollectorReading>>) -> Arc<Snapshot> {
@@ -455,9 +434,7 @@ impl SamplerThread {
             .iter()
             .find(|reading| reading.collector == "filesystem" && reading.success());
         let snapshot = Arc::new(Snapshot {
-            taken_at: time.wall,
-            taken_instant: time.instant,
-            taken_boot: time.boot,
+            taken: time,
             fresh_since: self.collector_set.fresh_since(time.instant),
             derived: self.derived.families(&self.reader.stats, filesystem),
             readings,

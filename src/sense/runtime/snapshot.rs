@@ -2,20 +2,37 @@
 //! evaluation of alerting rules.
 
 use crate::family::{DescriptorCache, Family, label};
+use crate::host::linux::boot_time;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// The time at which a sample or the read of a collector began, on each clock that is used.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleTime {
+    pub wall: Timestamp,
+    /// The same moment on the monotonic clock.
+    pub instant: Instant,
+    /// The same moment on CLOCK_BOOTTIME, which distinguishes a step of the wall clock from elapsed time.
+    pub boot: Duration,
+}
+
+impl SampleTime {
+    pub fn now() -> SampleTime {
+        SampleTime {
+            wall: Timestamp::now(),
+            instant: Instant::now(),
+            boot: boot_time(),
+        }
+    }
+}
 
 /// The result of one read of a collector.
 #[derive(Debug, Clone)]
 pub struct CollectorReading {
     pub collector: &'static str,
     pub families: Vec<Family>,
-    pub read_at: Timestamp,
-    /// The same moment on the monotonic clock.
-    pub read_instant: Instant,
-    /// The same moment on CLOCK_BOOTTIME.
-    pub read_boot: Duration,
+    pub read: SampleTime,
     pub duration: Duration,
     /// Lines that no read of the collector so far could parse.
     pub skipped_lines: u64,
@@ -32,12 +49,7 @@ impl CollectorReading {
 /// The newest reading of every collector, and the metrics derived from them.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// When the sample began.
-    pub taken_at: Timestamp,
-    /// The same moment on the monotonic clock.
-    pub taken_instant: Instant,
-    /// The same moment on CLOCK_BOOTTIME, which distinguishes a step of the wall clock from elapsed time.
-    pub taken_boot: Duration,
+    pub taken: SampleTime,
     /// When the oldest of the fast readings was taken.
     pub fresh_since: Instant,
     pub readings: Vec<Arc<CollectorReading>>,
@@ -122,7 +134,7 @@ impl Snapshot {
     pub fn collector_families(&self, now: Instant, cache: &mut DescriptorCache<&'static str>) -> Vec<Family> {
         let collectors = self.readings.iter().map(|reading| reading.collector).collect();
         let figures: [fn(&CollectorReading, Instant) -> f64; 4] = [
-            |reading, now| now.saturating_duration_since(reading.read_instant).as_secs_f64(),
+            |reading, now| now.saturating_duration_since(reading.read.instant).as_secs_f64(),
             |reading, _| reading.duration.as_secs_f64(),
             |reading, _| f64::from(reading.success()),
             |reading, _| reading.skipped_lines as f64,

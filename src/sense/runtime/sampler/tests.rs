@@ -427,7 +427,7 @@ fn empty_tree_fails_every_reader_of_it() {
     assert!(!of("cpu").success() && of("cpu").error.as_ref().unwrap().contains("/stat"));
     assert!(of("uname").success());
     let about = snapshot.collector_families(
-        snapshot.taken_instant + Duration::from_secs(2),
+        snapshot.taken.instant + Duration::from_secs(2),
         &mut DescriptorCache::default(),
     );
     assert_eq!(about[0].len(), snapshot.readings.len());

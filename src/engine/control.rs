@@ -182,6 +182,7 @@ impl<H: Host> Engine<H> {
         warn_of_privileges(&self.host, &self.policy);
         let mut transaction = Transaction::new(self.host.now(), None);
         let mut episodes = self.episodes(&mut transaction);
+        episodes.record_recent_ends();
         episodes.release_orphans();
         episodes.leave_changed_ladders();
         episodes.bound_interrupted();

@@ -99,6 +99,12 @@ impl RecentEnds {
     pub fn of(&self, fingerprint: &str) -> Option<&Closed> {
         self.ends.get(fingerprint)
     }
+
+    /// The ends for which late deliveries may still arrive at `now` (CLOCK_BOOTTIME).
+    pub fn recent(&self, now: Duration) -> Vec<(SmolStr, Closed)> {
+        let recent = self.ends.iter().filter(|(_, end)| is_recent(end, now));
+        recent.map(|(fingerprint, end)| (fingerprint.clone(), *end)).collect()
+    }
 }
 
 /// The end to record for an episode that closes without a resolve of Alertmanager: the last one that a delivery reported.

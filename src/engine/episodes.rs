@@ -236,6 +236,19 @@ impl Episodes<'_> {
         }
     }
 
+    /// Records the recent ends of alerts that no rule answered then, because a rule may answer them from now on, and a crash would
+    /// make a late duplicate look like news.
+    pub fn record_recent_ends(&mut self) {
+        for (fingerprint, closed) in self.open.recent_ends.recent(self.now()) {
+            let key = EpisodeKey {
+                rule: SmolStr::default(),
+                fingerprint,
+                simulated: false,
+            };
+            self.record_always(Entry::EpisodeClosed { key, closed });
+        }
+    }
+
     fn resolve_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>) {
         let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;

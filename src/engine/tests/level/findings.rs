@@ -592,3 +592,23 @@ fn process_that_outlived_another_alert_keeps_its_place() {
     ];
     check_with(setup, actions);
 }
+
+/// A crash forgot the end of an alert that no rule answered then, and a renamed rule answered a late duplicate.
+#[test]
+fn duplicate_is_late_after_a_reload_and_a_crash() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Reload(OTHER_MATCHERS),
+        Network(Fate::ComesTwice),
+        Condition(OF_A_PID, true),
+        Pass(16),
+        Condition(OF_A_PID, false),
+        Pass(69),
+        Reload(OTHER_NAMES),
+        Crash(1),
+    ];
+    check_with(setup, actions);
+}

@@ -160,6 +160,10 @@ pub enum Output {
 
 #[derive(Debug, Args)]
 pub struct Check {
+    /// Files to check instead: rule files, alerting rule files, configurations. Rule files may use the process groups of
+    /// --config.file, if that is given
+    #[arg(value_name = "FILE", conflicts_with = "schema")]
+    pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub config: ConfigFile,
     /// Print the JSON Schema of a kind of file instead, for editors

@@ -14,7 +14,7 @@ use expressions::OwnSamples;
 pub use file::CONFIG;
 
 use crate::act::guard::Budget;
-use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
+use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, SourceText, Span};
 use crate::http::client;
 use crate::ledger::Retention;
 use crate::permissions::{self, Fault};
@@ -22,7 +22,7 @@ use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
 pub use crate::sense::{Group as ProcessGroup, Sampling};
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
-use crate::yaml::Text;
+use crate::yaml::{self, Text};
 use file_source::FileSource;
 pub use file_source::{FileError, read as read_file};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +106,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// The knobs that the rules set, for checks against the host.
     pub settings: Vec<Setting>,
+    /// The users and programs that configuration and rules name, for the same.
+    pub references: Vec<HostReference>,
     /// The files that were read.
     files: Vec<PathBuf>,
 }
@@ -141,6 +143,25 @@ pub fn untrusted(files: impl Iterator<Item = PathBuf>, enforce: bool) -> Vec<Dia
     findings.collect()
 }
 
+/// The kind of a file, by its keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// Also a file that cannot be read.
+    Config,
+    Rules,
+    AlertingRules,
+    Tests,
+}
+
+/// The kind of the file at a path.
+pub fn kind_of(path: &Path) -> FileKind {
+    let Ok(source) = file_source::read(path) else {
+        return FileKind::Config;
+    };
+    let root = yaml::parse(&mut Findings::new(&source));
+    root.map_or(FileKind::Config, |root| file::kind_of(&root))
+}
+
 impl Config {
     /// Loads a configuration file and every file that it names.
     ///
@@ -158,6 +179,34 @@ impl Config {
             )]
         })?;
         assemble(&source, &FileSource::Directory(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// Loads rule files and alerting rule files by themselves. `around` has the process groups that they may refer to;
+    /// without it, commands are allowed.
+    ///
+    /// # Errors
+    /// All findings in any of them, warnings included.
+    pub fn load_files(paths: &[&PathBuf], around: Option<Config>) -> Result<Loaded, Vec<Diagnostic>> {
+        let mut files = Files::default();
+        let mut diagnostics = Vec::new();
+        for path in paths {
+            let name = path.display().to_string();
+            let mut refuse = |message: String, help: &str| {
+                diagnostics.push(Diagnostic::of_file(Severity::Error, &name, message, help));
+            };
+            match (kind_of(path), file_source::read(path)) {
+                (FileKind::Rules, Ok(source)) => files.rules.push(source),
+                (FileKind::AlertingRules, Ok(source)) => files.alerting.push(source),
+                (FileKind::Tests, Ok(_)) => refuse("this is a file of tests".to_owned(), "run it with `evenkeel test`"),
+                (FileKind::Config, Ok(_)) => refuse("this is no rule file".to_owned(), "a rule file has `rules`"),
+                (_, Err(problem)) => refuse(format!("cannot read the file: {problem}"), ""),
+            }
+        }
+        let config = around.unwrap_or(Config {
+            allow_exec: true,
+            ..Config::default()
+        });
+        combine(config, &files, diagnostics, Vec::new())
     }
 
     /// The configuration, rules and alerting rules that ship with evenkeel, as they were built in.
@@ -222,53 +271,73 @@ pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
 fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::new(source);
     let written = file::read(shelf, &mut findings);
-    let rule_sources = shelf.find("rule_files", &written.rule_files, &mut findings);
-    let alerting_sources = shelf.find("alerting_rule_files", &written.alerting_rule_files, &mut findings);
-    let mut diagnostics = findings.into_diagnostics();
+    let alertmanager = shelf.alertmanager();
+    let files = Files {
+        rules: shelf.find("rule_files", &written.rule_files, &mut findings),
+        alerting: shelf.find("alerting_rule_files", &written.alerting_rule_files, &mut findings),
+        repeat_interval: alertmanager.and_then(|source| alertmanager_config::repeat_interval(&source)),
+    };
+    let references = findings.take_references();
+    let mut loaded = combine(written.config, &files, findings.into_diagnostics(), references)?;
+    if let FileSource::Directory(_) = shelf {
+        let sources = std::iter::once(source).chain(&files.rules).chain(&files.alerting);
+        loaded.files = sources.map(|source| PathBuf::from(source.name())).collect();
+    }
+    Ok(loaded)
+}
 
+/// The files beside a configuration.
+#[derive(Default)]
+struct Files {
+    rules: Vec<SourceText>,
+    alerting: Vec<SourceText>,
+    /// Of an Alertmanager on this host.
+    repeat_interval: Option<Duration>,
+}
+
+/// Compiles rules and alerting rules under a configuration. `diagnostics` and `references` are those of the configuration.
+fn combine(
+    mut config: Config,
+    files: &Files,
+    mut diagnostics: Vec<Diagnostic>,
+    mut references: Vec<HostReference>,
+) -> Result<Loaded, Vec<Diagnostic>> {
     let mut alerting_rules = Vec::new();
-    for source in &alerting_sources {
+    for source in &files.alerting {
         match rule_file::parse(source.name(), source.text()) {
             Ok(file) => alerting_rules.push(file),
             Err(errors) => diagnostics.extend(errors.iter().map(|error| diagnose(source, error))),
         }
     }
     // With an unreadable file, the alerts of rules cannot be checked.
-    let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == alerting_sources.len();
+    let is_complete = !alerting_rules.is_empty() && alerting_rules.len() == files.alerting.len();
     let known_alerts = is_complete.then(|| alert_names(&alerting_rules));
 
-    let mut config = written.config;
     let (recorded, local) = (expressions::recorded(&alerting_rules), config.local.clone());
     let own = OwnSamples {
         recorded: &recorded,
         local: &local,
     };
     if is_complete {
-        for (file, source) in alerting_rules.iter().zip(&alerting_sources) {
+        for (file, source) in alerting_rules.iter().zip(&files.alerting) {
             diagnostics.extend(expressions::doubts(file, source, own));
         }
     }
 
     let check_promql = |text: &str| expressions::check(text, Some(own));
     let compiled = rule::compile(
-        rule_sources.iter().map(rule::file::read).collect(),
+        files.rules.iter().map(rule::file::read).collect(),
         &Context {
             groups: &config.groups(),
             known_alerts: known_alerts.as_ref(),
             own_alerts: &own_alerts(&alerting_rules, config.evaluation_interval),
             allow_exec: config.allow_exec,
-            repeat_interval: shelf
-                .alertmanager()
-                .and_then(|source| alertmanager_config::repeat_interval(&source)),
+            repeat_interval: files.repeat_interval,
             check_promql: &check_promql,
         },
     );
     diagnostics.extend(compiled.diagnostics);
-    let sources = std::iter::once(source).chain(&rule_sources).chain(&alerting_sources);
-    let files = match shelf {
-        FileSource::Directory(_) => sources.map(|source| PathBuf::from(source.name())).collect(),
-        FileSource::Texts(_) => Vec::new(),
-    };
+    references.extend(compiled.references);
     match compiled.rules {
         Some(rules) if diagnostics.iter().all(|found| found.severity == Severity::Warning) => {
             config.alerting_rules = alerting_rules;
@@ -277,7 +346,8 @@ fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagn
                 rules,
                 warnings: diagnostics,
                 settings: compiled.settings,
-                files,
+                references,
+                files: Vec::new(),
             })
         }
         _ => Err(diagnostics),

@@ -272,12 +272,37 @@ impl SourceText {
     }
 }
 
+/// A name that only a host can check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostName {
+    User(String),
+    /// The absolute path of a program.
+    Program(String),
+}
+
+/// A name of the host in a file, with its place: only with access to the host can it be checked.
+#[derive(Debug, Clone)]
+pub struct HostReference {
+    pub name: HostName,
+    place: Diagnostic,
+}
+
+impl HostReference {
+    /// A warning at the place of the name.
+    pub fn warning(&self, message: String, help: String) -> Diagnostic {
+        let mut warning = self.place.clone();
+        (warning.message, warning.help) = (message, Some(help));
+        warning
+    }
+}
+
 /// The findings in one source. Readers add findings and continue, so that all errors show at once.
 #[derive(Debug)]
 pub struct Findings<'s> {
     source: &'s SourceText,
     rule: Option<String>,
     diagnostics: Vec<Diagnostic>,
+    references: Vec<HostReference>,
     not_kept: usize,
 }
 
@@ -287,6 +312,7 @@ impl<'s> Findings<'s> {
             source,
             rule: None,
             diagnostics: Vec::new(),
+            references: Vec::new(),
             not_kept: 0,
         }
     }
@@ -329,6 +355,18 @@ impl<'s> Findings<'s> {
             rule: self.rule.clone(),
             ..self.source.diagnose(severity, span, message, help)
         }
+    }
+
+    /// Notes a name of the host, for checks that have access to it.
+    pub fn refer(&mut self, span: Span, name: HostName) {
+        if self.references.len() < MAX_FINDINGS {
+            let place = self.at(Severity::Warning, span, "", "");
+            self.references.push(HostReference { name, place });
+        }
+    }
+
+    pub fn take_references(&mut self) -> Vec<HostReference> {
+        std::mem::take(&mut self.references)
     }
 
     pub fn has_errors(&self) -> bool {

@@ -1,28 +1,29 @@
 //! The commands other than `run`: each prints its result, such as findings, explanations, leases or history.
 
+mod check;
+mod leases;
 mod listing;
 mod progress;
 
+pub use check::check;
+pub use leases::leases;
+
+use crate::alert;
 use crate::app;
-use crate::cli::{
-    Check, Completions, ConfigFile, DEFAULT_CONFIG, Explain, History, Manual, Output, Query, Reach, Reason, Release,
-    Schema, Test, manual,
-};
+use crate::cli::{Completions, Explain, History, Manual, Output, Reach, Reason, Release, Test, manual};
 use crate::control::{self, ControlError, Reply, Request};
-use crate::diagnostic::{Severity, render_all};
+use crate::diagnostic::render_all;
 use crate::engine::host_identity::HostIdentity;
-use crate::host::{Host, LinuxHost};
+use crate::host::LinuxHost;
+use crate::ledger::Record;
 use crate::ledger::operation::MAX_REASON;
 use crate::ledger::store::read_records;
-use crate::ledger::{Breaker, Record};
 use crate::permissions::{self, Fault};
 use crate::process::table::Procfs;
-use crate::rule::Setting;
 use crate::simulate::explain::{Explanation, explain};
-use crate::simulate::{recording, test, test_file};
+use crate::simulate::{recording, test};
 use crate::storage::LEDGER;
 use crate::terminal::{COLUMNS, Style};
-use crate::{alert, config, config::Loaded, diagnostic::Diagnostic, rule, schema};
 use std::io::{ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -33,177 +34,6 @@ use std::time::Duration;
 const MAX_PAYLOAD_BYTES: u64 = 4 << 20;
 /// Maximum width, because longer lines are hard to read even on a wide terminal.
 const MAX_COLUMNS: usize = 120;
-
-/// Prints the findings in configuration, rules and alerting rules.
-pub fn check(check: &Check) -> ExitCode {
-    if let Some(kind) = check.schema {
-        let root = match kind {
-            Schema::Rules => &rule::file::RULE_FILE,
-            Schema::Config => &config::CONFIG,
-            Schema::Tests => &test_file::TEST_FILE,
-        };
-        println!("{:#}", schema::json_schema(root));
-        return ExitCode::SUCCESS;
-    }
-    let mut notes = Vec::new();
-    let (findings, summary) = match app::load(&check.config) {
-        Ok(loaded) => {
-            let untrusted = loaded.untrusted_files(loaded.config.enforce);
-            let Loaded {
-                mut warnings,
-                rules,
-                config,
-                settings,
-                ..
-            } = loaded;
-            warnings.extend(untrusted);
-            notes.extend(note_on_knobs(&rules));
-            notes.extend(note_on_start(&config));
-            let checked = Checked::of(&check.config);
-            warnings.extend(missing_privileges(&rules, &settings));
-            warnings.extend(missing_authentication(&config, &checked));
-            let rules = count(rules.rules.len(), "rule");
-            let files = count(config.alerting_rules.len(), "file");
-            let Checked { name, hint } = checked;
-            (
-                warnings,
-                format!("{name}: {rules} and {files} of alerting rules are valid{hint}"),
-            )
-        }
-        Err(findings) => (findings, String::new()),
-    };
-    let has_errors = findings.iter().any(|finding| finding.severity == Severity::Error);
-    match check.output {
-        Output::Json => println!("{}", json(&findings)),
-        Output::Text => {
-            print!("{}", render_all(&findings, use_color()));
-            if !has_errors {
-                println!("{summary}");
-            }
-            notes.iter().for_each(|note| eprintln!("{note}"));
-        }
-    }
-    if has_errors {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
-}
-
-/// The checked configuration, as a user would name it.
-struct Checked {
-    name: String,
-    /// A note on a file that the user may have meant instead.
-    hint: &'static str,
-}
-
-impl Checked {
-    fn of(file: &ConfigFile) -> Checked {
-        let hint = match file.path {
-            None if Path::new("evenkeel.yml").exists() => {
-                "\nnot checked: ./evenkeel.yml; check it with --config.file=evenkeel.yml"
-            }
-            _ => "",
-        };
-        let name = match &file.path {
-            Some(path) => path.display().to_string(),
-            None if app::has_default_config() => DEFAULT_CONFIG.to_owned(),
-            None => format!("built-in configuration (no file at {DEFAULT_CONFIG})"),
-        };
-        Checked { name, hint }
-    }
-}
-
-fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A warning about a configuration with which `run` needs --webhook.config.file to start.
-fn missing_authentication(config: &config::Config, checked: &Checked) -> Option<Diagnostic> {
-    let config::Webhook {
-        token_file,
-        allow_unauthenticated,
-    } = &config.webhook;
-    if !config.enforce || token_file.is_some() || *allow_unauthenticated {
-        return None;
-    }
-    let message = "`mode: enforce` without authentication of alerts: `run` refuses to start without \
-                   --webhook.config.file";
-    let help = "set webhook: {token_file: webhook.token} and make the file: (umask 077; openssl rand -hex 32 \
-                >webhook.token); or accept every local user with webhook: {allow_unauthenticated: true}";
-    Some(Diagnostic::of_file(Severity::Warning, &checked.name, message, help))
-}
-
-/// Warnings about steps that this user could apply but not revert.
-fn missing_privileges(rules: &crate::rule::RuleSet, settings: &[Setting]) -> Vec<Diagnostic> {
-    let Ok(host) = linux_host(Path::new("/proc")) else {
-        return Vec::new();
-    };
-    let missing = settings.iter().filter_map(|setting| {
-        let missing = host.may_undo(setting.knob).err()?;
-        let message = format!(
-            "{} cannot be reverted without {missing}, which this user lacks",
-            setting.knob
-        );
-        let help = format!(
-            "run evenkeel as root, or with AmbientCapabilities={missing}; without it evenkeel refuses the step"
-        );
-        Some(setting.warning(message, help))
-    });
-    let mut missing: Vec<Diagnostic> = missing.collect();
-    let sends = |step: &crate::rule::Step| matches!(step, crate::rule::Step::Signal(_));
-    if let Err(what) = host.may_signal()
-        && rules.rules.iter().any(|rule| rule.actions.iter().any(sends))
-    {
-        let message = format!("signals cannot be sent to exactly one process without {what}");
-        let help = "the kernel is too old, or a container forbids the call; evenkeel refuses such steps".to_owned();
-        missing.push(Diagnostic::of_file(Severity::Warning, "privileges", message, help));
-    }
-    missing.extend(out_of_reach(&host, rules));
-    missing
-}
-
-/// Warnings about steps that cannot reach processes of other users, one per missing capability.
-fn out_of_reach(host: &LinuxHost, rules: &crate::rule::RuleSet) -> Vec<Diagnostic> {
-    let confined = rules.rules.iter().flat_map(|rule| {
-        let steps = crate::engine::confined_steps(host, rule);
-        steps.into_iter().map(|(step, missing)| (missing, format!("`{step}`")))
-    });
-    let mut lost: std::collections::BTreeMap<&str, Vec<String>> = Default::default();
-    for (missing, what) in confined {
-        let steps = lost.entry(missing).or_default();
-        if !steps.contains(&what) {
-            steps.push(what);
-        }
-    }
-    if let Err(missing) = host.may_identify_others()
-        && !rules.rules.is_empty()
-    {
-        lost.entry(missing).or_default().push("identifying them".to_owned());
-    }
-    let warning = |(missing, what): (&str, Vec<String>)| {
-        let message = format!(
-            "processes of other users cannot be changed without {missing}: {}",
-            what.join(", ")
-        );
-        let help = format!(
-            "run evenkeel as root, or with AmbientCapabilities={missing}; without it evenkeel leaves them alone"
-        );
-        Diagnostic::of_file(Severity::Warning, "privileges", message, help)
-    };
-    lost.into_iter().map(warning).collect()
-}
-
-/// A note if a rule sets a knob that has little effect on this host.
-fn note_on_knobs(rules: &crate::rule::RuleSet) -> Option<&'static str> {
-    let steps = rules.rules.iter().flat_map(|rule| &rule.actions);
-    let mut knobs = steps.filter_map(|step| match step {
-        crate::rule::Step::Set(change) => Some(change.knob()),
-        _ => None,
-    });
-    let sysctl = |name: &str| crate::host::linux::sysctl(Path::new("/proc"), name);
-    knobs.find_map(|knob| knob.note(&sysctl))
-}
 
 fn linux_host(procfs: &Path) -> Result<LinuxHost, String> {
     let procfs = Procfs::open(procfs).map_err(|error| error.to_string())?;
@@ -346,35 +176,6 @@ fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(payload)
 }
 
-/// Prints the leases.
-pub fn leases(query: &Query) -> ExitCode {
-    finish(
-        ask(
-            "asking the daemon",
-            &query.storage.path,
-            &Request::Leases,
-            &Reason::default(),
-        )
-        .map(|reply| match reply {
-            Reply::Leases { leases, breakers, .. } if query.output == Output::Json => {
-                let leases = leases.iter().map(|lease| serde_json::json!(lease));
-                let breakers = breakers.iter().map(|(rule, breaker)| {
-                    let Breaker { failures, opened_at } = breaker;
-                    serde_json::json!({"breaker": rule, "failures": failures, "opened_at": opened_at})
-                });
-                format!("{}\n", json(&leases.chain(breakers).collect::<Vec<_>>()))
-            }
-            Reply::Leases {
-                boot_now,
-                leases,
-                breakers,
-                ..
-            } => listing::leases(&leases, &breakers, boot_now, style()),
-            other => unexpected(&other),
-        }),
-    )
-}
-
 /// Prints the audit trail, oldest of the newest first.
 pub fn history(command: &History) -> ExitCode {
     let is_wanted = |record: &Record| {
@@ -449,13 +250,6 @@ fn close_breaker(storage: &Path, rule: &str, reason: &Reason) -> ExitCode {
         )),
         other => Ok(unexpected(&other)),
     }))
-}
-
-/// A note if the configuration sets a key that a reload does not apply.
-fn note_on_start(config: &config::Config) -> Option<&'static str> {
-    (config.webhook != config::Webhook::default()).then_some(
-        "note: a change of `webhook`, `sampling` or `lock_memory` takes effect at the next start, not at a reload",
-    )
 }
 
 /// Pauses or resumes the daemon.

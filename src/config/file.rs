@@ -2,7 +2,7 @@
 
 use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
 use super::file_source::FileSource;
-use super::{Config, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
+use super::{Config, FileKind, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
@@ -357,6 +357,20 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     written.rule_files = fields.texts("rule_files", findings);
     written.alerting_rule_files = fields.texts("alerting_rule_files", findings);
     written
+}
+
+/// The kind of a file by its keys.
+pub(super) fn kind_of(root: &Node) -> FileKind {
+    let Content::Mapping(entries) = &root.content else {
+        return FileKind::Config;
+    };
+    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    match () {
+        () if has("tests") => FileKind::Tests,
+        () if has("rules") => FileKind::Rules,
+        () if has("groups") => FileKind::AlertingRules,
+        () => FileKind::Config,
+    }
 }
 
 /// The key that identifies a file of another kind, and a hint where to list such a file.

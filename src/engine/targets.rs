@@ -36,7 +36,10 @@ impl<H: Host> StepPlanner<'_, H> {
         }
         let matches = match selector {
             None => Ok(Vec::new()),
-            Some(selector) => self.find(rule, selector, about, is_first),
+            Some(selector) => {
+                let nothing = is_first.then(|| self.why_nothing(rule, selector, key));
+                self.find(rule, selector, about, nothing.as_deref())
+            }
         };
         // Recorded when it begins, and counted at each repeat, because the number of evaluations says nothing.
         let is_news = self.episodes.open.set_crowded(key, matches.is_err());
@@ -54,6 +57,25 @@ impl<H: Host> StepPlanner<'_, H> {
         }
     }
 
+    /// The reason in the history where the selector selects nothing.
+    fn why_nothing(&self, rule: &Rule, selector: &Selector, key: &EpisodeKey) -> String {
+        let episode = self.episodes.ledger.episodes.get(key);
+        let missing = rule.selector().zip(episode);
+        let missing = missing.map(|(selector, episode)| selector.missing_labels(&episode.labels));
+        let missing: Vec<String> = missing.into_iter().flatten().map(|name| format!("`{name}`")).collect();
+        if !missing.is_empty() {
+            return format!("the alert has no label {}", missing.join(" and no label "));
+        }
+        match rule.target_selector {
+            TargetSelector::Cgroups(_) if selector.needs_unit() => {
+                "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
+                    .to_owned()
+            }
+            TargetSelector::Cgroups(_) => "no cgroup matches the selector".to_owned(),
+            _ => "no process matches the selector".to_owned(),
+        }
+    }
+
     /// The reason why no targets can be selected now.
     fn selection_denial(&self, rule: &Rule) -> Option<Denial> {
         // Without a measurement the oldest process would pass for the one that uses the processors most.
@@ -63,7 +85,8 @@ impl<H: Host> StepPlanner<'_, H> {
         })
     }
 
-    /// The selected processes or cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
+    /// The selected processes or cgroups that the guard allows, in the order of the rule. In the first evaluation of an episode
+    /// the excluded ones are recorded; `nothing` is the reason then if the selector selects nothing.
     ///
     /// # Errors
     /// When more than `max_matches` processes match.
@@ -72,8 +95,9 @@ impl<H: Host> StepPlanner<'_, H> {
         rule: &Rule,
         selector: &Selector,
         about: &AlertRef,
-        is_first: bool,
+        nothing: Option<&str>,
     ) -> Result<Vec<Candidate>, Denial> {
+        let is_first = nothing.is_some();
         self.episodes.transaction.near = match selector.only_pid() {
             // Rounds read all processes, and so find the children of leased ones.
             Some(pid) if is_first && self.episodes.transaction.table.is_none() && needs_one_only(rule) => {
@@ -89,7 +113,7 @@ impl<H: Host> StepPlanner<'_, H> {
             self.episodes.transaction.table = Some(table);
         }
         if let TargetSelector::Cgroups(_) = rule.target_selector {
-            return self.find_cgroups(rule, selector, about, is_first);
+            return self.find_cgroups(rule, selector, about, nothing);
         }
         let protection = self.processes.protection(self.episodes.policy);
         let choice = self
@@ -122,13 +146,13 @@ impl<H: Host> StepPlanner<'_, H> {
             }
         });
         let matches: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
-        if !is_first {
+        let Some(nothing) = nothing else {
             return Ok(matches);
-        }
+        };
         self.episodes.record_denials(about, refused);
         if matches.is_empty() {
             let reason = match found {
-                0 => "no process matches the selector".to_owned(),
+                0 => nothing.to_owned(),
                 found => format!("{found} processes match the selector, and none of them may be touched"),
             };
             let decision = Decision::NoTarget;
@@ -146,7 +170,7 @@ impl<H: Host> StepPlanner<'_, H> {
         rule: &Rule,
         selector: &Selector,
         about: &AlertRef,
-        is_first: bool,
+        nothing: Option<&str>,
     ) -> Result<Vec<Candidate>, Denial> {
         let protection = self.processes.protection(self.episodes.policy);
         let found = select_cgroups(
@@ -169,16 +193,12 @@ impl<H: Host> StepPlanner<'_, H> {
                 Err(denial) => refused.push((Candidate::Cgroup(cgroup), denial)),
             }
         }
-        if is_first {
+        if let Some(nothing) = nothing {
             if may_differ_soon {
                 self.episodes.transaction.wants_early_round = true;
             }
             let reason_for_none = match refused.len() {
-                0 if selector.needs_unit() => {
-                    "no cgroup matches the selector; a unit has one while it is active, and is named with its suffix"
-                        .to_owned()
-                }
-                0 => "no cgroup matches the selector".to_owned(),
+                0 => nothing.to_owned(),
                 found => format!("{found} cgroups match the selector, and none of them may be touched"),
             };
             self.episodes.record_denials(about, refused);

@@ -91,6 +91,18 @@ impl Pattern {
         Fixed::new(text.to_owned()).map(Pattern::Fixed)
     }
 
+    /// The labels that the pattern needs.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let parts = match self {
+            Pattern::Fixed(_) => &[][..],
+            Pattern::Template(parts) => parts,
+        };
+        parts.iter().filter_map(|part| match part {
+            Part::Label(name) => Some(name.as_str()),
+            Part::Regex(_) => None,
+        })
+    }
+
     /// Matches this string literally.
     pub fn exactly(text: &str) -> Pattern {
         Pattern::Fixed(Fixed::exactly(text.to_owned()))

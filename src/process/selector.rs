@@ -260,6 +260,35 @@ impl Selector {
         }
     }
 
+    /// The labels that the selector uses and an alert lacks, so that it selects nothing.
+    pub fn missing_labels<'s>(&'s self, labels: &Labels) -> Vec<&'s str> {
+        let mut missing = Vec::new();
+        for condition in &self.conditions {
+            let names = match condition {
+                Condition::Not(selector) => selector.missing_labels(labels),
+                Condition::Name(pattern)
+                | Condition::Cmdline(pattern)
+                | Condition::Exe(pattern)
+                | Condition::User(pattern)
+                | Condition::Cgroup(pattern)
+                | Condition::Unit(pattern)
+                | Condition::Pid(pattern) => pattern.labels().filter(|name| labels.get(name).is_none()).collect(),
+                Condition::StartedBy(_)
+                | Condition::MinAge(_)
+                | Condition::MinMemory(_)
+                | Condition::MinCpu(_)
+                | Condition::Group { .. } => Vec::new(),
+            };
+            missing.extend(
+                names
+                    .into_iter()
+                    .filter(|name| !missing.contains(name))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        missing
+    }
+
     /// Fills in the labels of an alert that started at this time of CLOCK_BOOTTIME. A pid from a label selects the
     /// process that had it then.
     pub fn resolve_at(&self, labels: &Labels, began_at: Duration) -> Selector {

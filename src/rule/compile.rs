@@ -14,7 +14,7 @@ use super::select::warn_of_anchors;
 use super::target_selector::compile_aim;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
-use crate::diagnostic::{Diagnostic, Findings, Severity, suggest};
+use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, suggest};
 use crate::process::Target;
 use crate::process::protection::BUILT_IN;
 use crate::step::Step;
@@ -36,6 +36,8 @@ pub struct Compiled {
     pub diagnostics: Vec<Diagnostic>,
     /// Every reversible step.
     pub settings: Vec<Setting>,
+    /// The users and programs that the rules name.
+    pub references: Vec<HostReference>,
 }
 
 /// Compiles the rules of all files together.
@@ -54,6 +56,7 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
     let settings = candidates.iter_mut().flat_map(|candidate| candidate.settings.drain(..));
     Compiled {
         settings: settings.collect(),
+        references: all_findings.iter_mut().flat_map(Findings::take_references).collect(),
         rules: sound.then(|| RuleSet {
             rules: candidates.into_iter().map(|candidate| candidate.rule).collect(),
         }),

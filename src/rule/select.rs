@@ -1,7 +1,7 @@
 //! The conversion of selectors as written, with warnings about patterns that probably do not mean what they say.
 
 use super::file::{Written, WrittenSelect};
-use crate::diagnostic::{Findings, Span, suggest};
+use crate::diagnostic::{Findings, HostName, Span, suggest};
 use crate::process::Selector;
 use crate::process::pattern::is_plain;
 use crate::process::selector::{Condition, Part, Pattern};
@@ -12,6 +12,9 @@ use std::sync::Arc;
 
 /// `TASK_COMM_LEN` of the kernel, without the closing NUL (proc_pid_comm(5)).
 const MAX_NAME_BYTES: usize = 15;
+
+/// The hint where the root cgroup is selected.
+pub(super) const ROOT_HELP: &str = "select a cgroup below it, such as /system.slice";
 
 /// Keys with patterns that apply to a cgroup as a whole.
 const CGROUP_KEYS: [&str; 2] = ["cgroup", "unit"];
@@ -215,6 +218,22 @@ fn warn_of_misunderstandings(key: &str, regex: &str, text: &Text, cgroups: bool,
         if key == "cgroup" && !cgroups && alternative.ends_with(".slice") {
             let message = format!("`{alternative}` is the slice itself, and processes sit in cgroups below it");
             findings.warning(place, message, format!("write '{alternative}(/.*)?'"));
+        }
+        if key == "user" && is_plain(alternative) && !alternative.bytes().all(|byte| byte.is_ascii_digit()) {
+            findings.refer(place, HostName::User(alternative.to_owned()));
+        }
+        if key == "unit" && is_plain(alternative) {
+            // Every name of a unit has a dot, which a literal pattern cannot have.
+            let message = format!("can never match: `{alternative}` lacks the suffix of a unit");
+            findings.warning(
+                place,
+                message,
+                format!("write '{alternative}\\.service', or another suffix"),
+            );
+        }
+        if key == "cgroup" && cgroups && alternative == "/" {
+            let message = "can never match: the root cgroup is never touched";
+            findings.warning(place, message, ROOT_HELP);
         }
         let first = alternative.chars().next().unwrap_or(' ');
         let begins_with_text = first.is_alphanumeric() || first == '_' || first == '-';

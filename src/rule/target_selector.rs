@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::file::{WrittenRule, WrittenSelect, WrittenStep};
 use super::ruleset::TargetSelector;
-use super::select::{Scope, compile_select, names_cgroups, names_unit};
+use super::select::{ROOT_HELP, Scope, compile_select, names_cgroups, names_unit};
 use crate::diagnostic::{Findings, Spanned};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
@@ -107,6 +107,10 @@ fn aim_at_named(named: &[&Text], findings: &mut Findings) -> TargetSelector {
     if !first.value.starts_with('/') {
         let help = "write its path as in /proc/PID/cgroup, such as /system.slice/render.service";
         findings.error(first.span, "the path of a cgroup begins with `/`", help);
+    }
+    if first.value == "/" {
+        let message = "the root cgroup is never touched, so this step is always refused";
+        findings.warning(first.span, message, ROOT_HELP);
     }
     TargetSelector::Cgroups(Selector {
         conditions: vec![Condition::Cgroup(Pattern::exactly(&first.value))],

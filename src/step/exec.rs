@@ -4,7 +4,7 @@
 use super::allocate::lifecycle::pause;
 use super::read::{read_template, read_timeout};
 use super::step_type::{ReadStep, StepType};
-use crate::diagnostic::{Findings, Span, printable};
+use crate::diagnostic::{Findings, HostName, Span, printable};
 use crate::host::job::{End, Report, Run};
 use crate::labels::Labels;
 use crate::ledger::{Command, Effect, Episode, Outcome, RetryState};
@@ -175,7 +175,10 @@ fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
     if let Some(timeout) = read_timeout(&fields, findings) {
         exec.timeout = timeout;
     }
-    exec.user = fields.text("user", findings).map(|user| user.value);
+    exec.user = fields.text("user", findings).map(|user| {
+        findings.refer(user.span, HostName::User(user.value.clone()));
+        user.value
+    });
     for (name, text) in fields.map_of_texts("env", findings) {
         if !template::is_label_name(&name) {
             let help = "letters, digits and `_`, no digit first";
@@ -214,6 +217,7 @@ fn read_argv(items: &[Node], span: Span, findings: &mut Findings) -> Option<(Str
         );
         return None;
     }
+    findings.refer(program.span, HostName::Program(program.value.clone()));
     Some((program.value.clone(), argv))
 }
 

@@ -248,3 +248,142 @@ fn shells_and_man_know_the_command_line() {
     let unknown = evenkeel().args(["man", "histories"]).output().expect("evenkeel runs");
     assert_eq!(unknown.status.code(), Some(1));
 }
+
+#[test]
+fn check_takes_files_of_each_kind() {
+    let rule = "rules: [{name: r, matchers: ['alertname=\"A\"'], select: {group: batch}, actions: [{freeze: true}]}]\n";
+    let alerts = "groups: [{name: g, rules: [{alert: A, expr: 'vector(1)'}]}]\n";
+    let plain = rule.replace("group: batch", "name: x");
+    let files = [
+        ("plain.yml", &*plain),
+        ("grouped.yml", rule),
+        ("alerts.yml", alerts),
+        ("unit.test.yml", "tests: []\n"),
+        ("evenkeel.yml", "process_groups: [{name: batch, select: {name: x}}]\n"),
+        ("wrong.yml", "rules: [{nam: r}]\n"),
+    ];
+    let check = |arguments: &[&str]| check_in(&files, arguments);
+    let (code, said) = check(&["plain.yml", "alerts.yml"]);
+    let expected = "plain.yml, alerts.yml: 1 rule and 1 file of alerting rules are valid\n";
+    assert_eq!((code, said.as_str()), (Some(0), expected));
+    let (code, said) = check(&["evenkeel.yml"]);
+    let expected = "evenkeel.yml: 0 rules and 0 files of alerting rules are valid\n";
+    assert_eq!((code, said.as_str()), (Some(0), expected));
+    // The rule files of the configuration are not those that are checked, but its process groups count.
+    let (code, said) = check(&["grouped.yml"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no process group `batch`"), "{said}");
+    let (code, said) = check(&["--config.file=evenkeel.yml", "grouped.yml"]);
+    assert_eq!(code, Some(0), "{said}");
+    for (file, expected) in [
+        ("unit.test.yml", "`evenkeel test`"),
+        ("missing.yml", "cannot read"),
+        ("wrong.yml", "wrong.yml:1:10"),
+    ] {
+        let (code, said) = check(&["plain.yml", file]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(expected), "{file}: {said}");
+    }
+}
+
+#[test]
+fn check_warns_of_what_this_host_lacks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data");
+    std::fs::write(&data, "").expect("a writable folder");
+    let data = data.display();
+    let rules = format!(
+        "rules:\n\
+         - {{name: users, matchers: ['alertname=\"A\"'], select: {{user: 'root|no-such-user|4711'}}, actions: [{{nice: 5}}]}}\n\
+         - name: programs\n\
+         \x20 matchers: ['alertname=\"A\"']\n\
+         \x20 actions:\n\
+         \x20 - exec: {{argv: [/no/such/program], undo: [/bin/true], user: no-such-user-either}}\n\
+         \x20 - exec: [{data}]\n"
+    );
+    let (code, said) = check_in(&[("r.yml", &rules)], &["r.yml"]);
+    assert_eq!(code, Some(0), "{said}");
+    for expected in [
+        "this host has no user `no-such-user`",
+        "this host has no user `no-such-user-either`",
+        "this host has no program `/no/such/program`",
+        &format!("`{data}` is not executable"),
+    ] {
+        assert_eq!(said.matches(expected).count(), 1, "{expected}\n{said}");
+    }
+    assert!(
+        !said.contains("`root`") && !said.contains("4711`") && !said.contains("/bin/true`"),
+        "{said}"
+    );
+}
+
+#[test]
+fn leases_are_read_from_the_ledger_of_a_daemon_that_is_down() {
+    let comm = format!("ledger-{}", std::process::id() % 100_000);
+    let home = Home::new(&format!(
+        "rules: [{{name: calm, matchers: ['alertname=\"Test\"'], select: {{name: {comm}}}, actions: [{{nice: 13}}]}}]\n"
+    ));
+    let burner = Burner::start(&comm);
+    let mut daemon = home.start(&["--enforce"]);
+    assert_eq!(daemon.post(about("Test", &node_name()).as_bytes()).status, 200);
+    eventually("the nice value", Duration::from_secs(20), || {
+        burner.is_at(13).then_some(())
+    });
+    eventually("the control socket", Duration::from_secs(20), || {
+        home.path().join("storage/control.sock").exists().then_some(())
+    });
+    let leases = |output: &str| {
+        let mut leases = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        leases.args(["leases", output]);
+        leases.arg(format!("--storage.path={}", home.path().join("storage").display()));
+        leases.output().expect("evenkeel runs")
+    };
+    let rows = |output: &std::process::Output| -> serde_json::Value {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let asked = leases("--output=json");
+    assert!(asked.stderr.is_empty(), "{}", String::from_utf8_lossy(&asked.stderr));
+    let asked = rows(&asked);
+    daemon.kill();
+    let read = leases("--output=json");
+    assert!(String::from_utf8_lossy(&read.stderr).contains("no daemon answers"));
+    let read = rows(&read);
+    for found in [&asked, &read] {
+        let row = found[0].as_object().expect("a lease");
+        assert!(
+            row.values().all(|value| !value.is_object() && !value.is_array()),
+            "{found}"
+        );
+        assert_eq!(
+            (&row["pid"], &row["after"]),
+            (&burner.pid().into(), &"13".into()),
+            "{found}"
+        );
+        let deadline = row["deadline"].as_str().expect("a time");
+        assert!(deadline.ends_with('Z') && deadline.contains('T'), "{found}");
+    }
+    let text = leases("--output=text");
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(text.contains(&comm) && text.contains("-> 13"), "{text}");
+    let nowhere = home.path().join("nowhere");
+    let mut missing = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let missing = missing
+        .args(["leases", "--storage.path"])
+        .arg(nowhere)
+        .output()
+        .expect("evenkeel runs");
+    let said = String::from_utf8_lossy(&missing.stderr);
+    assert!(!missing.status.success() && said.contains("control.sock"), "{said}");
+}
+
+#[test]
+fn explain_names_the_label_that_an_alert_lacks() {
+    let home = Home::new(
+        "rules: [{name: calm, matchers: ['alertname=\"Test\"'], select: {pid: '{{ $labels.pid }}', name: x}, actions: [{nice: 13}]}]\n",
+    );
+    home.write("payload.json", &about("Test", &node_name()));
+    let mut explain = home.evenkeel("explain");
+    let said = succeed(explain.arg("--alert").arg(home.path().join("payload.json")));
+    assert!(said.contains("the alert has no label `pid`"), "{said}");
+}

@@ -49,17 +49,20 @@ impl Untrusted {
         }
     }
 
+    /// The user to whom the path should belong, as chown takes it.
+    fn owner(&self) -> String {
+        match self.own {
+            0 => "root".to_owned(),
+            uid => uid.to_string(),
+        }
+    }
+
     /// The command that makes it right.
     pub fn correction(&self) -> String {
         let path = self.path.display();
         match self.fault {
-            Fault::Owner(_) | Fault::OwnerAbove(_) => {
-                let owner = match self.own {
-                    0 => "root".to_owned(),
-                    uid => uid.to_string(),
-                };
-                format!("run chown {owner} {path}")
-            }
+            Fault::Owner(_) => format!("run chown {} {path}", self.owner()),
+            Fault::OwnerAbove(_) => format!("run chown {} {path}, or choose another path", self.owner()),
             Fault::Writable(mode) if mode & GROUP_MAY_WRITE != 0 => format!("run chmod go-w {path}"),
             Fault::Writable(_) => format!("run chmod o-w {path}"),
             Fault::Kind(..) => format!("run rm {path}"),
@@ -253,7 +256,7 @@ mod tests {
         check(
             Fault::OwnerAbove(7),
             OWN,
-            "/x/y: belongs to uid 7, who can replace what is in it; run chown 1000 /x/y",
+            "/x/y: belongs to uid 7, who can replace what is in it; run chown 1000 /x/y, or choose another path",
         );
         check(
             Fault::Writable(0o100_666),

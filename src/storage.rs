@@ -60,6 +60,7 @@ fn check_kind(path: &Path, is_right: fn(&fs::FileType) -> bool, expected: &'stat
     let found = match found {
         _ if found.is_symlink() => "a symbolic link",
         _ if found.is_dir() => "a directory",
+        _ if found.is_file() => "a regular file",
         _ => "a special file",
     };
     Err(Untrusted::of_kind(path, found, expected))

@@ -122,11 +122,14 @@ fn a_link_that_another_user_can_turn_is_refused() {
     give(&theirs);
     // The last flag counts.
     let args: Vec<_> = run.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let mut linked = Command::new(run.get_program());
-    linked.args(args.into_iter().filter(|arg| {
-        let text = arg.to_string_lossy().into_owned();
-        !text.starts_with("--storage.path") || text.ends_with("/link")
-    }));
+    let mut linked = Command::new("timeout");
+    linked
+        .arg("30")
+        .arg(run.get_program())
+        .args(args.into_iter().filter(|arg| {
+            let text = arg.to_string_lossy().into_owned();
+            !text.starts_with("--storage.path") || text.ends_with("/link")
+        }));
     let said = fail(&mut linked);
     assert!(said.contains("who can replace what is in it"), "{said}");
 }

@@ -191,6 +191,7 @@ fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Res
         listener,
         Access::open(),
         handler,
+        publish::MAX_CONNECTIONS,
         std::future::pending(),
     ));
     Ok(url)

@@ -21,6 +21,7 @@ use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
+use crate::host::file_limit::{self, FileLimit};
 use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
@@ -124,6 +125,7 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
 }
 
 fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
+    let file_limit = file_limit::raise().map_err(Stop::because)?;
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::because)?;
     if let Some(listener) = &inherited.webhook {
         // The check below depends on the address.
@@ -146,6 +148,9 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     let web_files = [&webhook, &scrapers].into_iter().flat_map(Access::web_files);
     untrusted.extend(config::untrusted(web_files, policy.enforce));
     reject_untrusted(untrusted, policy.enforce).map_err(Stop::Findings)?;
+    if webhook.limits_rate() {
+        tracing::warn!("rate_limit of the webhook listener delays alerts, their senders are told to try again");
+    }
     let allow = loaded.config.webhook.allow_unauthenticated;
     may_listen(run.webhook_listen, webhook.authenticates(), policy.enforce, allow).map_err(Stop::because)?;
     if policy.enforce {
@@ -167,6 +172,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
         scrapers,
         webhook,
         inherited,
+        file_limit,
     };
     runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
@@ -240,6 +246,7 @@ struct ListenerAccess {
     scrapers: Access,
     webhook: Access,
     inherited: Inherited<std::net::TcpListener>,
+    file_limit: FileLimit,
 }
 
 async fn serve(
@@ -268,6 +275,11 @@ async fn serve(
         Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
         None => bind("webhook", run.webhook_listen).await?,
     };
+
+    let wanted = ServerLimits::default().max_connections;
+    let all = wanted + metrics.len() * publish::MAX_CONNECTIONS;
+    let [webhook_connections, metrics_connections] =
+        [wanted, publish::MAX_CONNECTIONS].map(|wanted| access.file_limit.connections(wanted, all));
 
     telemetry.reloaded(Some(now_seconds()));
     // A new ledger has no records, and the journal logs an unreadable one.
@@ -388,11 +400,16 @@ async fn serve(
             listener,
             access.scrapers.clone(),
             Arc::clone(&handler),
+            metrics_connections,
             stopped(),
         )));
     }
     let receiver = WebhookReceiver::new(door.clone(), access.webhook, telemetry.clone());
-    let receiving = tokio::spawn(receiver.run(webhook, ServerLimits::default(), stopped()));
+    let limits = ServerLimits {
+        max_connections: webhook_connections,
+        ..ServerLimits::default()
+    };
+    let receiving = tokio::spawn(receiver.run(webhook, limits, stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let reload: control::ReloadFn = {
         let reloader = Arc::clone(&reloader);

@@ -166,6 +166,9 @@ pub struct Check {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub config: ConfigFile,
+    /// Also check the web configuration file of the webhook listener
+    #[arg(long = "webhook.config.file", value_name = "FILE")]
+    pub webhook_config: Option<PathBuf>,
     /// Print the JSON Schema of a kind of file instead, for editors
     #[arg(long, value_enum, value_name = "KIND")]
     pub schema: Option<Schema>,

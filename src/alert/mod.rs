@@ -6,6 +6,7 @@
 )]
 pub mod alert;
 pub mod alertmanager;
+mod body_room;
 pub mod decode;
 pub mod go_regex;
 pub mod matcher;

@@ -3,6 +3,7 @@
 //! the sender may retry the request.
 
 use super::alert::{Alert, Source, Status};
+use super::body_room::{Arriving, BodyRoom, Reserved};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::response::{self, HttpResponse};
@@ -15,7 +16,7 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 /// Maximum size of a body in bytes. An alert is about 500 bytes, so this is a group of about 8,000.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -92,7 +93,7 @@ pub struct WebhookReceiver<I> {
     inbox: I,
     access: Access,
     telemetry: Telemetry,
-    bodies: Arc<Semaphore>,
+    bodies: BodyRoom,
     /// Log lines by status code: any peer can cause them.
     refusals: LogLimit<u16>,
 }
@@ -124,6 +125,8 @@ impl Refusal {
             Refusal::Origin => StatusCode::FORBIDDEN,
             Refusal::Path => StatusCode::NOT_FOUND,
             Refusal::Method { allow } => return response::method_not_allowed(allow),
+            // Alertmanager drops a notification at 429, and sends it again at 503.
+            Refusal::Denied(denied @ Denied::TooMany) => return response::unavailable(&denied.to_string(), 1),
             Refusal::Denied(denied) => return denied.to_response(),
             Refusal::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::Body(BodyError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -141,7 +144,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             inbox,
             access,
             telemetry,
-            bodies: Arc::new(Semaphore::new(MAX_BODIES_KIB)),
+            bodies: BodyRoom::new(MAX_BODIES_KIB),
             refusals: LogLimit::default(),
         }
     }
@@ -201,29 +204,31 @@ impl<I: Inbox> WebhookReceiver<I> {
         }
         self.access.admit(request.headers()).await?;
         is_json(request.headers()).map_err(Refusal::MediaType)?;
-        let room = self.room_for(request.body())?;
-        let body = read_body(request.body_mut(), MAX_BODY_BYTES, BODY_TIMEOUT).await?;
+        let (room, arriving) = self.room_for(request.body()).await?;
+        let body = tokio::select! {
+            body = read_body(request.body_mut(), MAX_BODY_BYTES, BODY_TIMEOUT) => body?,
+            () = arriving.must_give_way() => return Err(too_many_bodies()),
+        };
+        drop(arriving);
         let envelope = decode_aside(body).await?;
         self.hand_over(envelope, received_at, room).await
     }
 
     /// Reserves memory for a body: its announced length, or for a chunked one the most that it may have.
-    fn room_for(&self, body: &Incoming) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn room_for(&self, body: &Incoming) -> Result<(Reserved, Arriving), Refusal> {
         let bytes = body
             .size_hint()
             .exact()
             .map_or(MAX_BODY_BYTES, |exact| exact.min(MAX_BODY_BYTES as u64) as usize);
         let kib = bytes.div_ceil(1024) as u32; // at most MAX_BODY_BYTES / 1024
-        Arc::clone(&self.bodies)
-            .try_acquire_many_owned(kib)
-            .map_err(|_| Refusal::Unavailable("too many requests at once".to_owned()))
+        self.bodies.reserve(kib).await.ok_or_else(too_many_bodies)
     }
 
     async fn hand_over(
         &self,
         envelope: Envelope,
         received_at: Instant,
-        _room: OwnedSemaphorePermit,
+        _room: Reserved,
     ) -> Result<HttpResponse, Refusal> {
         if envelope.truncated > 0 {
             tracing::warn!(
@@ -293,6 +298,10 @@ impl<I: Inbox> WebhookReceiver<I> {
             Err(_) => Err(Refusal::Unavailable("the engine is too slow".to_owned())),
         }
     }
+}
+
+fn too_many_bodies() -> Refusal {
+    Refusal::Unavailable("too many requests at once".to_owned())
 }
 
 async fn decode_aside(body: Bytes) -> Result<Envelope, Refusal> {

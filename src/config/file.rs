@@ -425,8 +425,14 @@ fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) ->
     if let Some(text) = fields.text("token_file", findings) {
         let path = shelf.path(&text.value);
         // Opened here so that a missing token is reported before the start; the listener reads it again.
-        if let Err(error) = TokenFile::open(&path) {
-            findings.error(text.span, error.to_string(), error.correction());
+        let make = || format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display());
+        match TokenFile::open(&path) {
+            Ok(token) if token.is_weak() => {
+                let message = format!("the token in {} has fewer than 16 characters", path.display());
+                findings.warning(text.span, message, format!("guesses may find it; {}", make()));
+            }
+            Ok(_) => {}
+            Err(error) => findings.error(text.span, error.to_string(), error.correction()),
         }
         webhook.token_file = Some(path);
     }

@@ -110,7 +110,7 @@ reconcile: {interval: 10s, patience: 1m}
 ";
     let (loaded, found) = load(&[
         ("evenkeel.yml", config),
-        ("token", "secret\n"),
+        ("token", "a-secret-of-24-characters\n"),
         (
             "targets/a.json",
             r#"[{"targets": ["am3:80", "am1:9093"], "labels": {}}]"#,
@@ -295,7 +295,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
     for example in examples {
         let (_, found) = load(&[
             ("evenkeel.yml", example),
-            ("webhook.token", "secret\n"),
+            ("webhook.token", "a-secret-of-24-characters\n"),
             ("rules/mine.yml", RULE),
             (
                 "alerting/mine.rules.yml",

@@ -65,10 +65,13 @@ impl<'a> Statement<'a> {
             && last_firing.is_some_and(|at| self.at.saturating_sub(at) < LATE)
     }
 
-    /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender, so this
-    /// host's clock does not bound it.
-    pub fn ended_at(&self, now: Timestamp) -> Timestamp {
-        self.alert.ends_at.unwrap_or(now).max(self.alert.starts_at)
+    /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender,
+    /// whose clock may be ahead. An end in the future would make the next firing stale, so it is no later than `now` or
+    /// the latest start that the sender reported.
+    pub fn ended_at(&self, now: Timestamp, latest_start: Option<Timestamp>) -> Timestamp {
+        let starts_at = self.alert.starts_at;
+        let latest = latest_start.unwrap_or(starts_at).max(starts_at).max(now);
+        self.alert.ends_at.unwrap_or(now).max(starts_at).min(latest)
     }
 }
 
@@ -104,6 +107,31 @@ impl RecentEnds {
     pub fn recent(&self, now: Duration) -> Vec<(SmolStr, Closed)> {
         let recent = self.ends.iter().filter(|(_, end)| is_recent(end, now));
         recent.map(|(fingerprint, end)| (fingerprint.clone(), *end)).collect()
+    }
+}
+
+/// The latest start that Alertmanager reported recently, by fingerprint.
+#[derive(Debug, Default)]
+pub struct RecentStarts {
+    /// With CLOCK_BOOTTIME of the report.
+    starts: BTreeMap<SmolStr, (Timestamp, Duration)>,
+    /// CLOCK_BOOTTIME at which old starts were removed last.
+    cleaned_at: Duration,
+}
+
+impl RecentStarts {
+    /// Records a start that was reported at `now` (CLOCK_BOOTTIME).
+    pub fn record(&mut self, fingerprint: &SmolStr, starts_at: Timestamp, now: Duration) {
+        if now.saturating_sub(self.cleaned_at) >= LATE {
+            self.starts.retain(|_, (_, at)| now.saturating_sub(*at) < LATE);
+            self.cleaned_at = now;
+        }
+        let start = self.starts.entry(fingerprint.clone()).or_insert((starts_at, now));
+        *start = (start.0.max(starts_at), now);
+    }
+
+    pub fn of(&self, fingerprint: &str) -> Option<Timestamp> {
+        self.starts.get(fingerprint).map(|(starts_at, _)| *starts_at)
     }
 }
 

@@ -123,6 +123,10 @@ impl Episodes<'_> {
             self.ignore_stale(rule.name.clone(), alert, reason);
             return None;
         }
+        if statement.source == EvidenceSource::Webhook {
+            let starts = &mut self.open.recent_starts;
+            starts.record(&alert.fingerprint, alert.starts_at, statement.at);
+        }
         if statement.source != EvidenceSource::Own {
             self.open.missing_alerts.heard(&alert.fingerprint);
         }
@@ -202,7 +206,7 @@ impl Episodes<'_> {
     /// recorded for the matching rules, so that a late firing is recognised as stale.
     pub fn record_resolved<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>) {
         let alert = statement.alert;
-        let ended_at = statement.ended_at(self.transaction.now.wall);
+        let ended_at = self.ended_at(statement);
         if statement.source == EvidenceSource::Webhook {
             self.open.recent_ends.record(&alert.fingerprint, ended_at, statement.at);
         }
@@ -249,6 +253,11 @@ impl Episodes<'_> {
         }
     }
 
+    fn ended_at(&self, statement: &Statement<'_>) -> Timestamp {
+        let latest_start = self.open.recent_starts.of(&statement.alert.fingerprint);
+        statement.ended_at(self.transaction.now.wall, latest_start)
+    }
+
     fn resolve_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>) {
         let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return;
@@ -258,7 +267,7 @@ impl Episodes<'_> {
             return self.ignore_stale(key.rule.clone(), statement.alert, reason);
         }
         episode.evidence.record_over(statement.source, statement.at);
-        let mut ended_at = statement.ended_at(self.transaction.now.wall);
+        let mut ended_at = self.ended_at(statement);
         if statement.source == EvidenceSource::Own {
             ended_at = end_without_resolve(&episode);
         } else {

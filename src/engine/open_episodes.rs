@@ -1,6 +1,6 @@
 //! What the engine knows of open episodes beside the ledger: it need not outlast a restart.
 
-use super::episode::RecentEnds;
+use super::episode::{RecentEnds, RecentStarts};
 use crate::alert::alertmanager::MissingAlerts;
 use crate::ledger::{Episode, EpisodeKey};
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ pub(super) struct OpenEpisodes {
     by_key: BTreeMap<EpisodeKey, OpenEpisode>,
     pub missing_alerts: MissingAlerts,
     pub recent_ends: RecentEnds,
+    pub recent_starts: RecentStarts,
 }
 
 impl OpenEpisodes {

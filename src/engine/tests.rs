@@ -487,6 +487,25 @@ fn late_deliveries_are_stale() {
 }
 
 #[test]
+fn resolve_dated_in_the_future_does_not_make_firings_stale() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    let mut over = alert("calm", Status::Resolved);
+    over.ends_at = Some("2030-01-01T00:00:00Z".parse().unwrap());
+    world.engine.take(&[over], Instant::now()).unwrap();
+    assert_eq!(world.nice(100), [0]);
+    world.pass(2);
+    let mut again = alert("calm", Status::Firing);
+    again.starts_at = world.engine.host().now.wall;
+    world.engine.take(&[again], Instant::now()).unwrap();
+    assert_eq!(
+        (world.nice(100), world.decided("calm", Decision::Stale)),
+        (vec![15], 0.0)
+    );
+}
+
+#[test]
 fn released_target_stays_released_in_the_episode() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);

@@ -2,6 +2,7 @@
 //! Policy is in the layers above. A change affects only the process with the given identity.
 
 pub mod cgroup;
+pub mod file_limit;
 pub mod job;
 pub mod jobs;
 pub mod fake;

@@ -10,10 +10,15 @@ use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 
 /// `Retry-After` when evenkeel cannot read a secret, whose file may be changing.
 const RETRY_AFTER_SECONDS: u32 = 5;
+
+/// Pause before wrong credentials are refused.
+const WRONG_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSED: usize = 32;
 
 /// The access rules of a listener. Cheap to clone.
 #[derive(Clone, Default)]
@@ -21,6 +26,26 @@ pub struct Access {
     token: Option<Arc<TokenFile>>,
     web: Option<Arc<WebFile>>,
     passwords: Arc<Passwords>,
+    guesses: Guesses,
+}
+
+/// The pause after wrong credentials. A wrong guess must not delay a right one, so no request waits for another.
+#[derive(Clone)]
+struct Guesses(Arc<Semaphore>);
+
+impl Default for Guesses {
+    fn default() -> Guesses {
+        Guesses(Arc::new(Semaphore::new(MAX_PAUSED)))
+    }
+}
+
+impl Guesses {
+    async fn pause(&self) {
+        // Paused requests must not use up the connections of the listener.
+        if let Ok(_slot) = self.0.try_acquire() {
+            tokio::time::sleep(WRONG_PAUSE).await;
+        }
+    }
 }
 
 /// The authentication schemes of a listener, any of which is enough.
@@ -107,6 +132,13 @@ impl Access {
         self.token.is_some() || self.web.as_ref().is_some_and(|web| web.active().authenticates())
     }
 
+    /// Whether the web configuration limits the rate of requests. Touches the file system.
+    pub fn limits_rate(&self) -> bool {
+        self.web
+            .as_ref()
+            .is_some_and(|web| web.active().config.rate_limit.is_some())
+    }
+
     /// The active web configuration, if there is a file.
     pub(super) async fn web(&self) -> Option<Arc<Active>> {
         let web = Arc::clone(self.web.as_ref()?);
@@ -148,7 +180,11 @@ impl Access {
             }
             _ => return Err(Denied::Missing(challenge)),
         };
-        accepted.then_some(()).ok_or(Denied::Wrong(challenge))
+        if !accepted {
+            self.guesses.pause().await;
+            return Err(Denied::Wrong(challenge));
+        }
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! The bearer token that clients must send, in a file that is reread when it changes.
+//! The bearer token that clients must send, in a file that is reread when it changes. While a token is being replaced,
+//! the file has two.
 
 use crate::permissions::own_uid;
 use std::fs;
@@ -7,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 /// An error in a token file.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +18,8 @@ pub enum TokenError {
     #[error("the token file {path} is empty; write one line with a long random secret into it")]
     Empty { path: PathBuf },
     #[error(
-        "the token file {path} holds more than printable ASCII on one line, which no Authorization header can carry"
+        "the token file {path} holds more than printable ASCII on one line, or on two during a rotation, which no \
+         Authorization header can carry"
     )]
     Unfit { path: PathBuf },
 }
@@ -45,6 +47,12 @@ impl TokenError {
 /// costs more than the rest of a repeated alert.
 const REMEMBERED: Duration = Duration::from_secs(1);
 
+/// The present token and the next or the former one.
+const MAX_TOKENS: usize = 2;
+
+/// A shorter token may be found by guessing.
+const MIN_STRONG: usize = 16;
+
 /// A secret in a file.
 pub struct TokenFile {
     path: PathBuf,
@@ -52,7 +60,8 @@ pub struct TokenFile {
 }
 
 struct Read {
-    token: String,
+    /// One, or two during a rotation.
+    tokens: Vec<String>,
     stamp: Stamp,
     /// Time of the last check of the file.
     seen_at: Option<Instant>,
@@ -107,14 +116,28 @@ impl TokenFile {
             *kept = read(&self.path)?;
         }
         kept.seen_at = Some(looked_at);
-        Ok(kept.token.as_bytes().ct_eq(offered).into())
+        Ok(kept.has(offered))
     }
 
     /// Whether `offered` is the recently read token. Never blocks. If false, the caller must check the file.
     pub fn remembers(&self, offered: &[u8], now: Instant) -> bool {
         let Ok(kept) = self.read.try_lock() else { return false };
         let is_fresh = |seen_at| now.saturating_duration_since(seen_at) < REMEMBERED;
-        kept.seen_at.is_some_and(is_fresh) && kept.token.as_bytes().ct_eq(offered).into()
+        kept.seen_at.is_some_and(is_fresh) && kept.has(offered)
+    }
+
+    /// Whether a token is so short that guesses may find it.
+    pub fn is_weak(&self) -> bool {
+        let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.tokens.iter().any(|token| token.len() < MIN_STRONG)
+    }
+}
+
+impl Read {
+    /// Compares with every token in constant time.
+    fn has(&self, offered: &[u8]) -> bool {
+        let equal = |found: Choice, token: &String| found | token.as_bytes().ct_eq(offered);
+        self.tokens.iter().fold(Choice::from(0), equal).into()
     }
 }
 
@@ -127,15 +150,18 @@ fn read(path: &Path) -> Result<Read, TokenError> {
     let stamp = Stamp::of(path).map_err(unreadable)?;
     let bytes = fs::read(path).map_err(unreadable)?;
     // Prometheus and Alertmanager trim a credentials file at both ends before they send it.
-    let token = bytes.trim_ascii();
-    if token.is_empty() {
+    let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let tokens: Vec<&[u8]> = lines.filter(|line| !line.is_empty()).collect();
+    if tokens.is_empty() {
         return Err(TokenError::Empty { path: path.to_owned() });
     }
-    if !token.iter().all(|byte| byte.is_ascii_graphic()) {
+    let is_fit = |token: &&[u8]| token.iter().all(|byte| byte.is_ascii_graphic());
+    if tokens.len() > MAX_TOKENS || !tokens.iter().all(is_fit) {
         return Err(TokenError::Unfit { path: path.to_owned() });
     }
+    let text = |token: &[u8]| String::from_utf8_lossy(token).into_owned();
     Ok(Read {
-        token: String::from_utf8_lossy(token).into_owned(),
+        tokens: tokens.into_iter().map(text).collect(),
         stamp,
         seen_at: None,
     })
@@ -198,6 +224,29 @@ mod tests {
     }
 
     #[test]
+    fn two_tokens_count_during_a_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        let check = |content: &str, expected: [bool; 2]| {
+            fs::write(&path, content).unwrap();
+            let token = TokenFile::open(&path).unwrap();
+            assert_eq!(
+                [&b"former"[..], b"next"].map(|offered| token.accepts(offered).unwrap()),
+                expected
+            );
+            for wrong in ["", "former\nnext", "formernext"] {
+                assert!(!token.accepts(wrong.as_bytes()).unwrap(), "{wrong:?}");
+            }
+            assert!(token.is_weak());
+        };
+        check("former\n", [true, false]);
+        check("next\r\n\nformer\n", [true, true]);
+        check("next\n", [false, true]);
+        fs::write(&path, "0123456789abcdef").unwrap();
+        assert!(!TokenFile::open(&path).unwrap().is_weak());
+    }
+
+    #[test]
     fn a_file_without_a_token_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
@@ -208,7 +257,7 @@ mod tests {
         };
         check(b"", "is empty");
         check(b" \r\n\n", "is empty");
-        check(b"two\nlines", "one line");
+        check(b"more\nthan\ntwo", "one line");
         check(b"two words", "one line");
         check("größe".as_bytes(), "ASCII");
         assert!(matches!(

@@ -19,4 +19,4 @@ pub use exposition::Content;
 pub use gzip::Compressor;
 pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
-pub use server::serve;
+pub use server::{MAX_CONNECTIONS, serve};

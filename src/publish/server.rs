@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// Each scraper keeps a connection.
-const MAX_CONNECTIONS: usize = 512;
+pub const MAX_CONNECTIONS: usize = 512;
 
 /// The idle time allowed between two requests on one connection: Prometheus scrapes every 15 s or 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -18,10 +18,11 @@ pub async fn serve(
     listener: TcpListener,
     access: Access,
     handler: Arc<MetricsHandler>,
+    max_connections: usize,
     shutdown: impl Future<Output = ()>,
 ) {
     let limits = ServerLimits {
-        max_connections: MAX_CONNECTIONS,
+        max_connections,
         header_timeout: IDLE_TIMEOUT,
         ..ServerLimits::default()
     };
@@ -101,7 +102,13 @@ mod tests {
             let shutdown = async {
                 let _ = stopped.await;
             };
-            let served = runtime.spawn(serve(listener, Access::open(), Arc::clone(&handler), shutdown));
+            let served = runtime.spawn(serve(
+                listener,
+                Access::open(),
+                Arc::clone(&handler),
+                MAX_CONNECTIONS,
+                shutdown,
+            ));
             Running {
                 address,
                 handler,

@@ -6,6 +6,7 @@ use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, Schema};
 use crate::config::{self, Config, FileKind, Loaded};
 use crate::diagnostic::{Diagnostic, HostName, HostReference, Severity, render_all};
 use crate::host::{Host, LinuxHost};
+use crate::http::Access;
 use crate::rule::{self, RuleSet, Setting, Step};
 use crate::schema;
 use crate::simulate::test_file;
@@ -56,25 +57,35 @@ pub fn check(check: &Check) -> ExitCode {
 
 fn reports(check: &Check) -> Vec<Report> {
     if check.files.is_empty() {
-        return vec![check_config(&check.config)];
+        return vec![check_config(&check.config, check.webhook_config.as_deref())];
     }
     let is_config = |path: &&PathBuf| config::kind_of(path) == FileKind::Config;
     let (configs, others): (Vec<&PathBuf>, Vec<&PathBuf>) = check.files.iter().partition(is_config);
     let path = |path: &PathBuf| ConfigFile {
         path: Some(path.clone()),
     };
-    let mut reports: Vec<Report> = configs.into_iter().map(|file| check_config(&path(file))).collect();
+    let mut reports: Vec<Report> = configs
+        .into_iter()
+        .map(|file| check_config(&path(file), check.webhook_config.as_deref()))
+        .collect();
     if !others.is_empty() {
         reports.push(check_files(&others, &check.config));
     }
     reports
 }
 
-/// Checks a configuration with all files that it names.
-fn check_config(file: &ConfigFile) -> Report {
+/// Checks a configuration with all files that it names, and the web configuration file of the webhook listener.
+fn check_config(file: &ConfigFile, web_config: Option<&Path>) -> Report {
     let checked = Checked::of(file);
     Report::of(app::load(file), &checked.name, checked.hint, |config| {
-        missing_authentication(config, &checked)
+        let access = web_config.map(webhook_access);
+        let access = access.as_ref().map(|access| access.as_ref());
+        let authenticates = matches!(access, Some(Ok(access)) if access.authenticates());
+        let limits_rate = matches!(access, Some(Ok(access)) if access.limits_rate());
+        let missing = missing_authentication(config, &checked).filter(|_| !authenticates);
+        let unreadable = access.and_then(Result::err).cloned();
+        let limited = web_config.filter(|_| limits_rate).map(limited);
+        [missing, unreadable, limited].into_iter().flatten().collect()
     })
 }
 
@@ -86,7 +97,7 @@ fn check_files(files: &[&PathBuf], around: &ConfigFile) -> Report {
     };
     let loaded = around.and_then(|around| Config::load_files(files, around));
     let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    Report::of(loaded, &names.join(", "), "", |_| None)
+    Report::of(loaded, &names.join(", "), "", |_| Vec::new())
 }
 
 impl Report {
@@ -94,7 +105,7 @@ impl Report {
         loaded: Result<Loaded, Vec<Diagnostic>>,
         name: &str,
         hint: &str,
-        more: impl FnOnce(&Config) -> Option<Diagnostic>,
+        more: impl FnOnce(&Config) -> Vec<Diagnostic>,
     ) -> Report {
         let loaded = match loaded {
             Ok(loaded) => loaded,
@@ -270,4 +281,20 @@ fn note_on_start(config: &Config) -> Option<&'static str> {
     (config.webhook != config::Webhook::default()).then_some(
         "note: a change of `webhook`, `sampling` or `lock_memory` takes effect at the next start, not at a reload",
     )
+}
+
+/// The access rules of the webhook listener's web configuration file.
+fn webhook_access(file: &Path) -> Result<Access, Diagnostic> {
+    Access::open().with_web_config(file).map_err(|error| {
+        let help = "docs/security-model.md describes the file";
+        Diagnostic::of_file(Severity::Error, &file.display().to_string(), error.to_string(), help)
+    })
+}
+
+/// The warning about `rate_limit` on the webhook listener.
+fn limited(file: &Path) -> Diagnostic {
+    let message = "`rate_limit` on the webhook listener delays alerts";
+    let help = "evenkeel answers 503 beyond the limit, so that Alertmanager tries again; leave `rate_limit` out, \
+                because the number of connections and the memory for bodies are bounded anyway";
+    Diagnostic::of_file(Severity::Warning, &file.display().to_string(), message, help)
 }

@@ -83,6 +83,22 @@ fn check_in(files: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String)
 }
 
 #[test]
+fn check_warns_of_a_rate_limit_on_the_webhook_listener() {
+    let files = [
+        ("evenkeel.yml", ""),
+        ("web.yml", "rate_limit: {interval: 1s, burst: 5}\n"),
+    ];
+    let named = ["--config.file=evenkeel.yml", "--webhook.config.file=web.yml"];
+    let (code, said) = check_in(&files, &named);
+    assert!(
+        code == Some(0) && said.contains("`rate_limit` on the webhook listener"),
+        "{said}"
+    );
+    let (code, said) = check_in(&[("evenkeel.yml", ""), ("web.yml", "rate_limi: {}\n")], &named);
+    assert!(code == Some(1) && said.contains("web.yml"), "{said}");
+}
+
+#[test]
 fn check_says_what_it_looked_at() {
     let named = ["--config.file=evenkeel.yml"];
     let (code, said) = check_in(&[("evenkeel.yml", "")], &named);

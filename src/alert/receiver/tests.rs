@@ -545,3 +545,72 @@ fn shutdown_waits_for_a_pending_response() {
     delivery.reply.send(Receipt::Durable).unwrap();
     assert_eq!(Reply::read(stream).code, 200);
 }
+
+/// Nine bodies of the maximum size that never end, which would use up the memory for bodies.
+#[test]
+fn slow_bodies_give_way_to_a_real_sender() {
+    let (inbox, deliveries) = durable();
+    let site = Site::start(Access::open(), inbox);
+    let slow = || {
+        let mut stream = TcpStream::connect(site.addr).unwrap();
+        let head = format!(
+            "POST /webhook HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {MAX_BODY_BYTES}\r\n{JSON}\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut slow: Vec<TcpStream> = (0..9).map(|_| slow()).collect();
+    for _ in 0..3 {
+        let started = Instant::now();
+        assert_eq!(site.post("/webhook", JSON, GOOD).code, 200);
+        assert!(started.elapsed() < BODY_TIMEOUT / 2, "{:?}", started.elapsed());
+    }
+    assert_eq!(deliveries.try_iter().count(), 3);
+    // The oldest one gave way, and was told so.
+    let oldest = slow.remove(0);
+    oldest.shutdown(Shutdown::Write).unwrap();
+    let refused = Reply::read(oldest);
+    assert_eq!(refused.code, 503, "{}", refused.body);
+}
+
+/// Alertmanager drops a notification at 429, and sends it again at 503.
+#[test]
+fn rate_limit_asks_the_sender_to_try_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("web.yml");
+    std::fs::write(&config, "rate_limit: {interval: 1h, burst: 1}\n").unwrap();
+    let access = Access::open().with_web_config(&config).unwrap();
+    assert!(access.limits_rate());
+    let (inbox, _deliveries) = durable();
+    let site = Site::start(access, inbox);
+    assert_eq!(site.post("/webhook", JSON, GOOD).code, 200);
+    let refused = site.post("/webhook", JSON, GOOD);
+    assert!(
+        refused.code == 503 && refused.head.contains("retry-after: 1"),
+        "{}",
+        refused.head
+    );
+}
+
+#[test]
+fn wrong_token_waits_and_the_right_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (inbox, _deliveries) = durable();
+    let site = Site::start(with_token(&dir), inbox);
+    let post = |token: &str| {
+        let started = Instant::now();
+        let reply = site.post("/webhook", &format!("Authorization: Bearer {token}\r\n{JSON}"), GOOD);
+        (reply.code, started.elapsed())
+    };
+    std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..8).map(|_| scope.spawn(|| post("guess"))).collect();
+        assert_eq!(post("s3cret").0, 200);
+        for guess in guesses {
+            let (code, took) = guess.join().unwrap();
+            assert!(
+                code == 401 && took >= Duration::from_millis(100),
+                "{code} after {took:?}"
+            );
+        }
+    });
+}

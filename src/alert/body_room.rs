@@ -1,0 +1,76 @@
+//! The memory for bodies of requests: a bounded number of KiB, from the announced length until the receipt. When it is
+//! used up, the body that is being sent for the longest time gives way, because real senders send from memory.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Time for a body that gives way to free its memory.
+const GIVE_WAY: Duration = Duration::from_millis(100);
+
+/// Bodies that give way for one new one.
+const MAX_GIVING_WAY: usize = 64;
+
+/// The memory for all bodies of a listener.
+pub(super) struct BodyRoom {
+    kib: Arc<Semaphore>,
+    /// The bodies that are being sent, oldest first.
+    arriving: Mutex<VecDeque<Weak<Notify>>>,
+}
+
+/// The memory of one body. It is free again once this is dropped.
+pub(super) struct Reserved {
+    _kib: OwnedSemaphorePermit,
+}
+
+/// A body that is being sent. It gives way until this is dropped.
+pub(super) struct Arriving(Arc<Notify>);
+
+impl Arriving {
+    /// Returns once the body must give way.
+    pub async fn must_give_way(&self) {
+        self.0.notified().await;
+    }
+}
+
+impl BodyRoom {
+    pub fn new(kib: usize) -> BodyRoom {
+        BodyRoom {
+            kib: Arc::new(Semaphore::new(kib)),
+            arriving: Mutex::default(),
+        }
+    }
+
+    /// Reserves memory for a body that arrives now. `None` where all of it belongs to bodies that were received.
+    pub async fn reserve(&self, kib: u32) -> Option<(Reserved, Arriving)> {
+        for _ in 0..MAX_GIVING_WAY {
+            if let Ok(permit) = Arc::clone(&self.kib).try_acquire_many_owned(kib) {
+                return Some((Reserved { _kib: permit }, self.arrive()));
+            }
+            let oldest = self.take_oldest()?;
+            oldest.notify_one();
+            // The other request has to run before its memory is free.
+            let freed = async {
+                while Arc::strong_count(&oldest) > 1 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let _ = tokio::time::timeout(GIVE_WAY, freed).await;
+        }
+        None
+    }
+
+    fn arrive(&self) -> Arriving {
+        let arriving = Arc::new(Notify::new());
+        let mut all = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push_back(Arc::downgrade(&arriving));
+        Arriving(arriving)
+    }
+
+    fn take_oldest(&self) -> Option<Arc<Notify>> {
+        let mut all = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
+        std::iter::from_fn(|| all.pop_front()).find_map(|oldest| oldest.upgrade())
+    }
+}

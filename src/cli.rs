@@ -6,7 +6,7 @@ pub mod manual;
 
 pub use collectors::CollectorFlags;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -317,15 +317,12 @@ impl Cli {
     /// # Errors
     /// An error of clap: help, version, or wrong usage, with its exit code.
     pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        let (rest, collectors) = collectors::take_out(args).map_err(|problem| {
-            use clap::CommandFactory;
-            Cli::command().error(clap::error::ErrorKind::InvalidValue, problem)
-        })?;
+        let (rest, collectors) = collectors::take_out(args)
+            .map_err(|problem| Cli::command().error(clap::error::ErrorKind::InvalidValue, problem))?;
         let mut cli = Cli::try_parse_from(rest)?;
         match &mut cli.command {
             Command::Run(run) => run.collectors = collectors,
             _ if !collectors.is_empty() => {
-                use clap::CommandFactory;
                 let problem = "--collector.* flags belong to `evenkeel run`";
                 return Err(Cli::command().error(clap::error::ErrorKind::UnknownArgument, problem));
             }
@@ -349,7 +346,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 

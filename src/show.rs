@@ -163,16 +163,11 @@ fn daemons_host(command: &Explain) -> Result<(LinuxHost, Option<String>), String
 
 fn read_payload(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut payload = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin()
-            .lock()
-            .take(MAX_PAYLOAD_BYTES)
-            .read_to_end(&mut payload)?;
-    } else {
-        std::fs::File::open(path)?
-            .take(MAX_PAYLOAD_BYTES)
-            .read_to_end(&mut payload)?;
-    }
+    let source: Box<dyn Read> = match path == Path::new("-") {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(std::fs::File::open(path)?),
+    };
+    source.take(MAX_PAYLOAD_BYTES).read_to_end(&mut payload)?;
     Ok(payload)
 }
 

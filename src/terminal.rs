@@ -56,6 +56,11 @@ impl Style {
     }
 }
 
+/// A number and the word for what it counts: `1 rule`, `2 rules`.
+pub fn count(number: usize, word: &str) -> String {
+    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Columns of the terminal that a text takes.
 pub fn width(text: &str) -> usize {
     text.width()

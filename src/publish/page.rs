@@ -6,6 +6,7 @@ mod html;
 mod tables;
 
 use super::status::Status;
+use crate::terminal::count;
 use html::{EscapedText, time};
 use std::fmt::{self, Display, Write};
 
@@ -74,7 +75,6 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
 }
 
 fn overview(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
-    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     let mode = match (status.mode, status.paused) {
         _ if status.actuator_off.is_some() => "The actuator is off: only metrics are published.",
         (_, true) => "Paused: no new steps; leases are still reverted.",

@@ -10,6 +10,7 @@ use crate::http::Access;
 use crate::rule::{self, RuleSet, Setting, Step};
 use crate::schema;
 use crate::simulate::test_file;
+use crate::terminal::count;
 use nix::unistd::User;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -183,10 +184,6 @@ impl Checked {
         };
         Checked { name, hint }
     }
-}
-
-fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// A warning about a configuration with which `run` needs --webhook.config.file to start.

@@ -10,6 +10,7 @@ use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::knob::Knob;
 use crate::rule::RuleSet;
+use crate::terminal::count;
 use crate::watch::promql::Dialect;
 use crate::watch::unit_test;
 use crate::yaml;
@@ -81,10 +82,6 @@ impl TestReport {
         let (tests, checks) = (count(self.tests, "test"), count(self.checks, "check"));
         text + &format!("{}: {tests}, {checks}: {sum}\n", self.file)
     }
-}
-
-fn count(number: usize, word: &str) -> String {
-    format!("{number} {word}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Runs one test file.

@@ -6,6 +6,7 @@ use super::access::{Access, HostError};
 use super::limit::notation::as_text;
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob, Processors};
+use super::scheduling::called;
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};
@@ -180,7 +181,7 @@ impl ProcessKnob for Affinity {
 
     fn get(thread: &mut dyn Access) -> Result<CpuSet, HostError> {
         let tid = thread.tid();
-        of_thread(tid).map_err(|errno| HostError::of_call("sched_getaffinity", "CAP_SYS_NICE", tid, errno.into()))
+        called("sched_getaffinity", tid, of_thread(tid))
     }
 
     fn set(thread: &mut dyn Access, cpus: &CpuSet) -> Result<(), HostError> {
@@ -190,8 +191,8 @@ impl ProcessKnob for Affinity {
         for cpu in cpus.iter().take_while(known) {
             set.set(cpu as usize);
         }
-        rustix::thread::sched_setaffinity(Pid::from_raw(tid), &set)
-            .map_err(|errno| HostError::of_call("sched_setaffinity", "CAP_SYS_NICE", tid, errno.into()))
+        let result = rustix::thread::sched_setaffinity(Pid::from_raw(tid), &set);
+        called("sched_setaffinity", tid, result)
     }
 
     fn may_reach_others(privileges: &Privileges) -> Result<(), &'static str> {

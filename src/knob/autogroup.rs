@@ -43,10 +43,6 @@ impl ProcessKnob for Autogroup {
         Some(Ok(Change::To(Value::Autogroup(i32::try_from(nice.value).ok()?))))
     }
 
-    fn initial() -> i32 {
-        0
-    }
-
     fn get(thread: &mut dyn Access) -> Result<i32, HostError> {
         let text = match thread.read(Self::KEY.name) {
             Ok(text) => text,

@@ -40,10 +40,6 @@ impl ProcessKnob for Freeze {
         Some(Ok(Change::To(Value::Freeze(true))))
     }
 
-    fn initial() -> bool {
-        false
-    }
-
     fn get(thread: &mut dyn Access) -> Result<bool, HostError> {
         Ok(thread.process()?.state == 'T')
     }

@@ -3,23 +3,25 @@
 use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob};
+use super::scheduling::called;
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::{Fields, Text};
+use nix::errno::Errno;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::io;
 
 /// ioprio_set(2): class in the bits from 13 up, level below.
 const IOPRIO_CLASS_SHIFT: u32 = 13;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
 /// I/O scheduling class and level. `None` is the kernel's default: it follows nice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IoPriority {
+    #[default]
     None,
     /// 0 (highest) to 7.
     RealTime(u8),
@@ -58,17 +60,11 @@ impl ProcessKnob for Ionice {
         Some(priority.map(|priority| Change::To(Value::Ionice(priority))))
     }
 
-    fn initial() -> IoPriority {
-        IoPriority::None
-    }
-
     fn get(thread: &mut dyn Access) -> Result<IoPriority, HostError> {
         let tid = thread.tid();
         // SAFETY: takes two integers, touches no memory of ours.
         let answer = unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid) };
-        if answer < 0 {
-            return Err(failed("ioprio_get", tid));
-        }
+        let answer = called("ioprio_get", tid, Errno::result(answer))?;
         let level = (answer & 7) as u8;
         Ok(match answer >> IOPRIO_CLASS_SHIFT {
             1 => IoPriority::RealTime(level),
@@ -89,10 +85,7 @@ impl ProcessKnob for Ionice {
         let number = (class << IOPRIO_CLASS_SHIFT) | libc::c_int::from(level);
         // SAFETY: takes three integers, touches no memory of ours.
         let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, tid, number) };
-        if answer < 0 {
-            return Err(failed("ioprio_set", tid));
-        }
-        Ok(())
+        called("ioprio_set", tid, Errno::result(answer)).map(drop)
     }
 
     /// A process may give itself any level but a real-time one (ioprio_set(2)).
@@ -107,10 +100,6 @@ impl ProcessKnob for Ionice {
     fn may_reach_others(privileges: &Privileges) -> Result<(), &'static str> {
         privileges.need(CAP_SYS_NICE)
     }
-}
-
-fn failed(call: &'static str, tid: i32) -> HostError {
-    HostError::of_call(call, "CAP_SYS_NICE", tid, io::Error::last_os_error())
 }
 
 fn parse(text: &Text, findings: &mut Findings) -> Option<IoPriority> {

@@ -26,20 +26,16 @@ impl ProcessKnob for Nice {
         Some(Ok(Change::To(Value::Nice(i32::try_from(nice.value).ok()?))))
     }
 
-    fn initial() -> i32 {
-        0
-    }
-
     fn get(thread: &mut dyn Access) -> Result<i32, HostError> {
         let tid = thread.tid();
-        rustix::process::getpriority_process(Pid::from_raw(tid))
-            .map_err(|errno| HostError::of_call("getpriority", "CAP_SYS_NICE", tid, errno.into()))
+        let nice = rustix::process::getpriority_process(Pid::from_raw(tid));
+        scheduling::called("getpriority", tid, nice)
     }
 
     fn set(thread: &mut dyn Access, nice: &i32) -> Result<(), HostError> {
         let tid = thread.tid();
-        rustix::process::setpriority_process(Pid::from_raw(tid), *nice)
-            .map_err(|errno| HostError::of_call("setpriority", "CAP_SYS_NICE", tid, errno.into()))
+        let result = rustix::process::setpriority_process(Pid::from_raw(tid), *nice);
+        scheduling::called("setpriority", tid, result)
     }
 
     fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {

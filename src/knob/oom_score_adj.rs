@@ -29,10 +29,6 @@ impl ProcessKnob for OomScoreAdj {
         Some(Ok(Change::To(Value::OomScoreAdj(i32::try_from(score.value).ok()?))))
     }
 
-    fn initial() -> i32 {
-        0
-    }
-
     fn get(thread: &mut dyn Access) -> Result<i32, HostError> {
         let text = thread.read(Self::KEY.name);
         let score = text.and_then(|text| text.trim().parse().map_err(|_| io::Error::other("no number")));

@@ -30,7 +30,7 @@ pub enum Reach {
 
 /// A reversible property of a process or of each of its threads.
 pub trait ProcessKnob {
-    type Value: Clone + Eq + Ord;
+    type Value: Clone + Default + Eq + Ord;
 
     /// Its key in a step of a rule. The name is the label value of `evenkeel_leases{knob}` as well.
     const KEY: Key;
@@ -46,7 +46,9 @@ pub trait ProcessKnob {
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>>;
 
     /// The value of a process that nothing has changed.
-    fn initial() -> Self::Value;
+    fn initial() -> Self::Value {
+        Self::Value::default()
+    }
 
     /// # Errors
     /// When the process is gone or the kernel refuses.

@@ -3,19 +3,22 @@
 use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob};
+use super::scheduling::called;
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
+use nix::errno::Errno;
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io;
 
 /// CPU scheduling policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
+    #[default]
     Other,
     Batch,
     Idle,
@@ -23,20 +26,14 @@ pub enum Policy {
     RealTime,
 }
 
-impl Policy {
-    pub fn as_str(self) -> &'static str {
-        match self {
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Policy::Other => "other",
             Policy::Batch => "batch",
             Policy::Idle => "idle",
             Policy::RealTime => "real-time",
-        }
-    }
-}
-
-impl fmt::Display for Policy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        })
     }
 }
 
@@ -62,17 +59,11 @@ impl ProcessKnob for Sched {
         }))))
     }
 
-    fn initial() -> Policy {
-        Policy::Other
-    }
-
     fn get(thread: &mut dyn Access) -> Result<Policy, HostError> {
         let tid = thread.tid();
         // SAFETY: takes an integer, touches no memory of ours.
         let answer = unsafe { libc::sched_getscheduler(tid) };
-        if answer < 0 {
-            return Err(failed("sched_getscheduler", tid, io::Error::last_os_error()));
-        }
+        let answer = called("sched_getscheduler", tid, Errno::result(answer))?;
         Ok(match answer & !libc::SCHED_RESET_ON_FORK {
             libc::SCHED_OTHER => Policy::Other,
             libc::SCHED_BATCH => Policy::Batch,
@@ -87,7 +78,7 @@ impl ProcessKnob for Sched {
             Policy::Other => libc::SCHED_OTHER,
             Policy::Batch => libc::SCHED_BATCH,
             Policy::Idle => libc::SCHED_IDLE,
-            Policy::RealTime => return Err(failed(call, tid, io::ErrorKind::InvalidInput.into())),
+            Policy::RealTime => return called(call, tid, Err(io::ErrorKind::InvalidInput)),
         };
         // SAFETY: reads the flag of the thread, then a struct of ours that lives through the call.
         let answer = unsafe {
@@ -95,10 +86,7 @@ impl ProcessKnob for Sched {
             let parameters = libc::sched_param { sched_priority: 0 };
             libc::sched_setscheduler(tid, number | reset_on_fork, &parameters)
         };
-        if answer < 0 {
-            return Err(failed(call, tid, io::Error::last_os_error()));
-        }
-        Ok(())
+        called(call, tid, Errno::result(answer)).map(drop)
     }
 
     fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {
@@ -114,10 +102,8 @@ impl ProcessKnob for Sched {
 pub fn resets_on_fork(tid: i32) -> Result<bool, HostError> {
     // SAFETY: takes an integer, touches no memory of ours.
     let answer = unsafe { libc::sched_getscheduler(tid) };
-    match answer < 0 {
-        true => Err(failed("sched_getscheduler", tid, io::Error::last_os_error())),
-        false => Ok(answer & libc::SCHED_RESET_ON_FORK != 0),
-    }
+    let answer = called("sched_getscheduler", tid, Errno::result(answer))?;
+    Ok(answer & libc::SCHED_RESET_ON_FORK != 0)
 }
 
 /// Makes the kernel reset children of a thread, or not. The policy and the nice value of the thread stay.
@@ -132,12 +118,5 @@ pub fn set_reset_on_fork(tid: i32, resets: bool) -> Result<(), HostError> {
             false => libc::sched_setscheduler(tid, (policy & !libc::SCHED_RESET_ON_FORK) | flag, &parameters),
         }
     };
-    match answer < 0 {
-        true => Err(failed("sched_setscheduler", tid, io::Error::last_os_error())),
-        false => Ok(()),
-    }
-}
-
-fn failed(call: &'static str, tid: i32, source: io::Error) -> HostError {
-    HostError::of_call(call, "CAP_SYS_NICE", tid, source)
+    called("sched_setscheduler", tid, Errno::result(answer)).map(drop)
 }

@@ -84,7 +84,7 @@ fn check_config(file: &ConfigFile, web_config: Option<&Path>) -> Report {
         let authenticates = matches!(access, Some(Ok(access)) if access.authenticates());
         let limits_rate = matches!(access, Some(Ok(access)) if access.limits_rate());
         let missing = missing_authentication(config, &checked).filter(|_| !authenticates);
-        let unreadable = access.and_then(Result::err).cloned();
+        let unreadable = access.and_then(Result::err).map(|finding| (**finding).clone());
         let limited = web_config.filter(|_| limits_rate).map(limited);
         [missing, unreadable, limited].into_iter().flatten().collect()
     })
@@ -281,10 +281,11 @@ fn note_on_start(config: &Config) -> Option<&'static str> {
 }
 
 /// The access rules of the webhook listener's web configuration file.
-fn webhook_access(file: &Path) -> Result<Access, Diagnostic> {
+fn webhook_access(file: &Path) -> Result<Access, Box<Diagnostic>> {
     Access::open().with_web_config(file).map_err(|error| {
         let help = "docs/security-model.md describes the file";
-        Diagnostic::of_file(Severity::Error, &file.display().to_string(), error.to_string(), help)
+        let file = file.display().to_string();
+        Box::new(Diagnostic::of_file(Severity::Error, &file, error.to_string(), help))
     })
 }
 

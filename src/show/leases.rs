@@ -174,6 +174,7 @@ mod tests {
             start_ticks: 70,
             value: Value::Nice(0),
             unit: None,
+            favour: None,
         };
         Lease {
             id: 3,

@@ -20,8 +20,8 @@ use crate::support::process::Process;
 use crate::support::{eventually, free_address, http, node_name};
 
 const ADDRESSES: &str = "EVENKEEL_TEST_ATTACKED";
-/// Of Debian's user `nobody`.
-const NOBODY: u32 = 65534;
+/// The user and group without files (Debian policy, 9.2.2).
+const OTHER_USER: u32 = 65534;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const BURNER_NICE: i32 = 15;
 const ATTACKER_NICE: i32 = 10;
@@ -40,8 +40,8 @@ const SPARE_DESCRIPTORS: usize = 16;
 /// The main function of the attacker, which ends with its standard input.
 fn attack(metrics: SocketAddr, webhook: SocketAddr) -> ! {
     setgroups(&[]).expect("root may drop its groups");
-    setgid(Gid::from_raw(NOBODY)).expect("root may become another group");
-    setuid(Uid::from_raw(NOBODY)).expect("root may become another user");
+    setgid(Gid::from_raw(OTHER_USER)).expect("root may become another group");
+    setuid(Uid::from_raw(OTHER_USER)).expect("root may become another user");
     // A process that changed its user has files in /proc that belong to root.
     nix::sys::prctl::set_dumpable(true).expect("a process may be dumpable");
     std::thread::spawn(|| {

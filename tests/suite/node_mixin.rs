@@ -123,8 +123,7 @@ fn rule_of_the_mixin_fires_with_its_job_in_local() {
     let said = String::from_utf8_lossy(&checked.stderr).into_owned() + &String::from_utf8_lossy(&checked.stdout);
     assert!(checked.status.success() && !said.contains("warning"), "{said}");
     let evenkeel = home.start(&[]);
-    let labels = [("source", "local"), ("status", "firing")];
     eventually("the alert to fire", TIMEOUT, || {
-        (evenkeel.metric("evenkeel_alerts_received_total", &labels) > 0.0).then_some(())
+        (evenkeel.metric("evenkeel_alerts_firing", &[("source", "local")]) == 1.0).then_some(())
     });
 }

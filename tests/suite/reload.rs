@@ -129,6 +129,9 @@ fn reload_by_command(home: &Home) -> (bool, String) {
     command
         .arg("reload")
         .arg(format!("--storage.path={}", home.path().join("storage").display()));
+    // The socket may follow the listeners.
+    let socket = home.path().join("storage/control.sock");
+    eventually("the control socket", TIMEOUT, || socket.exists().then_some(()));
     let output = command.output().expect("evenkeel runs");
     let printed = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&printed).into_owned())

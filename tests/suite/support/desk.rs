@@ -44,7 +44,7 @@ stop() {
 }
 has() { local word; for word in "${@:2}"; do [[ $word == $1* ]] && return 0; done; return 1; }
 more=()
-case ${1:-} in run | leases | history | release | pause | resume)
+case ${1:-} in run | leases | history | release | pause | resume | reload)
     has --storage.path "$@" || more+=(--storage.path="$home/var/lib/evenkeel") ;;
 esac
 case ${1:-} in run | check | explain)

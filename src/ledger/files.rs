@@ -2,7 +2,7 @@
 
 use crate::permissions::create_private;
 pub use crate::storage::LEDGER as FILE_NAME;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,14 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
 /// # Errors
 /// When the file cannot be opened, or is a link.
 pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let first_look = connection.pragma_query_value(None, "schema_version", |_| Ok(()));
+    // A crash may have left a transaction that must be rolled back in the file first.
+    let is_interrupted = first_look.is_err_and(|error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly));
+    match is_interrupted {
+        true => connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE),
+        false => Ok(connection),
+    }
 }
 
 /// Opens a database for reading without its log and without a lock.

@@ -412,3 +412,18 @@ fn a_reboot_closes_its_leases_in_the_history() {
         assert_eq!(told.reason, "the host was rebooted");
     }
 }
+
+#[test]
+fn history_is_readable_after_a_crash_in_the_creation_of_the_file() {
+    let [running, crashed] = [0, 1].map(|_| tempfile::tempdir().unwrap());
+    let connection = rusqlite::Connection::open(running.path().join("ledger.db")).unwrap();
+    // A small cache makes SQLite write into the file before the commit.
+    let begin = "CREATE TABLE record (id INTEGER PRIMARY KEY, body TEXT);
+        PRAGMA cache_size = 1; BEGIN; INSERT INTO record (body)
+        SELECT zeroblob(9000) FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9))";
+    connection.execute_batch(begin).unwrap();
+    for name in ["ledger.db", "ledger.db-journal"] {
+        std::fs::copy(running.path().join(name), crashed.path().join(name)).unwrap();
+    }
+    assert_eq!(read_records(crashed.path(), 10).unwrap(), []);
+}

@@ -166,7 +166,8 @@ pub(super) static BUDGET: Object = Object::new(
         optional(
             "commands",
             Kind::Integer(0, 10_000),
-            "Number of episodes that may run commands without `undo` within the period. Default 10.",
+            "Number of episodes that may run commands without `undo` within the period. Default 10, or 0 with \
+             `final_steps: 0`.",
         ),
         optional("per", Kind::Duration, "Length of the period. Default 5m."),
     ],
@@ -328,6 +329,10 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
     if let Some(budget) = fields.nested("budget", &BUDGET, findings) {
         if let Some(steps) = budget.integer("final_steps", findings) {
             config.budget.final_steps = u32::try_from(steps.value).unwrap_or(u32::MAX);
+            // A budget of 0 forbade commands before they had a budget of their own.
+            if config.budget.final_steps == 0 {
+                config.budget.commands = 0;
+            }
         }
         if let Some(commands) = budget.integer("commands", findings) {
             config.budget.commands = u32::try_from(commands.value).unwrap_or(u32::MAX);

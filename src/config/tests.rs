@@ -63,6 +63,15 @@ fn empty_configuration_is_the_default() {
     assert_eq!(config.local["job"], "evenkeel");
 }
 
+#[test]
+fn budget_that_forbids_kills_forbids_commands_by_default() {
+    for (budget, expected) in [("{final_steps: 0}", 0), ("{final_steps: 0, commands: 2}", 2)] {
+        let (loaded, found) = load(&[("evenkeel.yml", &format!("budget: {budget}\n"))]);
+        assert_eq!(found, [""; 0]);
+        assert_eq!(loaded.unwrap().config.budget.commands, expected);
+    }
+}
+
 fn addresses(alertmanagers: &Alertmanagers) -> Vec<String> {
     let (addresses, problems) = alertmanagers.addresses(&mut LastGood::default());
     assert_eq!(problems, [""; 0]);

@@ -12,6 +12,9 @@ use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+/// The reason of a refusal by the rule's `while`.
+pub const WHILE_IS_FALSE: &str = "`while` is false";
+
 /// The refusal of a step, a process or a whole plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
@@ -402,7 +405,7 @@ impl FinalGate<'_> {
 
     fn ask_condition(&self) -> Result<(), Denial> {
         if self.condition == Some(false) {
-            return refuse(Decision::Condition, "`while` is false");
+            return refuse(Decision::Condition, WHILE_IS_FALSE);
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ struct OpenEpisode {
     evaluated_at: Option<Duration>,
     /// More processes match than the rule allows, which was recorded already.
     is_crowded: bool,
+    /// The rule's `while` keeps new targets out, which was recorded already.
+    is_refused_by_condition: bool,
 }
 
 #[derive(Default)]
@@ -34,6 +36,11 @@ impl OpenEpisodes {
     /// Notes whether more processes match than the rule allows. True where that is news.
     pub fn set_crowded(&mut self, key: &EpisodeKey, is_crowded: bool) -> bool {
         std::mem::replace(&mut self.entry(key).is_crowded, is_crowded) != is_crowded
+    }
+
+    /// Notes whether the rule's `while` keeps new targets out. True where that is news.
+    pub fn set_refused_by_condition(&mut self, key: &EpisodeKey, is_refused: bool) -> bool {
+        std::mem::replace(&mut self.entry(key).is_refused_by_condition, is_refused) != is_refused
     }
 
     pub fn remove(&mut self, key: &EpisodeKey) {

@@ -88,7 +88,14 @@ impl<H: Host> Engine<H> {
         }
         let is_repeat = trigger == Trigger::Repeat;
         let held = self.episodes(transaction).with_leased_targets(&episode);
-        let due = plan(&rule, &held, &matches, transaction.boot_now(), is_repeat);
+        let mut due = plan(&rule, &held, &matches, transaction.boot_now(), is_repeat);
+        let mut planner = self.planner(transaction);
+        let condition = if due.is_empty() {
+            None
+        } else {
+            planner.condition_of(&rule)
+        };
+        planner.refuse_new_targets(&mut due, condition, &about, key);
         if is_repeat {
             episode.excluded.retain(|excluded| !excluded.until_repeat);
             if due.is_empty() {
@@ -98,11 +105,6 @@ impl<H: Host> Engine<H> {
         let before = self.ledger.episodes.get(key).cloned();
         let by_target: HashMap<Target, &Candidate> = matches.iter().map(|found| (found.target(), found)).collect();
         let mut planner = self.planner(transaction);
-        let condition = if due.is_empty() {
-            None
-        } else {
-            planner.condition_of(&rule)
-        };
         for due_steps in due {
             let candidate = by_target.get(&due_steps.target).copied();
             if due_steps.target == Target::Host {

@@ -9,14 +9,14 @@ use super::transaction::{AlertRef, shown};
 use super::victims::{orphaned_victims, spent};
 use super::{Answer, Conditions};
 use crate::act::effect;
-use crate::act::guard::{Denial, FinalGate, KillClass, notice};
+use crate::act::guard::{Denial, FinalGate, KillClass, WHILE_IS_FALSE, notice};
 use crate::act::plan::DueSteps;
 use crate::host::{Host, Knob, Value};
 use crate::ledger::episode::Excluded;
 use crate::ledger::victim::MemoryBefore;
-use crate::ledger::{Decision, Entry, Episode, TargetProgress, Victim};
+use crate::ledger::{Decision, Entry, Episode, EpisodeKey, TargetProgress, Victim};
 use crate::process::identity::BootId;
-use crate::process::{Candidate, Selector};
+use crate::process::{Candidate, Selector, Target};
 use crate::rule::{Rule, Step};
 use crate::step::{Change, SignalKind};
 use nix::sys::signal::Signal;
@@ -50,13 +50,40 @@ pub(super) fn may_begin(step: &Step, condition: Option<Answer>) -> Result<(), De
     match condition {
         Some(Answer { holds: false, .. }) if !step.is_final() && !step.is_wait() => Err(Denial {
             decision: Decision::Condition,
-            reason: "`while` is false".to_owned(),
+            reason: WHILE_IS_FALSE.to_owned(),
         }),
         _ => Ok(()),
     }
 }
 
 impl<H: Host> StepPlanner<'_, H> {
+    /// Drops the targets that are new in the episode while `while` does not hold. With a place in the episode, a target
+    /// without a step would keep that place from the one that comes first once `while` holds. Recorded when it begins.
+    pub fn refuse_new_targets(
+        &mut self,
+        due: &mut Vec<DueSteps>,
+        condition: Option<Answer>,
+        about: &AlertRef,
+        key: &EpisodeKey,
+    ) {
+        let Some(Answer { holds, .. }) = condition else {
+            return;
+        };
+        let refused = due.extract_if(.., |new| !holds && new.is_new && new.target != Target::Host);
+        let refused: Vec<DueSteps> = refused.collect();
+        if holds || !refused.is_empty() {
+            let is_news = self.episodes.open.set_refused_by_condition(key, !holds);
+            for due_steps in refused.into_iter().filter(|_| is_news) {
+                let mut record = about.record(self.episodes.transaction.now);
+                record.target = Some((due_steps.target, due_steps.name));
+                record.step = due_steps.steps.first().map(|(_, step)| step.to_string());
+                record.decision = Some(Decision::Condition);
+                record.reason = WHILE_IS_FALSE.to_owned();
+                self.episodes.stage_record(record);
+            }
+        }
+    }
+
     /// Passes each due step of one target to the guard, and stages the allowed ones.
     pub fn plan_steps(&mut self, due_steps: DueSteps, context: StepContext<'_>, episode: &mut Episode) {
         let simulated = episode.key.simulated;

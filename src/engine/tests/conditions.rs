@@ -5,6 +5,7 @@ use super::*;
 use crate::app::own_evaluation::{self, OwnEvaluation, SETTLING};
 use crate::app::policy::EvaluationConfig;
 use crate::family::Family;
+use crate::rule::OrderKey;
 use crate::sense::Sampling;
 use crate::watch::restart::ActiveAlerts;
 use crate::watch::{LabelSet, promql};
@@ -89,9 +90,9 @@ fn slow_metric_ends_one_process_where_one_is_right() {
 }
 
 /// A world whose conditions hold as this flag says; `None` is unknown.
-fn with_condition(mut rule: Rule, holds: &Arc<Mutex<Option<bool>>>) -> World {
+fn with_condition(mut rule: Rule, holds: &Arc<Mutex<Option<bool>>>, limit: usize) -> World {
     rule.condition = Some(CONDITION.to_owned());
-    rule.limit = 2;
+    rule.limit = limit;
     let mut world = world(policy(vec![rule]));
     let asked = Arc::clone(holds);
     world.engine.conditions = Box::new(move |_| {
@@ -109,7 +110,7 @@ const NEXT_ROUND: u64 = 20;
 fn false_condition_gates_reversible_steps_and_keeps_leases() {
     for refused in [Some(false), None] {
         let holds = Arc::new(Mutex::new(refused));
-        let mut world = with_condition(example("calm", "nice 15"), &holds);
+        let mut world = with_condition(example("calm", "nice 15"), &holds, 2);
         world.add(100, 1);
         world.fire("calm");
         world.pass(NEXT_ROUND);
@@ -127,10 +128,43 @@ fn false_condition_gates_reversible_steps_and_keeps_leases() {
     }
 }
 
+/// One slot. The process that is first when the alert opens does nothing any more once `while` holds.
+#[test]
+fn false_condition_gives_no_place_to_a_new_target() {
+    for steps in ["nice 15", "wait 10; nice 15", "signal TERM"] {
+        let holds = Arc::new(Mutex::new(Some(false)));
+        let mut rule = example("calm", steps);
+        rule.order_by.key = OrderKey::Memory;
+        let mut world = with_condition(rule, &holds, 1);
+        world.add(100, 1);
+        world.add(200, 1);
+        let set_memory = |world: &mut World, pid: i32, bytes: u64| {
+            let found = world.engine.host().processes.get_mut(&pid).unwrap();
+            found.process.resident_bytes = bytes;
+        };
+        set_memory(&mut world, 100, 9 << 30);
+        world.fire("calm");
+        world.pass(NEXT_ROUND);
+        world.fire("calm");
+        world.pass(NEXT_ROUND);
+        assert_eq!(world.decided("calm", Decision::Condition), 1.0, "{steps}: told once");
+        set_memory(&mut world, 100, 1 << 20);
+        set_memory(&mut world, 200, 9 << 30);
+        *holds.lock().unwrap() = Some(true);
+        world.pass(2 * NEXT_ROUND);
+        assert_eq!(world.nice(100), [0], "{steps}");
+        let reached = match steps {
+            "signal TERM" => world.signals() == [(200, Signal::SIGTERM)],
+            _ => world.nice(200) == [15],
+        };
+        assert!(reached, "{steps}: {:?}", world.signals());
+    }
+}
+
 #[test]
 fn false_condition_stops_a_ladder_between_its_steps() {
     let holds = Arc::new(Mutex::new(Some(true)));
-    let mut world = with_condition(example("calm", "nice 5; wait 10; nice 15"), &holds);
+    let mut world = with_condition(example("calm", "nice 5; wait 10; nice 15"), &holds, 2);
     world.add(100, 1);
     world.fire("calm");
     *holds.lock().unwrap() = Some(false);
@@ -145,7 +179,7 @@ fn false_condition_stops_a_ladder_between_its_steps() {
 fn false_condition_starts_no_command_with_an_undo() {
     let holds = Arc::new(Mutex::new(Some(false)));
     let step = "exec: {argv: [/bin/a], undo: [/bin/b]}";
-    let mut world = with_condition(super::jobs::rule(&[step], ""), &holds);
+    let mut world = with_condition(super::jobs::rule(&[step], ""), &holds, 2);
     world.fire("more");
     world.pass(NEXT_ROUND);
     assert!(world.engine.host().jobs.is_empty());

@@ -148,9 +148,11 @@ impl<H: Host> StepPlanner<'_, H> {
         gate.run().map(drop)
     }
 
-    /// Counts the host as one victim per episode, which is settled at once because no step waits for it.
+    /// Counts the host as one victim per episode, which is settled at once because no step waits for it. A run that failed
+    /// before does not count, so the next one does.
     fn note_run(&mut self, episode: &Episode) {
-        let is_known = |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode);
+        let is_known =
+            |victim: &Victim| victim.target == Target::Host && victim.counts_for(episode) && !victim.is_uncounted;
         if self.episodes.ledger.victims.iter().any(is_known) {
             return;
         }

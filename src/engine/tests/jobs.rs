@@ -905,3 +905,32 @@ fn grant_that_was_returned_without_a_record_is_requested_again() {
     world.send("more", Status::Firing, 500, Source::Alertmanager);
     assert_eq!(world.answer(answer(201, r#"{"id":"r/2"}"#)), "POST http://broker/take");
 }
+
+/// The alert goes on over three episodes, because its sender was silent twice.
+#[test]
+fn command_that_succeeds_after_a_failure_counts() {
+    let mut world = frugal(vec![rule(
+        &["exec: [/bin/notify]", "exec: [/bin/more]"],
+        "hold: 10m\n  cooldown: 1s",
+    )]);
+    world.fire("more");
+    assert_eq!(world.answer(ended(3)), "/bin/notify");
+    let silence = 700;
+    world.pass(silence);
+    assert!(world.engine.ledger().episodes.is_empty(), "closed for silence");
+    world.fire("more");
+    assert_eq!(world.answer(ended(0)), "/bin/notify");
+    assert_eq!(world.answer(ended(0)), "/bin/more", "no cooldown within an episode");
+    let counted = world
+        .engine
+        .ledger()
+        .victims
+        .iter()
+        .filter(|victim| !victim.is_uncounted);
+    assert_eq!(counted.count(), 1, "the budget knows it");
+    world.pass(silence);
+    world.fire("more");
+    world.pass(60);
+    assert_eq!(world.begun(), [], "already run for this alert");
+    assert_eq!(world.decided("more", Decision::Budget), 1.0);
+}

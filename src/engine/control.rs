@@ -12,6 +12,7 @@ use crate::host::{Host, Report};
 use crate::ledger::{Effect, Entry, Episode, EpisodeKey, Lease};
 use crate::process::{Identity, Target};
 use crate::step::allocate::lifecycle as allocate;
+use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// Processes due work: waits that are over, deadlines, rounds and retries.
@@ -24,6 +25,7 @@ impl<H: Host> Engine<H> {
         if self.timers.last_retry.is_some_and(|at| at + RETRY <= now) {
             self.recover();
         }
+        self.record_counted_reloads(now, &mut transaction);
         let mut episodes = self.episodes(&mut transaction);
         episodes.expire();
         episodes.bound_interrupted();
@@ -207,6 +209,7 @@ impl<H: Host> Engine<H> {
     /// restart.
     pub fn shut_down(&mut self) {
         let mut transaction = Transaction::new(self.host.now(), None);
+        self.record_counted_reloads(Duration::MAX, &mut transaction);
         if self.policy.restore_on_exit {
             self.episodes(&mut transaction).release_at_exit();
         }

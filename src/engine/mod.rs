@@ -21,6 +21,7 @@ pub mod privileges;
 mod process_view;
 mod recheck;
 mod reconcile;
+mod reload_limit;
 mod rollback;
 mod room;
 pub mod run;
@@ -60,6 +61,7 @@ use jobs_in_flight::JobsInFlight;
 use open_episodes::OpenEpisodes;
 use privileges::warn_of_privileges;
 use process_view::ProcessView;
+use reload_limit::ReloadLimit;
 use room::PendingReverts;
 use smol_str::SmolStr;
 use status::{StateView, show_rules};
@@ -138,6 +140,7 @@ pub struct Engine<H: Host> {
     reverts: PendingReverts,
     jobs: JobsInFlight,
     timers: Timers,
+    reload_limit: ReloadLimit,
 }
 
 impl<H: Host> Engine<H> {
@@ -167,6 +170,7 @@ impl<H: Host> Engine<H> {
             reverts: PendingReverts::default(),
             jobs: JobsInFlight::default(),
             timers,
+            reload_limit: ReloadLimit::default(),
         };
         engine.retain_history();
         engine.measure_cpu();
@@ -279,7 +283,8 @@ impl<H: Host> Engine<H> {
 
     /// CLOCK_BOOTTIME at which [`Engine::tick`] has something to do.
     pub fn next_due(&self) -> Option<Duration> {
-        timers::next_due(&self.ledger, self.timers, &self.jobs.awaited())
+        let due = timers::next_due(&self.ledger, self.timers, &self.jobs.awaited());
+        due.into_iter().chain(self.reload_limit.next_due()).min()
     }
 
     /// How long until then.

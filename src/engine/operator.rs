@@ -4,8 +4,9 @@
 use super::Engine;
 use super::job_results::alert_of;
 use super::transaction::{AlertRef, Transaction};
-use crate::host::Host;
+use crate::host::{Host, Moment};
 use crate::ledger::{Breaker, Entry, Lease, LedgerState, Operation, OperatorRequest, Outcome, Record};
+use std::time::Duration;
 
 impl<H: Host> Engine<H> {
     /// Releases one lease or all, and returns their number. A second request drops a lease whose job fails.
@@ -66,17 +67,42 @@ impl<H: Host> Engine<H> {
         true
     }
 
-    /// Records a reload, or one that was refused for a reason.
+    /// Records a reload, or one that was refused for a reason. Of equal ones it counts those that follow soon.
     pub fn record_reload(&mut self, request: &OperatorRequest, refused: Option<&str>) {
         let mut transaction = Transaction::new(self.host.now(), None);
-        let mut record = AlertRef::default().record(transaction.now);
-        if let Some(reason) = refused {
-            record.outcome = Some(Outcome::Failed);
-            record.reason = format!("the last good configuration stays: {reason}");
+        let now = transaction.now;
+        self.record_counted_reloads(now.boot, &mut transaction);
+        if self.reload_limit.permit(request, refused, now.wall, now.boot) {
+            let record = reload_record(now, refused);
+            transaction.record_operation(&mut self.ledger, Operation::Reload, request, record);
         }
-        transaction.record_operation(&mut self.ledger, Operation::Reload, request, record);
-        self.finish(transaction);
+        if transaction.has_something() {
+            self.finish(transaction);
+        }
     }
+
+    /// Records the number of reloads without a record of their own, for the intervals that are over at `until`
+    /// (CLOCK_BOOTTIME).
+    pub(super) fn record_counted_reloads(&mut self, until: Duration, transaction: &mut Transaction) {
+        for left_out in self.reload_limit.take(until) {
+            let mut record = reload_record(transaction.now, left_out.refused.as_deref());
+            let counted = format!("{} more like this, the last at {}", left_out.count, left_out.last_at);
+            record.reason = match record.reason.as_str() {
+                "" => counted,
+                reason => format!("{counted}; {reason}"),
+            };
+            transaction.record_operation(&mut self.ledger, Operation::Reload, &left_out.last, record);
+        }
+    }
+}
+
+fn reload_record(at: Moment, refused: Option<&str>) -> Record {
+    let mut record = AlertRef::default().record(at);
+    if let Some(reason) = refused {
+        record.outcome = Some(Outcome::Failed);
+        record.reason = format!("the last good configuration stays: {reason}");
+    }
+    record
 }
 
 impl Transaction {

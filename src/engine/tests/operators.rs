@@ -1,7 +1,7 @@
 //! Requests of operators: the history says who asked, when and why.
 
 use super::*;
-use crate::ledger::Operation;
+use crate::ledger::{Operation, Requester};
 use crate::telemetry::EventKind;
 
 /// The newest record of an operation.
@@ -42,6 +42,47 @@ fn each_request_is_recorded_with_who_and_why() {
     let refused = operation(&world, Operation::Reload);
     assert_eq!(refused.outcome, Some(Outcome::Failed));
     assert!(refused.reason.ends_with("rules.yml:3:1: no"), "{}", refused.reason);
+}
+
+#[test]
+fn equal_reloads_are_one_record_a_minute_with_a_count() {
+    let mut world = world(policy(vec![]));
+    let from = |address: u32| {
+        let by = Requester::by_way_of(format!("POST /-/reload from 10.0.0.{address}"));
+        OperatorRequest::new(by, "")
+    };
+    let refused = Some("rules.yml:3:1: no");
+    for _ in 0..500 {
+        world.engine.record_reload(&from(7), refused);
+    }
+    assert_eq!(world.engine.records().len(), 1);
+    world.engine.record_reload(&from(7), None);
+    world.engine.record_reload(&from(8), None);
+    assert_eq!(world.engine.records().len(), 3, "another result, another client");
+    world.pass(61);
+    let counted = operation(&world, Operation::Reload);
+    assert_eq!(world.engine.records().len(), 4);
+    assert_eq!(
+        (&counted.by, counted.outcome),
+        (&Some(from(7).by), Some(Outcome::Failed))
+    );
+    assert_eq!(
+        counted.reason,
+        "499 more like this, the last at 2026-01-01T00:00:00Z; the last good configuration stays: rules.yml:3:1: no"
+    );
+    world.pass(120);
+    assert_eq!(world.engine.records().len(), 4);
+    for number in 0..1000 {
+        world.engine.record_reload(&from(number), refused);
+    }
+    world.engine.shut_down();
+    assert!(world.engine.records().len() < 20, "clients with many addresses");
+    assert_eq!(operation(&world, Operation::Reload).by, Some(from(999).by));
+    let before = world.engine.records().len();
+    for _ in 0..10 {
+        world.engine.record_reload(&OperatorRequest::example(), None);
+    }
+    assert_eq!(world.engine.records().len(), before + 10, "users with access may");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::ledger::{Breaker, EpisodeKey, Lease, OperatorRequest};
 use crate::permissions::{self, Untrusted};
 use crate::storage::{self, LOCK, SOCKET};
 use nix::libc;
+use requester::Peer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -159,7 +160,9 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutd
             () = &mut shutdown => break,
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, door.clone(), Arc::clone(&reload))));
+                    let peer = Peer::of(&stream).ok();
+                    let reload = Arc::clone(&reload);
+                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, peer, door.clone(), reload)));
                 }
             }
         }
@@ -167,9 +170,8 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutd
     drop(std::fs::remove_file(&path));
 }
 
-async fn answer(stream: UnixStream, door: EngineHandle, reload: ReloadFn) {
-    let peer = stream.peer_cred();
-    let friend = peer.ok().filter(|peer| permissions::is_trusted(peer.uid()));
+async fn answer(stream: UnixStream, peer: Option<Peer>, door: EngineHandle, reload: ReloadFn) {
+    let friend = peer.filter(|peer| permissions::is_trusted(peer.uid));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = tokio::io::BufReader::new(read).take(MAX_REQUEST_BYTES);
@@ -177,7 +179,7 @@ async fn answer(stream: UnixStream, door: EngineHandle, reload: ReloadFn) {
         (Ok(_), None) => Reply::Failed("only root and the daemon's user have access".into()),
         (Ok(_), Some(peer)) => match parse(&line) {
             Ok(RequestLine { request, reason }) => {
-                let by = requester::requester(&peer).await;
+                let by = requester::requester(peer).await;
                 ask(request, OperatorRequest::new(by, &reason), &door, reload).await
             }
             Err(error) => Reply::Failed(format!("not a request: {error}")),

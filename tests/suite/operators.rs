@@ -91,6 +91,44 @@ fn history_and_log_name_user_and_reason() {
     assert!(page.contains("released by root (uid 0"), "{page}");
 }
 
+/// A client that sets the login of its own process to `OTHER_USER` and asks for a pause, in either order. Prints `set`
+/// where the kernel keeps logins.
+const CLIENT: &str = r#"
+import socket, sys, time
+path, order, login = sys.argv[1:]
+def set_login():
+    try:
+        open("/proc/self/loginuid", "w").write(login)
+        print("set")
+    except OSError:
+        pass
+if order == "before":
+    set_login()
+control = socket.socket(socket.AF_UNIX)
+control.connect(path)
+if order == "after":
+    time.sleep(3)
+    set_login()
+control.sendall(('{"pause":true,"reason":"%s"}\n' % order).encode())
+control.recv(1000)
+"#;
+
+#[test]
+fn login_is_that_of_the_connection() {
+    let (home, _burner, _daemon) = with_a_lease("logins");
+    let socket = home.path().join("storage/control.sock");
+    let [(was_set, before), (_, after)] = ["before", "after"].map(|order| {
+        let mut client = Command::new("python3");
+        client.args(["-S", "-c", CLIENT]).arg(&socket).arg(order);
+        let said = succeed(client.arg(OTHER_USER.to_string()));
+        let record = operation(&home, "pause");
+        assert_eq!(record["reason"], order, "{record}");
+        (said.contains("set"), record["by"]["login"].clone())
+    });
+    // The second client connected with the login of these tests, if they have one.
+    assert_eq!(before != after, was_set, "{before}, {after}");
+}
+
 #[test]
 fn reloads_are_on_record_with_the_way_they_came() {
     let (home, _burner, daemon) = with_a_lease("reloads");

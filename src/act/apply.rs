@@ -242,7 +242,7 @@ fn summary<'a>(values: impl Iterator<Item = &'a Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::act::limit;
+    use crate::act::cgroup_limit;
     use crate::host::LinuxHost;
     use crate::knob::{AffinityChange, CpuSet};
     use crate::process::table::Procfs;
@@ -298,6 +298,6 @@ mod tests {
             },
             "/".to_owned(),
         );
-        assert!(limit::capacity(&mut host, &here).processors >= most.iter().count());
+        assert!(cgroup_limit::capacity(&mut host, &here).processors >= most.iter().count());
     }
 }

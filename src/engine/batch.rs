@@ -2,8 +2,8 @@
 //! nothing for an alert whose end waits in its queue.
 
 use super::Engine;
-use super::episode::Statement;
 use super::episodes::Trigger;
+use super::late_delivery::Statement;
 use super::latency::Arrival;
 use super::share::NoRoom;
 use super::timers::RETRY;
@@ -41,7 +41,7 @@ impl<'a> SourceReport<'a> {
             SourceReport::PollResult(poll) => {
                 let statements = listed.iter().map(|alert| Statement {
                     alert,
-                    source: EvidenceSource::Asked,
+                    source: EvidenceSource::Polled,
                     at: poll.asked_at,
                     fresh_for: Some(poll.fresh_for),
                 });

@@ -2,10 +2,10 @@
 //! ledger's state changes here, nothing on the host.
 
 use super::Policy;
-use super::episode::{Statement, end_to_remember, end_without_resolve, is_recent};
 use super::jobs_in_flight::JobsInFlight;
+use super::late_delivery::{Statement, end_to_remember, end_without_resolve, is_recent};
 use super::open_episodes::OpenEpisodes;
-use super::room::PendingReverts;
+use super::pending_reverts::PendingReverts;
 use super::share::{MAX_PER_ALERT, NoRoom, OpenCounts};
 use super::timers::ROUND;
 use super::transaction::{AlertRef, Transaction, shown};

@@ -3,15 +3,15 @@
 
 use super::Policy;
 use super::jobs_in_flight::JobsInFlight;
+use super::pending_reverts::PendingReverts;
 use super::process_view::{ProcessView, read_tree};
 use super::recheck::{is_cgroup_there, verify};
-use super::room::PendingReverts;
 use super::status::{log_outcome, show_decisions};
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, ActionContext, Transaction, shown};
 use super::victims::{exit_entries, set_patience};
 use crate::act::apply::{self, StepResult};
-use crate::act::{effect, limit};
+use crate::act::{cgroup_limit, effect};
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::{Effect, Entry, EpisodeKey, LedgerState, Outcome, TargetProgress, Victim};
@@ -117,7 +117,7 @@ impl<H: Host> Executor<'_, H> {
         let result = match verified {
             Ok(()) => match &context.candidate {
                 Candidate::Process(process) => apply::set(self.host, process.identity, value, saved),
-                Candidate::Cgroup(cgroup) => limit::set(self.host, cgroup, value, saved),
+                Candidate::Cgroup(cgroup) => cgroup_limit::set(self.host, cgroup, value, saved),
             },
             Err(result) => result,
         };

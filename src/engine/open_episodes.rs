@@ -1,6 +1,6 @@
 //! What the engine knows of open episodes beside the ledger: it need not outlast a restart.
 
-use super::episode::{RecentEnds, RecentStarts};
+use super::late_delivery::{RecentEnds, RecentStarts};
 use crate::alert::alertmanager::MissingAlerts;
 use crate::ledger::{Episode, EpisodeKey};
 use std::collections::BTreeMap;

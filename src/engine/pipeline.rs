@@ -8,8 +8,8 @@
 
 use super::Engine;
 use super::batch::{DueEpisode, DueEpisodes};
-use super::episode::Statement;
 use super::episodes::{Trigger, differs_durably};
+use super::late_delivery::Statement;
 use super::select::selector_for;
 use super::status::{show, show_decisions};
 use super::steps::StepContext;

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::batch::SourceReport;
-use super::episode::end_without_resolve;
+use super::late_delivery::end_without_resolve;
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
 use crate::alert::{Alert, FiringSet};
@@ -89,7 +89,7 @@ impl<H: Host> Engine<H> {
         let over: BTreeSet<SmolStr> = over.into_iter().map(SmolStr::from).collect();
         let is_over = |episode: &Episode| over.contains(&episode.key.fingerprint);
         let why = "Alertmanager no longer lists the alert";
-        self.record_absent((EvidenceSource::Asked, poll.asked_at), is_over, why, transaction);
+        self.record_absent((EvidenceSource::Polled, poll.asked_at), is_over, why, transaction);
     }
 
     /// Records that a source no longer reports these alerts. Episodes without another source close.
@@ -103,7 +103,7 @@ impl<H: Host> Engine<H> {
         let now = transaction.boot_now();
         let said_so = |episode: &Episode| match source {
             EvidenceSource::Own => episode.evidence.last_firing(source).is_some(),
-            EvidenceSource::Webhook | EvidenceSource::Asked => episode.evidence.is_from_alertmanager(),
+            EvidenceSource::Webhook | EvidenceSource::Polled => episode.evidence.is_from_alertmanager(),
         };
         let episodes = self.ledger.episodes.values();
         let absent = episodes.filter(|episode| said_so(episode) && is_absent(episode));

@@ -1,8 +1,8 @@
 //! The plan of reverts: after a resolve, a deadline, a reload, an exit or a restart. Mode, pause, budget and an
 //! unwritable ledger never prevent a revert. `undo.rs` carries it out.
 
-use super::episode::end_without_resolve;
 use super::episodes::Episodes;
+use super::late_delivery::end_without_resolve;
 use super::transaction::{Action, AlertRef};
 use crate::ledger::episode::Excluded;
 use crate::ledger::{Entry, Episode, EpisodeKey, Lease, Level, Outcome, Victim};

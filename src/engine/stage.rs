@@ -7,7 +7,7 @@ use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
 use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::guard::Denial;
-use crate::act::{descendants, favour, guard, limit};
+use crate::act::{cgroup_limit, descendants, favour, guard};
 use crate::host::{Host, Knob, LimitState, Reading, Value};
 use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
 use crate::process::{Candidate, Cgroup, Process, Target};
@@ -200,7 +200,7 @@ impl<H: Host> StepPlanner<'_, H> {
         change: &Change,
         context: &StepContext<'_>,
     ) -> Result<Draft, StepResult> {
-        let knob = limit::knob(self.host, change)?;
+        let knob = cgroup_limit::knob(self.host, change)?;
         let mut reading = self.read_own(cgroup, knob)?;
         let ledger = &*self.episodes.ledger;
         if let (Knob::Io(..), Some(unit)) = (knob, &mut reading.unit) {
@@ -214,7 +214,7 @@ impl<H: Host> StepPlanner<'_, H> {
             favour: None,
         };
         let base = base_of(ledger, context, knob, &[found]);
-        let mut prepared = limit::prepare(self.host, cgroup, change, &base, reading)?;
+        let mut prepared = cgroup_limit::prepare(self.host, cgroup, change, &base, reading)?;
         if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
             *setting = setting.kept_in_drop_in();
         }

@@ -1,9 +1,9 @@
 //! The steps of one target: the guard checks each, and the allowed ones become intents and actions. Only the ledger's
 //! state changes here.
 
-use super::delivery::{may_deliver, may_freeze};
 use super::episodes::Episodes;
 use super::process_view::ProcessView;
+use super::signal_delivery::{may_deliver, may_freeze};
 use super::timers::ROUND;
 use super::transaction::{AlertRef, shown};
 use super::victims::{orphaned_victims, spent};

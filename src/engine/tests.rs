@@ -810,7 +810,7 @@ fn an_end_of_all_times_is_no_fault() {
     world.engine.take(&[future.clone()], Instant::now()).unwrap();
     future.status = Status::Firing;
     future.starts_at = world.engine.host().now.wall + Duration::from_secs(1);
-    world.pass(episode::LATE.as_secs());
+    world.pass(late_delivery::LATE.as_secs());
     world.engine.take(&[future], Instant::now()).unwrap();
     assert_eq!(world.nice(100), [15]);
 }

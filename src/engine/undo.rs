@@ -8,8 +8,8 @@ use super::timers::ROUND;
 use super::transaction::AlertRef;
 use crate::act::apply::StepResult;
 use crate::act::descendants::Family;
-use crate::act::room::{self, Shortage};
-use crate::act::{limit, restore};
+use crate::act::memory_headroom::{self, Shortage};
+use crate::act::{cgroup_limit, restore};
 use crate::host::Host;
 use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
@@ -49,7 +49,7 @@ impl<H: Host> Executor<'_, H> {
         let shortage = cgroup
             .as_ref()
             .filter(|_| successor.is_none())
-            .and_then(|cgroup| room::make(self.host, cgroup, &lease, &what).err());
+            .and_then(|cgroup| memory_headroom::make(self.host, cgroup, &lease, &what).err());
         let mut result = match (shortage, &cgroup) {
             _ if let Some(successor) = successor => StepResult::only(
                 Outcome::Gone,
@@ -61,7 +61,7 @@ impl<H: Host> Executor<'_, H> {
                 after: None,
                 reason: shortage.to_string(),
             },
-            (None, Some(cgroup)) => limit::undo(self.host, cgroup, &lease, &what),
+            (None, Some(cgroup)) => cgroup_limit::undo(self.host, cgroup, &lease, &what),
             (None, None) => restore::undo(self.host, &lease, &what, &family),
         };
         let on_success = self.reverts.outcome_of(id).unwrap_or(on_success);

@@ -7,7 +7,7 @@ use super::recheck::{is_cgroup_empty, is_cgroup_there, may_favour, members_of};
 use super::transaction::{Action, AlertRef};
 use super::undo::cgroup_of;
 use super::victims::{count_effect, effect_record, exit_entries};
-use crate::act::{effect, guard, limit};
+use crate::act::{cgroup_limit, effect, guard};
 use crate::host::{Host, Knob, LimitState};
 use crate::ledger::{Effect, Entry, Episode, Lease, Level, Outcome, Victim};
 use crate::process::{Cgroup, Target};
@@ -241,7 +241,7 @@ impl<H: Host> Verifier<'_, H> {
             return;
         };
         let effected = match is_allowed {
-            true => limit::set(self.host, cgroup, value, saved),
+            true => cgroup_limit::set(self.host, cgroup, value, saved),
             false => return self.episodes.begin_undo(lease.id, Outcome::Superseded),
         };
         tracing::info!(

@@ -1,7 +1,7 @@
 //! The real host: system calls on processes, each bound to an identity. `unsafe` is for the calls that no crate
 //! wraps.
 
-use super::limits::Limits;
+use super::cgroup_limits::Limits;
 use super::suspension::{Freezers, Suspension};
 use super::unit::UnitState;
 use super::{
@@ -11,10 +11,10 @@ use super::{
 use crate::knob::limit::Device;
 use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
 use crate::knob::{Access, CpuSet, affinity, sched};
-use crate::process::bounded::{self, BoundedCalls};
 use crate::process::command_lines::CommandLines;
 use crate::process::kernel_threads::KernelThreads;
 use crate::process::table::{Procfs, UserNames};
+use crate::process::timed_calls::{self, BoundedCalls};
 use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
 use nix::libc;
@@ -267,7 +267,7 @@ impl Host for LinuxHost {
             pageout::page_out(&pidfd, &maps, bytes, || now().map_or(0, |now| now.resident_bytes))
         };
         let calls = self.procfs.calls.clone().unwrap_or_default();
-        let moved = calls.run(id.pid, pageout::PAGE_OUT_TIME + bounded::PATIENCE, moving);
+        let moved = calls.run(id.pid, pageout::PAGE_OUT_TIME + timed_calls::PATIENCE, moving);
         let moved = moved.unwrap_or_else(|blocked| Err(io::Error::new(io::ErrorKind::TimedOut, blocked)));
         moved.map_err(failed)?;
         let after = self.verify(id)?.resident_bytes;
@@ -718,7 +718,7 @@ mod tests {
         assert_eq!(read(&mut host).unread, Some(Unread::Blocked));
         let begun = std::time::Instant::now();
         assert_eq!(read(&mut host).unread, Some(Unread::Blocked));
-        assert!(begun.elapsed() < bounded::PATIENCE, "it is waited for once");
+        assert!(begun.elapsed() < timed_calls::PATIENCE, "it is waited for once");
         let pipe = folder.path().join("7/cmdline");
         let writer = fs::OpenOptions::new().write(true).open(&pipe).unwrap();
         fs::remove_file(&pipe).unwrap();

@@ -4,11 +4,11 @@
 pub mod cgroup;
 pub mod file_limit;
 pub mod job;
-pub mod jobs;
+pub mod job_runner;
 pub mod fake;
 #[cfg(test)]
 pub mod fault;
-mod limits;
+mod cgroup_limits;
 pub mod linux;
 mod pageout;
 pub mod program_pages;
@@ -22,7 +22,7 @@ pub use crate::knob::{HostError, Knob, Reach, Value};
 pub use crate::process::Thread;
 pub use cgroup::CgroupError;
 pub use job::{Job, Report};
-pub use jobs::JobRunner;
+pub use job_runner::JobRunner;
 pub use linux::LinuxHost;
 pub use suspension::Suspension;
 pub use unit::UnitState;

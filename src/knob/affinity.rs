@@ -2,11 +2,11 @@
 //! ones. The kernel keeps only processors of the cpuset (cpuset(7)), so a value that is read back may be a part of
 //! what was written.
 
-use super::access::{Access, HostError};
 use super::limit::notation::as_text;
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob, Processors};
 use super::scheduling::called;
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};

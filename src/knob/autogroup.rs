@@ -6,10 +6,10 @@
 //! processes of its session. So does each lease on another process of the same session, which saves the value that it
 //! finds and restores that one. Rules with this step should select one process for each session.
 
-use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob, Reach};
 use super::scheduling;
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};

@@ -1,8 +1,8 @@
 //! `freeze`: whether a process is stopped (SIGSTOP, SIGCONT), or everything in a cgroup (`cgroup.freeze`).
 
-use super::access::{Access, HostError};
 use super::privileges::Privileges;
 use super::process_knob::{Invalid, ProcessKnob};
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::process::target::Targets;

@@ -1,9 +1,9 @@
 //! `ionice`: the I/O scheduling class and level of each thread (ioprio_set(2)).
 
-use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob};
 use super::scheduling::called;
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};

@@ -1,7 +1,7 @@
 //! The registry of knobs, which are the reversible properties of processes and cgroups. A file holds all that is
 //! particular to one knob: its key in a rule, its values, how the kernel reads and writes it, and what it needs.
 
-pub mod access;
+pub mod thread_access;
 pub mod affinity;
 pub mod autogroup;
 pub mod freeze;
@@ -14,13 +14,13 @@ pub mod process_knob;
 pub mod sched;
 mod scheduling;
 
-pub use access::{Access, HostError};
 pub use affinity::{AffinityChange, CpuSet};
 pub use ionice::IoPriority;
 pub use limit::{IoChange, Relative};
 pub use privileges::Privileges;
 pub use process_knob::{Invalid, Processors, Reach};
 pub use sched::Policy;
+pub use thread_access::{Access, HostError};
 
 use crate::diagnostic::Findings;
 use crate::process::Process;

@@ -1,9 +1,9 @@
 //! `nice`: the nice value of each thread (setpriority(2)). The kernel lowers a nice value for CAP_SYS_NICE only.
 
-use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_NICE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob, Reach};
 use super::scheduling;
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::process::Process;

@@ -1,9 +1,9 @@
 //! `oom_score_adj`: the adjustment of the kernel's choice of OOM victims (proc_pid_oom_score_adj(5)). The process has
 //! one.
 
-use super::access::{Access, HostError};
 use super::privileges::{CAP_SYS_RESOURCE, Privileges};
 use super::process_knob::{Invalid, ProcessKnob};
+use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::schema::{Key, Kind, optional};

@@ -2,8 +2,8 @@
 //! value is kept as it is written.
 
 use super::Change;
-use super::access::{Access, HostError};
 use super::privileges::Privileges;
+use super::thread_access::{Access, HostError};
 use crate::diagnostic::Findings;
 use crate::process::Process;
 use crate::process::target::Targets;

@@ -2,7 +2,7 @@
 //! processes. Among processes of different groups the shares of the groups count, not the nice values (sched(7), "The
 //! autogroup feature" and "The nice value and group scheduling").
 
-use super::access::{Access, HostError};
+use super::thread_access::{Access, HostError};
 use std::io;
 
 /// The setting that puts each session into a group of its own, an autogroup, unless its cgroup has a share.

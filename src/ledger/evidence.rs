@@ -20,7 +20,8 @@ pub enum EvidenceSource {
     /// Alertmanager's deliveries. They repeat rarely (`repeat_interval`), so one counts for the rule's `hold`.
     Webhook,
     /// The lists of the polled Alertmanagers.
-    Asked,
+    #[serde(rename = "asked")]
+    Polled,
     /// evenkeel's own evaluation of alerting rules.
     Own,
 }
@@ -58,7 +59,7 @@ impl Level {
 
 /// The last reports of one source. All times are CLOCK_BOOTTIME.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Word {
+struct SourceReport {
     source: EvidenceSource,
     /// When it last reported the alert as firing.
     firing_at: Duration,
@@ -72,7 +73,7 @@ struct Word {
     confirms: bool,
 }
 
-impl Word {
+impl SourceReport {
     fn is_firing(&self) -> bool {
         self.over_at.is_none_or(|over_at| over_at < self.firing_at)
     }
@@ -85,7 +86,8 @@ impl Word {
 /// The last reports of all sources about one alert.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Evidence {
-    words: Vec<Word>,
+    #[serde(rename = "words")]
+    reports: Vec<SourceReport>,
     /// CLOCK_BOOTTIME of the last start, or reload that changed the rule. Earlier reports do not confirm the alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     doubted_at: Option<Duration>,
@@ -105,17 +107,17 @@ impl Evidence {
     /// Records a report at `at` that the alert fires, which counts for `fresh_for`.
     pub fn record_firing(&mut self, source: EvidenceSource, at: Duration, fresh_for: Duration) {
         let confirms = self.doubted_at.is_none_or(|doubted_at| at >= doubted_at);
-        let is_shared = |word: &&Word| word.source.shares_end_with(source);
+        let is_shared = |report: &&SourceReport| report.source.shares_end_with(source);
         let over_at = self
-            .words
+            .reports
             .iter()
             .filter(is_shared)
-            .filter_map(|word| word.over_at)
+            .filter_map(|report| report.over_at)
             .max();
-        match self.words.iter_mut().find(|word| word.source == source) {
-            Some(word) if word.firing_at > at => {}
-            Some(word) => (word.firing_at, word.fresh_for, word.confirms) = (at, fresh_for, confirms),
-            None => self.words.push(Word {
+        match self.reports.iter_mut().find(|report| report.source == source) {
+            Some(report) if report.firing_at > at => {}
+            Some(report) => (report.firing_at, report.fresh_for, report.confirms) = (at, fresh_for, confirms),
+            None => self.reports.push(SourceReport {
                 source,
                 firing_at: at,
                 fresh_for,
@@ -127,8 +129,12 @@ impl Evidence {
 
     /// Records a report at `at` that the alert is over.
     pub fn record_over(&mut self, source: EvidenceSource, at: Duration) {
-        for word in self.words.iter_mut().filter(|word| word.source.shares_end_with(source)) {
-            word.over_at = word.over_at.max(Some(at));
+        for report in self
+            .reports
+            .iter_mut()
+            .filter(|report| report.source.shares_end_with(source))
+        {
+            report.over_at = report.over_at.max(Some(at));
         }
     }
 
@@ -145,7 +151,7 @@ impl Evidence {
     /// Makes the alert unconfirmed: reports from before `at` no longer confirm it.
     pub fn doubt(&mut self, at: Duration) {
         self.doubted_at = self.doubted_at.max(Some(at));
-        self.words.iter_mut().for_each(|word| word.confirms = false);
+        self.reports.iter_mut().for_each(|report| report.confirms = false);
     }
 
     /// Whether the alert is unconfirmed since a start or a reload.
@@ -154,34 +160,36 @@ impl Evidence {
     }
 
     /// The reports since the last start or reload that the alert fires.
-    fn confirming(&self) -> impl Iterator<Item = &Word> {
-        self.words.iter().filter(|word| word.is_firing() && word.confirms)
+    fn confirming(&self) -> impl Iterator<Item = &SourceReport> {
+        self.reports
+            .iter()
+            .filter(|report| report.is_firing() && report.confirms)
     }
 
     /// CLOCK_BOOTTIME at which `source` last reported the alert as firing, unless it reported it as over later.
     pub fn last_firing(&self, source: EvidenceSource) -> Option<Duration> {
-        let mut words = self.words.iter();
-        let word = words.find(|word| word.source == source && word.is_firing());
-        word.map(|word| word.firing_at)
+        let mut reports = self.reports.iter();
+        let report = reports.find(|report| report.source == source && report.is_firing());
+        report.map(|report| report.firing_at)
     }
 
     /// Whether an Alertmanager, by webhook or list, reported the alert as firing and not as over.
     pub fn is_from_alertmanager(&self) -> bool {
-        let sources = [EvidenceSource::Webhook, EvidenceSource::Asked];
+        let sources = [EvidenceSource::Webhook, EvidenceSource::Polled];
         sources.iter().any(|source| self.last_firing(*source).is_some())
     }
 
     /// The level at `now`. `hold` is the rule's: without a report for that time the alert is over, and an unconfirmed
     /// alert is over after [`unconfirmed_bound`].
     pub fn level(&self, now: Duration, hold: Duration) -> Level {
-        let firing = self.words.iter().filter(|word| word.is_firing());
-        let Some(last) = firing.map(|word| word.firing_at).max() else {
+        let firing = self.reports.iter().filter(|report| report.is_firing());
+        let Some(last) = firing.map(|report| report.firing_at).max() else {
             return Level::Over;
         };
         if now >= last.saturating_add(hold) {
             return Level::Over;
         }
-        let fresh_until = self.confirming().map(Word::fresh_until).max();
+        let fresh_until = self.confirming().map(SourceReport::fresh_until).max();
         if fresh_until.is_some_and(|until| now < until) {
             return Level::Firing;
         }
@@ -201,7 +209,7 @@ pub fn unconfirmed_bound(hold: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::EvidenceSource::{Asked, Own, Webhook};
+    use super::EvidenceSource::{Own, Polled, Webhook};
     use super::Level::{Firing, Over, Unconfirmed};
     use super::*;
 
@@ -215,7 +223,7 @@ mod tests {
     fn fresh_for(source: EvidenceSource) -> Duration {
         match source {
             Webhook => HOLD,
-            Asked => PATIENCE,
+            Polled => PATIENCE,
             Own => OWN_IS_FRESH,
         }
     }
@@ -251,7 +259,7 @@ mod tests {
             &[(59, Firing), (60, Unconfirmed), (959, Unconfirmed), (960, Over)],
         );
         check(
-            &[(0, Some((Asked, true)))],
+            &[(0, Some((Polled, true)))],
             &[(299, Firing), (300, Unconfirmed), (1000, Over)],
         );
     }
@@ -260,12 +268,12 @@ mod tests {
     fn start_needs_a_confirmation_from_any_source() {
         let before = [(0, Some((Webhook, true))), (10, None)];
         check(&before, &[(10, Unconfirmed), (909, Unconfirmed), (910, Over)]);
-        for source in [Webhook, Asked, Own] {
+        for source in [Webhook, Polled, Own] {
             let mut said = before.to_vec();
             said.push((20, Some((source, true))));
             check(&said, &[(20, Firing)]);
         }
-        check(&[(20, None), (10, Some((Asked, true)))], &[(21, Unconfirmed)]);
+        check(&[(20, None), (10, Some((Polled, true)))], &[(21, Unconfirmed)]);
         // The confirming source reports the end; the other has not reported since the start.
         let mut said = before.to_vec();
         said.extend([(20, Some((Own, true))), (30, Some((Own, false)))]);
@@ -276,7 +284,7 @@ mod tests {
     fn end_counts_for_every_alertmanager_not_own_evaluation() {
         let both = [
             (0, Some((Webhook, true))),
-            (0, Some((Asked, true))),
+            (0, Some((Polled, true))),
             (0, Some((Own, true))),
         ];
         let mut said = both.to_vec();
@@ -285,9 +293,9 @@ mod tests {
         said.push((6, Some((Own, false))));
         check(&said, &[(6, Over)]);
         // A list that was requested before the end does not contradict it.
-        said.push((4, Some((Asked, true))));
+        said.push((4, Some((Polled, true))));
         check(&said, &[(6, Over)]);
-        said.push((7, Some((Asked, true))));
+        said.push((7, Some((Polled, true))));
         check(&said, &[(7, Firing)]);
     }
 }

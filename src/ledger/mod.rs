@@ -13,7 +13,7 @@ pub mod lease;
 pub mod leases;
 pub mod operation;
 mod outcome;
-mod reading;
+mod rows;
 mod reboot;
 pub mod retention;
 mod recovery;

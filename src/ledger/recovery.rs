@@ -4,7 +4,7 @@ use super::entry::Entry;
 use super::files::{self, BUILDING, COMPANIONS, COMPLETE, FILE_NAME, companion_of, finish, remove_file};
 use super::lease::Lease;
 use super::outcome::Outcome;
-use super::reading::{Problem, ReadEntries};
+use super::rows::{Problem, ReadEntries};
 use super::state::LedgerState;
 use super::store::{Store, StoreError};
 use super::write_ahead_log::{FRAME_HEADER_BYTES, LOG_HEADER_BYTES, log_is_damaged};

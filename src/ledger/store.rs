@@ -3,9 +3,9 @@
 
 use super::entry::{Entry, Record};
 use super::files::{self, FILE_NAME};
-use super::reading::{NOTES_OUTCOMES, Problem, ReadEntries};
 use super::reboot;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
+use super::rows::{NOTES_OUTCOMES, Problem, ReadEntries};
 use super::schema::{self, SCHEMA_VERSION};
 use super::state::LedgerState;
 use super::write_ahead_log::has_damaged_log;

@@ -4,7 +4,7 @@
 
 use super::file_id::FileId;
 use super::identity::Identity;
-use super::open::{MAX_CMDLINE_BYTES, OpenProcess, join_arguments};
+use super::proc_dir::{MAX_CMDLINE_BYTES, OpenProcess, join_arguments};
 use super::read::FIRST_READ_BYTES;
 use super::table::{Process, Unread};
 use std::collections::HashMap;

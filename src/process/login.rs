@@ -2,7 +2,7 @@
 //! program gives a process one (script(1)). A login is started by a program that runs as root.
 
 use super::cgroup::unit_of;
-use super::open::OpenProcess;
+use super::proc_dir::OpenProcess;
 use super::program::is_in_system_directory;
 use super::table::{Process, Procfs};
 

@@ -2,7 +2,7 @@
 //! process may rename itself, run another program or exit meanwhile.
 
 use super::command_lines::CommandLines;
-use super::open::OpenProcess;
+use super::proc_dir::OpenProcess;
 use super::selector::{Selector, SelectorMatch};
 use super::table::{Process, ProcessFields, Procfs, Unread, UserNames};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Processes: their identity, their state, and the selectors that match them. This layer reads /proc and changes
 //! nothing.
 
-pub mod bounded;
+pub mod timed_calls;
 pub mod candidate;
 pub mod cgroup;
 pub mod command_lines;
@@ -11,7 +11,7 @@ pub mod kernel_threads;
 mod live_thread;
 pub mod login;
 mod look;
-pub mod open;
+pub mod proc_dir;
 pub mod pattern;
 pub mod program;
 pub mod protection;

@@ -1,10 +1,10 @@
 //! The process table: the fields of `/proc/PID/stat`, and processor use between two readings. `open` reads the
 //! expensive files. A process that exits while being read is left out, without an error.
 
-use super::bounded::BoundedCalls;
 use super::file_id::FileId;
 use super::identity::{BootId, Identity};
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
+use super::timed_calls::BoundedCalls;
 use nix::libc;
 use rustix::fs::CWD;
 use serde::{Deserialize, Serialize};

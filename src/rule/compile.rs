@@ -1,6 +1,5 @@
 //! The compiler from rules as written to a `RuleSet`. It reports all errors at once, and its result is valid.
 
-use super::candidate::{Candidate, Setting};
 use super::context::Context;
 use super::file::{RuleFile, WrittenRule, WrittenStep};
 use super::ladder::compile_ladder;
@@ -12,6 +11,7 @@ use super::ruleset::{
 };
 use super::select::warn_of_anchors;
 use super::target_selector::compile_aim;
+use super::unchecked_rule::{Candidate, Setting};
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, suggest};

@@ -1,8 +1,8 @@
 //! The warning about rules that favour what any user of the host can supply: a process that a user starts, or a cgroup
 //! that a user names.
 
-use super::candidate::Candidate;
 use super::ruleset::Rule;
+use super::unchecked_rule::Candidate;
 use crate::diagnostic::Findings;
 use crate::knob::limit::{Limit, Relative, Setting};
 use crate::knob::{Change, Value};

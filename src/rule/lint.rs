@@ -1,11 +1,11 @@
 //! Checks that need more than one key or more than one rule. Their warnings must be true, because false warnings
 //! teach people to ignore all of them.
 
-use super::candidate::Candidate;
 use super::context::Context;
 use super::favours;
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::{alternatives, pattern_of};
+use super::unchecked_rule::Candidate;
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Findings, nearest};

@@ -1,7 +1,7 @@
 //! Rules, which map alerts to steps on processes. Only this layer parses rule files, and every `RuleSet` is valid.
 
 mod target_selector;
-mod candidate;
+mod unchecked_rule;
 mod compile;
 mod context;
 mod favours;
@@ -15,10 +15,10 @@ mod select;
 mod tests;
 
 pub use crate::step::Step;
-pub use candidate::Setting;
 pub use compile::{Compiled, compile};
 pub use context::{Context, OwnAlert, PromqlCheck, Warning};
 pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet, TargetSelector};
 pub use select::{Scope, compile_select};
 #[cfg(test)]
 pub use tests::example;
+pub use unchecked_rule::Setting;

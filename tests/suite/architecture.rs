@@ -11,7 +11,7 @@ const ACTING: [&str; 6] = ["alert", "rule", "step", "act", "ledger", "engine"];
 /// Modules with pure decisions, and their files that may have effects.
 const EDGES: [&str; 12] = [
     "host",
-    "process/open.rs",
+    "process/proc_dir.rs",
     "process/read.rs",
     "process/table.rs",
     "sense",

@@ -85,14 +85,14 @@ fn alert_that_goes_on_after_a_cut_link_gets_no_second_victim() {
     for is_restarted in [false, true] {
         let mut world = first_victim(0, Source::Alertmanager);
         world.resolve("end");
-        world.pass(episode::LATE.as_secs());
+        world.pass(late_delivery::LATE.as_secs());
         if is_restarted {
             world.crash_and_restart();
-            world.pass(episode::LATE.as_secs());
+            world.pass(late_delivery::LATE.as_secs());
         }
         assert_eq!(world.victims_with_another(0, Source::Alertmanager), 1);
         world.resolve("end");
-        world.pass(episode::LATE.as_secs());
+        world.pass(late_delivery::LATE.as_secs());
         let again = world.victims_with_another(1000, Source::Alertmanager);
         assert_eq!(again, 2, "another alert, restarted: {is_restarted}");
     }
@@ -103,7 +103,7 @@ fn alert_with_a_merged_earlier_start_gets_no_second_victim() {
     let mut world = first_victim(100, Source::Alertmanager);
     world.fire("end");
     world.resolve("end");
-    world.pass(episode::LATE.as_secs());
+    world.pass(late_delivery::LATE.as_secs());
     assert_eq!(world.victims_with_another(0, Source::Alertmanager), 1);
 }
 

@@ -5,7 +5,7 @@ use super::info::{CollectorInfo, Pace};
 use super::stat::parse_boot_time;
 use crate::family::Family;
 use crate::process::ProcessFields;
-use crate::process::open::OpenProcess;
+use crate::process::proc_dir::OpenProcess;
 use crate::process::table::{Details, Procfs, TICKS_PER_SECOND, UserNames};
 use crate::sense::runtime::kernel_file::{ReadError, read_record};
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! A cache of the usage of processes that have not run since the last read. Most processes of a host sleep through a
 //! second, and their file `status` alone costs the kernel more than all their other files.
 
-use crate::process::open::{OpenProcess, Ran};
+use crate::process::proc_dir::{OpenProcess, Ran};
 use crate::process::table::UserNames;
 use crate::process::{Identity, Process, ProcessFields, Usage};
 use std::collections::HashMap;

@@ -1,12 +1,12 @@
 //! An open directory of a process in procfs. Reads through it belong to that process or fail, even if the kernel
 //! reuses the pid.
 
-use super::bounded::{Blocked, BoundedCalls, PATIENCE};
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
 use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames, has_left};
+use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::cell::OnceCell;

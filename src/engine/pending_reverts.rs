@@ -3,7 +3,7 @@
 
 use super::timers::{RETRY, ROUND};
 use super::transaction::Action;
-use crate::act::room::Shortage;
+use crate::act::memory_headroom::Shortage;
 use crate::ledger::lease::Undo;
 use crate::ledger::leases::Leases;
 use crate::ledger::{Lease, Outcome};

@@ -50,7 +50,7 @@ impl<'a> Statement<'a> {
         let Some(closed) = closed else { return false };
         match self.source {
             EvidenceSource::Own => false,
-            EvidenceSource::Asked => self.at < closed.closed_at.unwrap_or(self.at),
+            EvidenceSource::Polled => self.at < closed.closed_at.unwrap_or(self.at),
             EvidenceSource::Webhook => self.alert.starts_at <= closed.ended_at && is_recent(closed, self.at),
         }
     }
@@ -211,16 +211,16 @@ mod tests {
 
     #[test]
     fn a_firing_from_before_the_end_is_late_for_a_while() {
-        use EvidenceSource::{Asked, Own, Webhook};
+        use EvidenceSource::{Own, Polled, Webhook};
         assert!(is_late_firing(Webhook, 100, 0));
         assert!(is_late_firing(Webhook, 110, 299));
         assert!(!is_late_firing(Webhook, 111, 0));
         assert!(!is_late_firing(Webhook, 100, 300), "the alert fires by now");
-        assert!(!is_late_firing(Asked, 100, 1), "a list says what fires now");
+        assert!(!is_late_firing(Polled, 100, 1), "a list says what fires now");
         assert!(!is_late_firing(Own, 100, 0));
         let alert = alert(Status::Firing, 100, 0);
         let earlier = Statement {
-            source: Asked,
+            source: Polled,
             ..Statement::delivered(&alert, CLOSED_AT - Duration::from_secs(1))
         };
         let closed = Closed {

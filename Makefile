@@ -15,8 +15,9 @@ SEED ?= 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# evenkeel uses no directory of another user.
 run: ## build evenkeel and run it here in dry-run, with its ledger in target/run
-	cargo run --locked --release -- run --config.file=evenkeel.yml --storage.path=target/run
+	cargo run --locked --release -- run --config.file=evenkeel.yml --storage.path=$(shell [ -O . ] && echo target/run || mktemp -d)
 
 test: ## run all tests, including end-to-end tests with a real Prometheus and Alertmanager
 	tests/tools.sh

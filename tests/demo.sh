@@ -6,6 +6,8 @@
 # Everything runs on free loopback ports and in one temporary directory, and the script removes it
 # afterwards.
 set -euo pipefail
+# evenkeel refuses files that others can write.
+umask 022
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}

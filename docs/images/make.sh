@@ -6,6 +6,8 @@
 # Everything runs in separate namespaces. The host name is web1 there, and every process ends with
 # the script.
 set -euo pipefail
+# evenkeel refuses files that others can write.
+umask 022
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}

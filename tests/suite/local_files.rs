@@ -112,6 +112,29 @@ fn storage_that_another_user_can_change_is_refused() {
 }
 
 #[test]
+fn make_run_uses_no_directory_of_another_user() {
+    let home = Home::new("rules: []\n");
+    fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("Makefile"),
+        home.path().join("Makefile"),
+    )
+    .expect("a Makefile");
+    let storage = || {
+        let said = succeed(
+            Command::new("make")
+                .args(["--dry-run", "--no-print-directory", "run"])
+                .env("TMPDIR", home.path())
+                .current_dir(home.path()),
+        );
+        said.split("--storage.path=").nth(1).map(|path| path.trim().to_owned())
+    };
+    assert_eq!(storage().as_deref(), Some("target/run"));
+    give(home.path());
+    let temporary = storage().unwrap_or_default();
+    assert!(temporary.starts_with(&home.path().display().to_string()), "{temporary}");
+}
+
+#[test]
 fn a_link_that_another_user_can_turn_is_refused() {
     let (home, storage) = open_home();
     let theirs = home.path().join("theirs");

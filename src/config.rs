@@ -17,7 +17,7 @@ use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, SourceText, Span};
 use crate::http::client;
 use crate::ledger::Retention;
-use crate::permissions::{self, Fault};
+use crate::permissions::{self, Fault, Purpose};
 use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
 pub use crate::sense::{Group as ProcessGroup, Sampling};
@@ -133,7 +133,7 @@ impl Loaded {
 pub fn untrusted(files: impl Iterator<Item = PathBuf>, enforce: bool) -> Vec<Diagnostic> {
     let severity = if enforce { Severity::Error } else { Severity::Warning };
     let mut known = BTreeSet::new();
-    let faults = files.filter_map(|file| permissions::check(&file).err());
+    let faults = files.filter_map(|file| permissions::check(&file, Purpose::Configuration).err());
     let faults =
         faults.filter(|found| !matches!(found.fault, Fault::Unreadable(_)) && known.insert(found.path.clone()));
     let findings = faults.map(|found| {

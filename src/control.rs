@@ -7,8 +7,8 @@ mod requester;
 use crate::engine::run::{EngineHandle, Held, Input};
 use crate::ledger::operation::MAX_REASON;
 use crate::ledger::{Breaker, EpisodeKey, Lease, OperatorRequest};
-use crate::permissions::{self, Untrusted};
-use crate::storage::{self, LOCK, SOCKET};
+use crate::permissions;
+use crate::storage::{self, LOCK, Refused, SOCKET, StorageError};
 use nix::libc;
 use requester::Peer;
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ pub enum ControlError {
     )]
     Unreachable { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
-    Untrusted(#[from] Untrusted),
+    Untrusted(#[from] Refused),
     #[error(
         "{}: uid {uid} answers there, and neither root nor your own user; if that daemon is yours, run the command as that \
          user",
@@ -115,17 +115,17 @@ pub struct ClaimedStorage {
 /// # Errors
 /// When another user can change it, or another daemon has the lock.
 pub fn claim(storage: &Path) -> Result<ClaimedStorage, ControlError> {
-    if storage::create(storage).is_err() && !storage.is_dir() {
-        // The ledger tries again later, and then no other user may have made the directory.
-        if let Some(existing) = storage.ancestors().find(|path| path.exists()) {
-            permissions::check(existing)?;
+    let path = match storage::prepare(storage) {
+        Ok(path) => path,
+        Err(StorageError::Refused(refused)) => return Err(refused.into()),
+        // The ledger reports it, and tries again later.
+        Err(StorageError::Io { .. }) => {
+            return Ok(ClaimedStorage {
+                path: storage.to_owned(),
+                _lock: None,
+            });
         }
-        return Ok(ClaimedStorage {
-            path: storage.to_owned(),
-            _lock: None,
-        });
-    }
-    let path = storage::check(storage)?;
+    };
     let opened = File::options()
         .create(true)
         .truncate(false)
@@ -264,9 +264,7 @@ fn connect(storage: &Path) -> Result<(net::UnixStream, i32), ControlError> {
         source,
     };
     // A missing directory has no daemon, which the connection reports.
-    if storage.exists() {
-        permissions::check(storage)?;
-    }
+    storage::check_as_client(storage)?;
     let stream = net::UnixStream::connect(&path).map_err(unreachable)?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| unreachable(errno.into()))?;
     let uid = peer.uid.as_raw();

@@ -1,28 +1,29 @@
 //! Who can change a file: the check, as sshd's, that a path belongs to root or to evenkeel's own user, and that no
 //! other user can write or replace it. Also creates files that only their owner may read.
 
+mod writers;
+
 use nix::libc;
 use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+pub use writers::Purpose;
 
 /// Maximum number of symbolic links in a path, as in the kernel (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-const GROUP_MAY_WRITE: u32 = 0o020;
-const OTHERS_MAY_WRITE: u32 = 0o002;
+pub const GROUP_MAY_WRITE: u32 = 0o020;
+pub const OTHERS_MAY_WRITE: u32 = 0o002;
 /// In a sticky directory a user can replace only files of their own.
-const STICKY: u32 = 0o1000;
+pub const STICKY: u32 = 0o1000;
 
 /// A path that another user can change, or that could not be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {}; {}", .path.display(), .fault, self.correction())]
+#[error("{}: {}", .path.display(), .fault)]
 pub struct Untrusted {
     pub path: PathBuf,
     pub fault: Fault,
-    /// The user that evenkeel runs as.
-    own: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +32,11 @@ pub enum Fault {
     Owner(u32),
     #[error("belongs to uid {0}, who can replace what is in it")]
     OwnerAbove(u32),
+    #[error("other users can write it (mode {:04o})", .mode & 0o7777)]
+    Writable { mode: u32, owner: u32 },
+    /// A directory on the way, of any owner.
     #[error("other users can write it (mode {:04o})", .0 & 0o7777)]
-    Writable(u32),
+    WritableAbove(u32),
     #[error("is {0}, but must be {1}")]
     Kind(&'static str, &'static str),
     #[error("cannot be checked: {0}")]
@@ -40,52 +44,56 @@ pub enum Fault {
 }
 
 impl Untrusted {
-    /// A file of the storage directory that is something else.
-    pub fn of_kind(path: &Path, found: &'static str, expected: &'static str) -> Untrusted {
-        Untrusted {
-            path: path.to_owned(),
-            fault: Fault::Kind(found, expected),
-            own: own_uid(),
-        }
-    }
-
-    /// The user to whom the path should belong, as chown takes it.
-    fn owner(&self) -> String {
-        match self.own {
-            0 => "root".to_owned(),
-            uid => uid.to_string(),
-        }
-    }
-
-    /// The command that makes it right.
+    /// What makes a file of the configuration right. No advice changes a directory that is made for all users, or that
+    /// belongs to another one.
     pub fn correction(&self) -> String {
+        self.correction_for(own_uid())
+    }
+
+    fn correction_for(&self, own: u32) -> String {
         let path = self.path.display();
         match self.fault {
-            Fault::Owner(_) => format!("run chown {} {path}", self.owner()),
-            Fault::OwnerAbove(_) => format!("run chown {} {path}, or choose another path", self.owner()),
-            Fault::Writable(mode) if mode & GROUP_MAY_WRITE != 0 => format!("run chmod go-w {path}"),
-            Fault::Writable(_) => format!("run chmod o-w {path}"),
-            Fault::Kind(..) => format!("run rm {path}"),
-            Fault::Unreadable(_) => format!("see it with ls -ld {path}"),
+            Fault::Owner(_) => format!("run chown {} {path}", user(own)),
+            Fault::Writable { mode, .. } | Fault::WritableAbove(mode) if mode & STICKY == 0 => {
+                format!("run chmod {} {path}", without_writers(mode))
+            }
+            Fault::OwnerAbove(_) | Fault::Writable { .. } | Fault::WritableAbove(_) => {
+                "keep it in a directory that only root can write, such as /etc/evenkeel".to_owned()
+            }
+            Fault::Kind(..) | Fault::Unreadable(_) => format!("see it with ls -ld {path}"),
         }
     }
 }
 
-/// What decides about a file, from stat(2).
+/// A user as an argument of chown(1).
+pub fn user(uid: u32) -> String {
+    match uid {
+        0 => "root".to_owned(),
+        uid => uid.to_string(),
+    }
+}
+
+/// The argument of chmod(1) after which only the owner can write.
+pub fn without_writers(mode: u32) -> &'static str {
+    if mode & GROUP_MAY_WRITE == 0 { "o-w" } else { "go-w" }
+}
+
+/// What decides about a file.
 #[derive(Debug, Clone, Copy)]
 struct Attributes {
     uid: u32,
-    gid: u32,
     mode: u32,
+    /// The write bits of group and others that other users can use.
+    writers: u32,
     is_link: bool,
 }
 
-impl From<&Metadata> for Attributes {
-    fn from(meta: &Metadata) -> Attributes {
+impl Attributes {
+    fn of(path: &Path, meta: &Metadata, purpose: Purpose) -> Attributes {
         Attributes {
             uid: meta.uid(),
-            gid: meta.gid(),
             mode: meta.mode(),
+            writers: writers::writers(path, meta, purpose),
             is_link: meta.is_symlink(),
         }
     }
@@ -93,35 +101,56 @@ impl From<&Metadata> for Attributes {
 
 /// The fault of a file itself, or of a directory or link `is_above` the file in question.
 fn fault_of(found: Attributes, own: u32, is_above: bool) -> Option<Fault> {
-    if found.uid != 0 && found.uid != own {
+    let Attributes {
+        uid: owner,
+        mode,
+        writers,
+        is_link,
+    } = found;
+    if owner != 0 && owner != own {
         return Some(match is_above {
-            true => Fault::OwnerAbove(found.uid),
-            false => Fault::Owner(found.uid),
+            true => Fault::OwnerAbove(owner),
+            false => Fault::Owner(owner),
         });
     }
     // The mode of a link means nothing.
-    if found.is_link || (is_above && found.mode & STICKY != 0) {
+    if is_link || writers == 0 {
         return None;
     }
-    // A group with the number of its user has no other members by convention (umask 002).
-    let by_group = found.mode & GROUP_MAY_WRITE != 0 && found.gid != found.uid;
-    (by_group || found.mode & OTHERS_MAY_WRITE != 0).then_some(Fault::Writable(found.mode))
+    match is_above {
+        true => (mode & STICKY == 0).then_some(Fault::WritableAbove(mode)),
+        false => Some(Fault::Writable { mode, owner }),
+    }
 }
 
 /// Checks a file or directory and all directories and links on the way to it. Returns its path without links.
 ///
 /// # Errors
 /// The first path that another user can change.
-pub fn check(path: &Path) -> Result<PathBuf, Untrusted> {
+pub fn check(path: &Path, purpose: Purpose) -> Result<PathBuf, Untrusted> {
+    let (existing, missing) = check_existing(path, purpose)?;
+    match missing.components().next() {
+        None => Ok(existing),
+        Some(name) => Err(Untrusted {
+            path: existing.join(name),
+            fault: Fault::Unreadable(io::ErrorKind::NotFound),
+        }),
+    }
+}
+
+/// Checks a path as far as it exists. Returns that part without links, and the missing part, which is empty where the
+/// whole path exists.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_existing(path: &Path, purpose: Purpose) -> Result<(PathBuf, PathBuf), Untrusted> {
     let own = own_uid();
-    let untrusted = |path: &Path, fault: Fault| Untrusted {
-        path: path.to_owned(),
-        fault,
-        own,
-    };
     let unreadable = |path: &Path| {
         let path = path.to_owned();
-        move |error: io::Error| untrusted(&path, Fault::Unreadable(error.kind()))
+        move |error: io::Error| Untrusted {
+            path,
+            fault: Fault::Unreadable(error.kind()),
+        }
     };
     let absolute = std::path::absolute(path).map_err(unreadable(path))?;
     let mut resolved = PathBuf::from("/");
@@ -133,7 +162,15 @@ pub fn check(path: &Path) -> Result<PathBuf, Untrusted> {
             continue;
         }
         let next = resolved.join(&name);
-        let mut meta = next.symlink_metadata().map_err(unreadable(&next))?;
+        let mut meta = match next.symlink_metadata() {
+            Ok(meta) => meta,
+            // Where `..` follows, the path has no meaning.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && rest.iter().all(|name| name != "..") => {
+                rest.push(name);
+                return Ok((resolved, rest.iter().rev().collect()));
+            }
+            Err(error) => return Err(unreadable(&next)(error)),
+        };
         let target = meta.is_symlink().then(|| next.read_link()).transpose();
         let target = target.map_err(unreadable(&next))?;
         // The links in /proc/PID/fd may lead to a pipe, which has no path.
@@ -143,14 +180,15 @@ pub fn check(path: &Path) -> Result<PathBuf, Untrusted> {
             meta = next.metadata().map_err(unreadable(&next))?;
         }
         let is_above = !rest.is_empty() || target.is_some();
-        if let Some(fault) = fault_of(Attributes::from(&meta), own, is_above) {
-            return Err(untrusted(&next, fault));
+        let fault = fault_of(Attributes::of(&next, &meta, purpose), own, is_above);
+        if let Some(fault) = fault {
+            return Err(Untrusted { path: next, fault });
         }
         match target {
             None => resolved = next,
             Some(_) if links == MAX_LINKS => {
                 let fault = Fault::Kind("one of too many symbolic links", "a file or a directory");
-                return Err(untrusted(&next, fault));
+                return Err(Untrusted { path: next, fault });
             }
             Some(target) => {
                 links += 1;
@@ -161,7 +199,7 @@ pub fn check(path: &Path) -> Result<PathBuf, Untrusted> {
             }
         }
     }
-    Ok(resolved)
+    Ok((resolved, PathBuf::new()))
 }
 
 /// The names in a path, last first.
@@ -209,11 +247,11 @@ mod tests {
 
     const OWN: u32 = 1000;
 
-    fn file(uid: u32, gid: u32, mode: u32) -> Attributes {
+    fn file(uid: u32, mode: u32) -> Attributes {
         Attributes {
             uid,
-            gid,
-            mode: 0o100_000 | mode,
+            mode,
+            writers: mode & (GROUP_MAY_WRITE | OTHERS_MAY_WRITE),
             is_link: false,
         }
     }
@@ -224,54 +262,60 @@ mod tests {
             let faults = [false, true].map(|is_above| fault_of(found, OWN, is_above));
             assert_eq!(faults, expected, "{found:?}");
         };
-        check(file(0, 0, 0o644), [None, None]);
-        check(file(OWN, OWN, 0o664), [None, None]);
-        check(file(0, 0, 0o775), [None, None]);
-        check(file(7, 7, 0o600), [Some(Fault::Owner(7)), Some(Fault::OwnerAbove(7))]);
-        let both = |mode| {
-            let fault = Fault::Writable(0o100_000_u32 | mode);
-            [Some(fault.clone()), Some(fault)]
+        check(file(0, 0o644), [None, None]);
+        check(file(OWN, 0o600), [None, None]);
+        check(file(7, 0o600), [Some(Fault::Owner(7)), Some(Fault::OwnerAbove(7))]);
+        let writable = |owner, mode| [Some(Fault::Writable { mode, owner }), Some(Fault::WritableAbove(mode))];
+        check(file(OWN, 0o664), writable(OWN, 0o664));
+        check(file(0, 0o775), writable(0, 0o775));
+        check(file(0, 0o666), writable(0, 0o666));
+        let [itself, _] = writable(0, 0o1777);
+        check(file(0, 0o1777), [itself, None]);
+        let harmless = Attributes {
+            writers: 0,
+            ..file(0, 0o777)
         };
-        check(file(0, 50, 0o664), both(0o664));
-        check(file(0, 0, 0o666), both(0o666));
-        check(file(0, 0, 0o1777), [Some(Fault::Writable(0o101_777)), None]);
+        check(harmless, [None, None]);
         let link = Attributes {
             is_link: true,
-            ..file(OWN, OWN, 0o777)
+            ..file(OWN, 0o777)
         };
         check(link, [None, None]);
     }
 
     #[test]
-    fn a_refusal_says_what_is_wrong_and_what_corrects_it() {
-        let check = |fault: Fault, own: u32, expected: &str| {
+    fn a_finding_says_what_is_wrong_and_what_corrects_it() {
+        let check = |fault: Fault, own: u32, expected: [&str; 2]| {
             let path = PathBuf::from("/x/y");
-            assert_eq!(Untrusted { path, fault, own }.to_string(), expected);
+            let found = Untrusted { path, fault };
+            assert_eq!([found.to_string(), found.correction_for(own)], expected);
         };
         check(
             Fault::Owner(7),
             0,
-            "/x/y: belongs to uid 7, who can change it; run chown root /x/y",
+            ["/x/y: belongs to uid 7, who can change it", "run chown root /x/y"],
         );
+        let elsewhere = "keep it in a directory that only root can write, such as /etc/evenkeel";
         check(
             Fault::OwnerAbove(7),
             OWN,
-            "/x/y: belongs to uid 7, who can replace what is in it; run chown 1000 /x/y, or choose another path",
+            ["/x/y: belongs to uid 7, who can replace what is in it", elsewhere],
         );
         check(
-            Fault::Writable(0o100_666),
+            Fault::WritableAbove(0o40_775),
             0,
-            "/x/y: other users can write it (mode 0666); run chmod go-w /x/y",
+            ["/x/y: other users can write it (mode 0775)", "run chmod go-w /x/y"],
+        );
+        let writable = |mode| Fault::Writable { mode, owner: 0 };
+        check(
+            writable(0o40_703),
+            0,
+            ["/x/y: other users can write it (mode 0703)", "run chmod o-w /x/y"],
         );
         check(
-            Fault::Writable(0o40_703),
+            writable(0o41_777),
             0,
-            "/x/y: other users can write it (mode 0703); run chmod o-w /x/y",
-        );
-        check(
-            Fault::Kind("a symbolic link", "a regular file"),
-            0,
-            "/x/y: is a symbolic link, but must be a regular file; run rm /x/y",
+            ["/x/y: other users can write it (mode 1777)", elsewhere],
         );
     }
 
@@ -285,20 +329,20 @@ mod tests {
         fs::create_dir_all(path("a/b")).unwrap();
         fs::write(path("a/b/c"), "").unwrap();
         symlink("a/../a/b", path("link")).unwrap();
-        let real = check(&path("a/b/c")).unwrap();
-        assert_eq!(check(&path("link/c")), Ok(real));
+        let real = check(&path("a/b/c"), Purpose::Storage).unwrap();
+        assert_eq!(check(&path("link/c"), Purpose::Storage), Ok(real));
         for (name, mode, back) in [("a", 0o757, 0o755), ("a/b", 0o757, 0o755), ("a/b/c", 0o646, 0o644)] {
             set(name, mode);
-            let wrong = check(&path("link/c")).unwrap_err();
+            let wrong = check(&path("link/c"), Purpose::Storage).unwrap_err();
             assert_eq!(wrong.path.file_name(), path(name).file_name(), "{wrong}");
             set(name, back);
         }
         set("a", 0o1757);
-        assert!(check(&path("a/b/c")).is_ok(), "a sticky directory");
-        assert!(check(&path("a")).is_err(), "not as the last one");
+        assert!(check(&path("a/b/c"), Purpose::Storage).is_ok(), "a sticky directory");
+        assert!(check(&path("a"), Purpose::Storage).is_err(), "not as the last one");
         symlink("round", path("round")).unwrap();
-        assert!(check(&path("round")).is_err());
-        let missing = check(&path("missing")).unwrap_err();
+        assert!(check(&path("round"), Purpose::Storage).is_err());
+        let missing = check(&path("missing"), Purpose::Storage).unwrap_err();
         assert_eq!(missing.fault, Fault::Unreadable(io::ErrorKind::NotFound));
     }
 }

@@ -18,13 +18,12 @@ use crate::host::LinuxHost;
 use crate::ledger::Record;
 use crate::ledger::operation::MAX_REASON;
 use crate::ledger::store::read_records;
-use crate::permissions::{self, Fault};
 use crate::process::table::Procfs;
 use crate::simulate::explain::{Explanation, explain};
 use crate::simulate::{recording, test};
-use crate::storage::LEDGER;
+use crate::storage::{self, LEDGER};
 use crate::terminal::{COLUMNS, Style};
-use std::io::{ErrorKind, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -190,12 +189,7 @@ pub fn history(command: &History) -> ExitCode {
     let records = progress::during("reading the ledger", || {
         let storage = &command.query.storage.path;
         // Another user could show a history that is none, or lead SQLite to another file.
-        match permissions::check(&storage.join(LEDGER)) {
-            Err(untrusted) if untrusted.fault != Fault::Unreadable(ErrorKind::NotFound) => {
-                return Err(untrusted.to_string());
-            }
-            _ => {}
-        }
+        storage::check_as_client(&storage.join(LEDGER)).map_err(|refused| refused.to_string())?;
         read_records(storage, read).map_err(|error| error.to_string())
     });
     finish(records.map(|records| {

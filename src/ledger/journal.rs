@@ -8,6 +8,7 @@ use super::retention::Retention;
 use super::state::LedgerState;
 use super::store::{Store, StoreError};
 use crate::process::BootId;
+use crate::storage::StorageError;
 use std::path::{Path, PathBuf};
 
 /// Why intents are not durable, so that their actions may not run.
@@ -46,7 +47,11 @@ impl Journal {
             Ok(ledger) => Some(ledger),
             Err(error) => {
                 tracing::error!(%error, "could not open the ledger, no steps until it can be written");
-                let read = recovery::read_only(directory, boot).ok();
+                // Another user could have written what is there.
+                let is_refused = matches!(error, StoreError::Directory(StorageError::Refused(_)));
+                let read = (!is_refused)
+                    .then(|| recovery::read_only(directory, boot).ok())
+                    .flatten();
                 if let Some(ledger) = &read {
                     let leases = ledger.leases.len();
                     tracing::info!(leases, "ledger read, its leases are reverted when due");

@@ -10,7 +10,7 @@ use super::schema::{self, SCHEMA_VERSION};
 use super::state::LedgerState;
 use super::write_ahead_log::has_damaged_log;
 use crate::process::{BootId, Target};
-use crate::storage;
+use crate::storage::{self, StorageError};
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ const STATEMENTS: usize = 32;
 pub enum StoreError {
     #[error("{path}: {source}")]
     Sql { path: PathBuf, source: rusqlite::Error },
+    #[error(transparent)]
+    Directory(#[from] StorageError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: written by a later version (schema {found}, this one knows {SCHEMA_VERSION})")]
@@ -48,7 +50,7 @@ impl StoreError {
                 Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
             ),
             StoreError::Damaged { .. } | StoreError::Row { .. } => true,
-            StoreError::Io { .. } | StoreError::Newer { .. } => false,
+            StoreError::Directory(_) | StoreError::Io { .. } | StoreError::Newer { .. } => false,
         }
     }
 }
@@ -70,10 +72,7 @@ impl Store {
     /// # Errors
     /// When directory or file cannot be created, read or written, or were written by a later version.
     pub fn open(directory: &Path, boot: BootId) -> Result<Store, StoreError> {
-        storage::create(directory).map_err(|source| StoreError::Io {
-            path: directory.to_owned(),
-            source,
-        })?;
+        storage::create(directory)?;
         let path = directory.join(FILE_NAME);
         files::finish(directory).map_err(|source| StoreError::Io {
             path: path.clone(),

@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The uid of a user that owns no files.
 const OTHER_USER: u32 = 65_534;
 const ANY_PORT: &str = "127.0.0.1:0";
+const ENFORCE: &str = "mode: enforce\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n";
 const RULES: &str = "rules: [{name: r, matchers: [alertname=Test], select: {name: none}, actions: [{nice: 10}]}]\n";
 
 fn set_mode(path: &Path, mode: u32) {
@@ -50,6 +51,20 @@ fn fail(command: &mut Command) -> String {
     said.concat().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// `evenkeel run` with another storage directory.
+fn run_with_storage(home: &Home, storage: &Path, mode: &str) -> Command {
+    let run = home.run_command(ANY_PORT, ANY_PORT);
+    // A daemon that starts all the same would run until the test is killed.
+    let mut command = Command::new("timeout");
+    command.arg("30").arg(run.get_program());
+    command.args(
+        run.get_args()
+            .filter(|arg| !arg.to_string_lossy().starts_with("--storage.path")),
+    );
+    command.arg(format!("--storage.path={}", storage.display())).arg(mode);
+    command
+}
+
 /// A home that every user can reach, and its storage.
 fn open_home() -> (Home, PathBuf) {
     let home = Home::new(RULES);
@@ -62,6 +77,7 @@ fn open_home() -> (Home, PathBuf) {
 #[test]
 fn storage_that_another_user_can_change_is_refused() {
     let (home, storage) = open_home();
+    home.write("evenkeel.yml", ENFORCE);
     let victim = home.path().join("victim");
     fs::write(&victim, "secret").expect("a writable folder");
     set_mode(&victim, 0o600);
@@ -76,15 +92,18 @@ fn storage_that_another_user_can_change_is_refused() {
     let place = storage.display().to_string();
 
     give(&storage);
-    refused(&[format!("belongs to uid {OTHER_USER}"), format!("chown root {place}")]);
+    // Root must not take it from a daemon that runs as this user.
+    refused(&[
+        format!("belongs to uid {OTHER_USER}"),
+        format!("start evenkeel as uid {OTHER_USER}"),
+    ]);
     chown(&storage, Some(0), None).expect("the tests run as root");
     set_mode(&storage, 0o1777);
-    refused(&["(mode 1777)".to_owned(), format!("chmod go-w {place}")]);
+    // Such a directory is for all users, as /tmp.
+    refused(&["(mode 1777)".to_owned(), format!("such as {place}/evenkeel")]);
+    set_mode(&storage, 0o777);
+    refused(&["(mode 0777)".to_owned(), format!("chmod go-w {place}")]);
     set_mode(&storage, 0o700);
-
-    give(home.path());
-    refused(&["who can replace what is in it".to_owned(), "chown root".to_owned()]);
-    chown(home.path(), Some(0), None).expect("the tests run as root");
 
     for name in [
         "ledger.db",
@@ -99,7 +118,11 @@ fn storage_that_another_user_can_change_is_refused() {
     ] {
         let link = storage.join(name);
         symlink(&victim, &link).expect("a writable folder");
-        refused(&["is a symbolic link".to_owned(), format!("rm {}", link.display())]);
+        refused(&[
+            link.display().to_string(),
+            "is a symbolic link".to_owned(),
+            "move it away".to_owned(),
+        ]);
         assert_eq!(mode_of(&victim), 0o600, "{name}");
         fs::remove_file(link).expect("our own link");
     }
@@ -108,7 +131,101 @@ fn storage_that_another_user_can_change_is_refused() {
     give(&ledger);
     refused(&[format!("chown root {}", ledger.display())]);
     chown(&ledger, Some(0), None).expect("the tests run as root");
+
+    // Names that are none of evenkeel's.
+    fs::create_dir(storage.join("ledger.db-backups")).expect("a writable folder");
+    symlink(&victim, storage.join("ledger.db.latest")).expect("a writable folder");
+    fs::write(storage.join("ledger.db.gz"), "").expect("a writable folder");
+    give(&storage.join("ledger.db.gz"));
     home.start(&[]);
+}
+
+#[test]
+fn nothing_is_created_below_a_directory_of_another_user() {
+    let (home, _storage) = open_home();
+    let theirs = home.path().join("theirs");
+    let target = home.path().join("target");
+    for folder in [&theirs, &target] {
+        fs::create_dir(folder).expect("a writable folder");
+    }
+    symlink(&target, theirs.join("link")).expect("a writable folder");
+    give(&theirs);
+    let below = Path::new("link/evenkeel");
+    let mut absolute = run_with_storage(&home, &theirs.join(below), "--enforce");
+    let mut relative = run_with_storage(&home, below, "--enforce");
+    for command in [&mut absolute, relative.current_dir(&theirs)] {
+        let said = fail(command);
+        assert!(!target.join("evenkeel").exists(), "{said}");
+        assert!(said.contains("who can replace what is in it"), "{said}");
+        assert!(said.contains("set another --storage.path"), "{said}");
+    }
+}
+
+/// An access control list that lets one more user write, as setfacl(1) sets it, in the format of
+/// `linux/posix_acl_xattr.h`.
+fn let_another_user_write(path: &Path) {
+    const NONE: u32 = u32::MAX;
+    let [owner, user, group, mask, others] = [1_u16, 2, 4, 16, 32];
+    let entries = [
+        (owner, 7_u16, NONE),
+        (user, 7, OTHER_USER),
+        (group, 7, NONE),
+        (mask, 7, NONE),
+        (others, 5, NONE),
+    ];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(path, "system.posix_acl_access", &list, flags)
+        .expect("a file system with access control lists");
+}
+
+#[test]
+fn modes_on_a_read_only_mount_do_not_count() {
+    const READ_ONLY: &str = "mount --bind \"$1\" \"$1\"; mount -o remount,bind,ro \"$1\"; shift 2; exec \"$@\"";
+    let home = Home::new(RULES);
+    let rules = home.path().join("rules");
+    set_mode(&rules, 0o777);
+    set_mode(&rules.join("test.yml"), 0o666);
+    let own_view = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]);
+        command
+    };
+    let mut volume = own_view();
+    volume.args(["sh", "-ec", READ_ONLY, "sh"]).arg(&rules).arg("--");
+    // As in a container: the first process has the same mount.
+    home.start_by(volume, &["--enforce"]);
+
+    // As under `ProtectSystem=`: others can write, among them the first process.
+    let mut protected = own_view();
+    protected.args([
+        "sh",
+        "-c",
+        "unshare --mount -- sh -ec \"$@\"; exit $?",
+        "sh",
+        READ_ONLY,
+        "sh",
+    ]);
+    protected.arg(&rules).arg("--");
+    let run = run_with_storage(&home, &home.path().join("storage"), "--enforce");
+    let said = fail(protected.arg(run.get_program()).args(run.get_args()));
+    assert!(said.contains("other users can write it"), "{said}");
+}
+
+#[test]
+fn file_that_roots_group_can_write_is_refused() {
+    let home = Home::new(RULES);
+    let rules = home.path().join("rules/test.yml");
+    let_another_user_write(&rules);
+    assert_eq!(mode_of(&rules), 0o775, "the group bits are the bound of the list");
+    home.write("evenkeel.yml", ENFORCE);
+    let (status, log) = home.run_to_its_end(ANY_PORT, ANY_PORT);
+    assert!(!status.success(), "{log}");
+    assert!(log.contains(&format!("chmod go-w {}", rules.display())), "{log}");
 }
 
 #[test]
@@ -140,20 +257,8 @@ fn a_link_that_another_user_can_turn_is_refused() {
     let theirs = home.path().join("theirs");
     fs::create_dir(&theirs).expect("a writable folder");
     symlink(&storage, theirs.join("link")).expect("a writable folder");
-    let mut run = home.run_command(ANY_PORT, ANY_PORT);
-    run.arg(format!("--storage.path={}/link", theirs.display()));
     give(&theirs);
-    // The last flag counts.
-    let args: Vec<_> = run.get_args().map(std::ffi::OsStr::to_owned).collect();
-    let mut linked = Command::new("timeout");
-    linked
-        .arg("30")
-        .arg(run.get_program())
-        .args(args.into_iter().filter(|arg| {
-            let text = arg.to_string_lossy().into_owned();
-            !text.starts_with("--storage.path") || text.ends_with("/link")
-        }));
-    let said = fail(&mut linked);
+    let said = fail(&mut run_with_storage(&home, &theirs.join("link"), "--enforce"));
     assert!(said.contains("who can replace what is in it"), "{said}");
 }
 
@@ -213,7 +318,7 @@ fn client_refuses_a_daemon_of_another_user() {
         fail(&mut pause)
     };
     let said = pause(&storage);
-    assert!(said.contains("chmod go-w"), "{said}");
+    assert!(said.contains("chmod o-w"), "{said}");
     // The directory is safe by now, but the socket stays.
     set_mode(&storage, 0o755);
     let said = pause(&storage);
@@ -223,7 +328,7 @@ fn client_refuses_a_daemon_of_another_user() {
 #[test]
 fn history_of_another_user_is_refused() {
     let (home, storage) = open_home();
-    drop(home.start(&[]));
+    let evenkeel = home.start(&[]);
     let history = || {
         let mut history = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
         history
@@ -231,10 +336,23 @@ fn history_of_another_user_is_refused() {
             .arg(format!("--storage.path={}", storage.display()));
         history
     };
-    succeed(&mut history());
+    eventually("a ledger", TIMEOUT, || {
+        history()
+            .output()
+            .is_ok_and(|output| output.status.success())
+            .then_some(())
+    });
+    drop(evenkeel);
     give(&storage);
     let said = fail(&mut history());
     assert!(said.contains(&format!("belongs to uid {OTHER_USER}")), "{said}");
+    // The advice must not take the directory from the daemon of that user.
+    assert!(
+        said.contains(&format!(
+            "if evenkeel runs as uid {OTHER_USER}, run the command as that user"
+        )),
+        "{said}"
+    );
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::ledger::write_ahead_log::log_is_damaged;
 use crate::ledger::{Episode, EpisodeKey, Journal, Victim};
 use crate::process::{BootId, Identity, Target};
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -283,4 +285,15 @@ fn replaced_ledger_has_the_whole_state_in_memory() {
         "the last one has ended, and its number is not given again"
     );
     assert_eq!(again, ledger);
+}
+
+#[test]
+fn ledger_that_others_can_change_is_not_believed() {
+    let (directory, before) = ledger(false);
+    let set_mode = |mode| std::fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+    set_mode(0o777);
+    let (journal, ledger) = Journal::open(directory.path(), BOOT);
+    assert!(!journal.is_writable() && ledger.leases.is_empty());
+    set_mode(0o700);
+    assert_eq!(ids(&Journal::open(directory.path(), BOOT).1), ids(&before));
 }

@@ -16,7 +16,7 @@ mod watcher;
 use crate::alert::receiver::WebhookReceiver;
 use crate::cli;
 use crate::config::{self, Config, Loaded};
-use crate::control;
+use crate::control::{self, ClaimedStorage, ControlError};
 use crate::diagnostic::{Diagnostic, render_all};
 use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
@@ -26,10 +26,11 @@ use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
-use crate::ledger::{Entry, Journal, OperatorRequest, Requester};
+use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester};
 use crate::process::table::Procfs;
 use crate::publish::{self, MetricsHandler};
 use crate::sense::{self, Roots, Sampler};
+use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
@@ -38,7 +39,7 @@ use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -160,8 +161,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     if let Some(reason) = procfs.as_ref().and_then(Procfs::hides_processes) {
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
-    let storage = control::claim(&run.storage.path).map_err(Stop::because)?;
-    run.storage.path.clone_from(&storage.path);
+    let storage = claim_storage(&run.storage.path, policy.enforce)?;
     // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
     // between several workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -174,7 +174,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
         inherited,
         file_limit,
     };
-    runtime.block_on(serve(run, loaded, policy, access, procfs, telemetry))?;
+    runtime.block_on(serve(run, loaded, policy, access, procfs, &storage, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
     drop(storage);
     Ok(())
@@ -189,6 +189,22 @@ fn reject_untrusted(findings: Vec<Diagnostic>, enforce: bool) -> Result<(), Vec<
         tracing::warn!(at = finding.place(), help = finding.help, "{}", finding.message);
     }
     Ok(())
+}
+
+/// The storage directory. In dry-run evenkeel does without one that another user can change, because the exporter must
+/// not depend on it.
+fn claim_storage(path: &Path, enforce: bool) -> Result<Result<ClaimedStorage, Refused>, Stop> {
+    match control::claim(path) {
+        Err(ControlError::Untrusted(refused)) if !enforce => {
+            let reason = refused.to_string();
+            tracing::error!(
+                reason,
+                "storage directory refused, no ledger and no control socket until a restart"
+            );
+            Ok(Err(refused))
+        }
+        claimed => claimed.map(Ok).map_err(Stop::because),
+    }
 }
 
 /// The procfs for the actuator. Without a boot id (some containers and sandboxes) no process has an identity that
@@ -255,8 +271,10 @@ async fn serve(
     policy: Policy,
     access: ListenerAccess,
     procfs: Option<Procfs>,
+    storage: &Result<ClaimedStorage, Refused>,
     telemetry: Telemetry,
 ) -> Result<(), Stop> {
+    let directory = storage.as_ref().ok().map(|claimed| claimed.path.clone());
     // Handlers come first, because a signal may arrive as soon as a listener is logged.
     let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
@@ -283,12 +301,10 @@ async fn serve(
 
     telemetry.reloaded(Some(now_seconds()));
     // A new ledger has no records, and the journal logs an unreadable one.
-    recall(
-        &telemetry,
-        &read_records(&run.storage.path, RECALLED_RECORDS).unwrap_or_default(),
-    );
+    let records = directory.as_deref().map(|path| read_records(path, RECALLED_RECORDS));
+    recall(&telemetry, &records.and_then(Result::ok).unwrap_or_default());
     let (door, inputs) = EngineHandle::new();
-    let kept = KeptAlerts::new(&run.storage.path);
+    let kept = directory.as_deref().map(KeptAlerts::new).unwrap_or_default();
     let sampling = loaded.config.sampling;
     let protection = if run.no_self_protection {
         SelfProtection::Off
@@ -313,7 +329,7 @@ async fn serve(
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
     let engine = if let Some(procfs) = procfs.clone() {
         let make = engine_maker(
-            &run,
+            directory.clone(),
             procfs,
             Arc::clone(&newest_policy),
             door.clone(),
@@ -374,7 +390,8 @@ async fn serve(
         policy: Arc::clone(&newest_policy),
         telemetry: telemetry.clone(),
     };
-    let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, targets));
+    let refused = storage.as_ref().err().cloned();
+    let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, refused, targets));
     let options = publish::HandlerOptions {
         telemetry_path: run.telemetry_path.clone(),
         max_requests: run.max_requests,
@@ -415,8 +432,7 @@ async fn serve(
         let reloader = Arc::clone(&reloader);
         Arc::new(move |request| reloader.reload(request).map_err(|error| error.to_string()))
     };
-    let control = control::serve(run.storage.path.clone(), door.clone(), reload, stopped());
-    let control = tokio::spawn(control);
+    let control = directory.map(|path| tokio::spawn(control::serve(path, door.clone(), reload, stopped())));
     let warmed_up = {
         let policy = policy.clone();
         async move {
@@ -472,7 +488,9 @@ async fn serve(
     for listener in listeners {
         drop(tokio::time::timeout(DRAIN, listener).await);
     }
-    drop(control.await);
+    if let Some(control) = control {
+        drop(control.await);
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -538,14 +556,13 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Rec
 }
 
 fn engine_maker(
-    run: &cli::Run,
+    directory: Option<PathBuf>,
     procfs: Procfs,
     policy: Arc<ArcSwap<Policy>>,
     door: EngineHandle,
     watcher: Arc<Watcher>,
     telemetry: Telemetry,
 ) -> impl Fn() -> Engine<LinuxHost> + use<> {
-    let directory = run.storage.path.clone();
     let door = Mutex::new(door);
     let runtime = tokio::runtime::Handle::current();
     move || {
@@ -553,7 +570,10 @@ fn engine_maker(
         let on_exit = Arc::new(move |target| {
             exits.send(Input::Exited(target));
         });
-        let (mut journal, ledger) = Journal::open(&directory, procfs.boot);
+        let (mut journal, ledger) = match &directory {
+            Some(directory) => Journal::open(directory, procfs.boot),
+            None => (Journal::without_file(procfs.boot), LedgerState::default()),
+        };
         // The first commit of a ledger is slower than the others, so this one, which changes nothing, comes before the
         // first alert.
         let _ = journal.begin(&[Entry::Paused(ledger.paused)]);

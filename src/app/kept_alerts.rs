@@ -14,9 +14,10 @@ use std::{fs, io};
 /// evaluation.
 const REFRESH: Duration = Duration::from_secs(15);
 
-/// Access to the file.
+/// Access to the file. By default there is none.
+#[derive(Default)]
 pub struct KeptAlerts {
-    path: PathBuf,
+    path: Option<PathBuf>,
     written: ActiveAlerts,
     written_at: Option<Instant>,
     is_failing: bool,
@@ -26,20 +27,21 @@ impl KeptAlerts {
     /// The file of a storage directory.
     pub fn new(directory: &Path) -> KeptAlerts {
         KeptAlerts {
-            path: directory.join(NAME),
-            written: ActiveAlerts::default(),
-            written_at: None,
-            is_failing: false,
+            path: Some(directory.join(NAME)),
+            ..KeptAlerts::default()
         }
     }
 
     /// The active alerts of the file.
     pub fn read(&mut self) -> ActiveAlerts {
-        match self.read_file() {
+        let Some(path) = &self.path else {
+            return ActiveAlerts::default();
+        };
+        match read_file(path) {
             Ok(before) => self.written = before,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(file = %self.path.display(), %error, "could not read alerts.json, own alerts start over");
+                tracing::warn!(file = %path.display(), %error, "could not read alerts.json, own alerts start over");
             }
         }
         self.written.clone()
@@ -61,35 +63,36 @@ impl KeptAlerts {
     }
 
     fn write(&mut self, active: ActiveAlerts) {
-        let result = self.replace_file(&active);
+        let Some(path) = &self.path else { return };
+        let result = replace_file(path, &active);
         if let Err(error) = &result
             && !self.is_failing
         {
-            tracing::warn!(file = %self.path.display(), %error, "could not write alerts.json, own alerts start over after a restart");
+            tracing::warn!(file = %path.display(), %error, "could not write alerts.json, own alerts start over after a restart");
         }
         self.is_failing = result.is_err();
         (self.written, self.written_at) = (active, Some(Instant::now()));
     }
+}
 
-    fn read_file(&self) -> io::Result<ActiveAlerts> {
-        let mut bytes = Vec::new();
-        open_no_link(&self.path)?.read_to_end(&mut bytes)?;
-        Ok(serde_json::from_slice(&bytes)?)
-    }
+fn read_file(path: &Path) -> io::Result<ActiveAlerts> {
+    let mut bytes = Vec::new();
+    open_no_link(path)?.read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
 
-    /// A reader finds the old file or the new one. It is not synced to disk, because a crash of the host ends
-    /// the processes behind the alerts as well.
-    fn replace_file(&self, active: &ActiveAlerts) -> io::Result<()> {
-        let new = self.path.with_extension("json.new");
-        // Left over from a crash.
-        if let Err(error) = fs::remove_file(&new)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        create_private(&new)?.write_all(&serde_json::to_vec(active)?)?;
-        fs::rename(&new, &self.path)
+/// A reader finds the old file or the new one. It is not synced to disk, because a crash of the host ends the processes
+/// behind the alerts as well.
+fn replace_file(path: &Path, active: &ActiveAlerts) -> io::Result<()> {
+    let new = path.with_extension("json.new");
+    // Left over from a crash.
+    if let Err(error) = fs::remove_file(&new)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
     }
+    create_private(&new)?.write_all(&serde_json::to_vec(active)?)?;
+    fs::rename(&new, path)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::engine::run::{EngineHandle, Input};
 use crate::http::listen::{ListenError, may_listen};
 use crate::ledger::OperatorRequest;
 use crate::sense::Groups;
+use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use std::net::SocketAddr;
@@ -45,6 +46,8 @@ pub enum ReloadError {
          takes effect at the next start, so restart evenkeel"
     )]
     NeedsRestart,
+    #[error("the storage directory was refused at the start, and `enforce` needs it: {0}; then restart evenkeel")]
+    Storage(Refused),
     #[error("the engine has ended")]
     EngineEnded,
 }
@@ -98,13 +101,21 @@ pub struct Reloader {
     authenticates: bool,
     /// The settings at the start that only a restart changes.
     at_start: StartSettings,
+    /// Why there is no storage directory.
+    refused_storage: Option<Refused>,
     targets: ReloadTargets,
     /// Admits one reload at a time.
     in_progress: Mutex<()>,
 }
 
 impl Reloader {
-    pub fn new(run: &cli::Run, loaded: &Loaded, authenticates: bool, targets: ReloadTargets) -> Reloader {
+    pub fn new(
+        run: &cli::Run,
+        loaded: &Loaded,
+        authenticates: bool,
+        refused_storage: Option<Refused>,
+        targets: ReloadTargets,
+    ) -> Reloader {
         Reloader {
             config: cli::ConfigFile {
                 path: run.config.path.clone(),
@@ -114,6 +125,7 @@ impl Reloader {
             procfs: run.roots.procfs.clone(),
             authenticates,
             at_start: StartSettings::of(&loaded.config),
+            refused_storage,
             targets,
             in_progress: Mutex::new(()),
         }
@@ -166,6 +178,9 @@ impl Reloader {
         }
         if policy.enforce {
             policy::may_enforce_with(&self.procfs)?;
+            if let Some(refused) = &self.refused_storage {
+                return Err(ReloadError::Storage(refused.clone()));
+            }
         }
         let untrusted = loaded.untrusted_files(policy.enforce);
         super::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;

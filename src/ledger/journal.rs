@@ -35,6 +35,8 @@ pub struct Journal {
     is_broken: bool,
     /// What the file beside the ledger says about it, once this journal has written that.
     noted_up_to_date: Option<bool>,
+    /// Nothing is read or written, and nothing is retried.
+    has_no_file: bool,
 }
 
 impl Journal {
@@ -63,6 +65,14 @@ impl Journal {
         (journal, ledger.unwrap_or_default())
     }
 
+    /// A journal that is never writable, for a daemon whose storage directory is refused.
+    pub fn without_file(boot: BootId) -> Journal {
+        Journal {
+            has_no_file: true,
+            ..Journal::closed(Path::new(""), boot)
+        }
+    }
+
     /// A journal in memory, for simulations.
     ///
     /// # Errors
@@ -86,6 +96,7 @@ impl Journal {
             is_failing: false,
             is_broken: false,
             noted_up_to_date: None,
+            has_no_file: false,
         }
     }
 
@@ -159,6 +170,9 @@ impl Journal {
     pub fn settle(&mut self, outcomes: Vec<Entry>) {
         #[cfg(test)]
         crate::host::fault::point();
+        if self.has_no_file {
+            return;
+        }
         self.unsaved.extend(outcomes);
         self.flush();
         self.note_outcomes();
@@ -188,6 +202,9 @@ impl Journal {
     /// Tries to open and to write again. `ledger` is the state in memory. Returns the content of an opened ledger that
     /// was unknown until now.
     pub fn recover(&mut self, ledger: &LedgerState) -> Option<LedgerState> {
+        if self.has_no_file {
+            return None;
+        }
         let mut opened = None;
         if self.is_broken && self.is_known {
             let error = StoreError::Damaged {

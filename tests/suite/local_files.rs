@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::daemon::Home;
 use crate::support::payload::about;
 use crate::support::tools::succeed;
-use crate::support::{eventually, node_name};
+use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The uid of a user that owns no files.
@@ -141,6 +141,41 @@ fn storage_that_another_user_can_change_is_refused() {
 }
 
 #[test]
+fn dry_run_goes_on_without_a_refused_storage_directory() {
+    let (home, storage) = open_home();
+    give(&storage);
+    let mut evenkeel = home.start(&[]);
+    let log = evenkeel.log();
+    let said = log.iter().find(|line| line.contains("storage directory refused"));
+    let said = said.unwrap_or_else(|| panic!("{log:?}"));
+    assert!(said.contains("level=error"), "{said}");
+    let advice = format!("start evenkeel as uid {OTHER_USER}, or set another --storage.path");
+    assert!(
+        said.contains(&storage.display().to_string()) && said.contains(&advice),
+        "{said}"
+    );
+    assert!(evenkeel.metric("node_memory_MemTotal_bytes", &[]) > 0.0);
+    eventually("the report of the ledger", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_ledger_writable", &[]) == 0.0).then_some(())
+    });
+    let page = http::get(evenkeel.metrics, "/").expect("a page").body;
+    assert!(page.contains("not writable"), "{page}");
+    let refused = evenkeel.post(about("Test", &node_name()).as_bytes());
+    assert_eq!(refused.status, 503, "{refused:?}");
+
+    home.write("evenkeel.yml", ENFORCE);
+    evenkeel.reload();
+    eventually("the refusal of the reload", TIMEOUT, || {
+        (evenkeel.metric("evenkeel_config_last_reload_successful", &[]) == 0.0).then_some(())
+    });
+    let log = evenkeel.log().join("\n");
+    assert!(log.contains("then restart evenkeel"), "{log}");
+    assert!(evenkeel.terminate().success());
+    let left = fs::read_dir(&storage).expect("our own folder").count();
+    assert_eq!(left, 0, "evenkeel has written there");
+}
+
+#[test]
 fn nothing_is_created_below_a_directory_of_another_user() {
     let (home, _storage) = open_home();
     let theirs = home.path().join("theirs");
@@ -181,6 +216,59 @@ fn let_another_user_write(path: &Path) {
     let flags = rustix::fs::XattrFlags::empty();
     rustix::fs::setxattr(path, "system.posix_acl_access", &list, flags)
         .expect("a file system with access control lists");
+}
+
+#[test]
+fn only_the_private_group_of_evenkeels_user_may_write() {
+    const USER: u32 = 4242;
+    const GROUP: u32 = 4343;
+    // In a mount namespace, because nothing may change the accounts of this machine.
+    const AS_USER: &str = "mount --bind \"$1/passwd\" /etc/passwd; mount --bind \"$1/group\" /etc/group; home=$1; shift 3; \
+        exec setpriv --reuid=4242 --regid=4343 --clear-groups -- \"$home/evenkeel\" \"$@\"";
+    let (home, storage) = open_home();
+    copy_for_others(&home);
+    set_mode(&home.path().join("webhook.token"), 0o644);
+    chown(&storage, None, Some(GROUP)).expect("the tests run as root");
+    set_mode(&storage, 0o775);
+    let start = |accounts: &str, members: &str| {
+        home.write(
+            "passwd",
+            &format!("root:x:0:0:root:/root:/bin/sh\nkeel:x:{USER}:{GROUP}::/:/bin/sh\n{accounts}"),
+        );
+        home.write("group", &format!("root:x:0:\nkeel:x:{GROUP}:{members}\n"));
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--", "sh", "-ec", AS_USER, "sh"])
+            .arg(home.path())
+            .arg("--");
+        home.start_by(command, &[])
+    };
+    let is_accepted = |accounts: &str, members: &str| {
+        let evenkeel = start(accounts, members);
+        let log = evenkeel.log().join("\n");
+        let is_refused = log.contains("storage directory refused");
+        assert_eq!(
+            is_refused,
+            log.contains(&format!(
+                "run chown {USER} {place} && chmod go-w {place}",
+                place = storage.display()
+            )),
+            "{log}"
+        );
+        eventually("the ledger", TIMEOUT, || {
+            let is_writable = evenkeel.metric("evenkeel_ledger_writable", &[]) == 1.0;
+            (is_writable != is_refused).then_some(())
+        });
+        !is_refused
+    };
+    assert!(is_accepted("", ""));
+    assert!(!is_accepted("", "other"), "a member by /etc/group");
+    assert!(
+        !is_accepted(&format!("other:x:4244:{GROUP}::/:/bin/sh\n"), ""),
+        "a primary group"
+    );
+    let_another_user_write(&storage);
+    assert!(!is_accepted("", ""), "an access control list");
 }
 
 #[test]

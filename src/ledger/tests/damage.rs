@@ -297,3 +297,12 @@ fn ledger_that_others_can_change_is_not_believed() {
     set_mode(0o700);
     assert_eq!(ids(&Journal::open(directory.path(), BOOT).1), ids(&before));
 }
+
+#[test]
+fn journal_without_file_is_never_writable() {
+    let mut journal = Journal::without_file(BOOT);
+    journal.settle(vec![Entry::Paused(true)]);
+    assert!(journal.begin(&[Entry::Paused(false)]).is_err());
+    assert!(journal.recover(&LedgerState::default()).is_none());
+    assert!(!journal.is_writable());
+}

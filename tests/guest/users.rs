@@ -3,6 +3,7 @@
 
 use super::*;
 
+/// Of `tenant` in the guest's passwd.
 const USER: u32 = 4242;
 
 /// A unit that stands for the manager of a user: systemd gives its cgroup to the user, who runs a script in it.
@@ -36,11 +37,11 @@ impl Manager {
         format!("/user.slice/user-{USER}.slice/{}", Manager::unit())
     }
 
-    /// The only process in a cgroup below, once it has moved there.
+    /// The first process in a cgroup below, once it has moved there.
     fn pid_in(below: &str) -> i32 {
         eventually("the process to move", TIMEOUT, || {
             let path = format!("/sys/fs/cgroup{}/{below}/cgroup.procs", Manager::cgroup());
-            std::fs::read_to_string(path).ok()?.trim().parse().ok()
+            std::fs::read_to_string(path).ok()?.lines().next()?.parse().ok()
         })
     }
 }
@@ -98,11 +99,13 @@ fn favour_is_taken_from_descendants_whose_parents_are_gone() {
     // The shell forks twice once it has the favour, in its session and in another one.
     let script = "until [ $(cat /proc/$$/oom_score_adj) = -500 ]; do sleep 0.3; done\n\
                   (sleep 8888 &)\n(setsid sh -c '(sleep 8888 &)')\nsleep 9999\n";
-    let file = std::env::temp_dir().join("evenkeel-favoured.sh");
-    std::fs::write(&file, script).expect("a writable directory");
+    // Every user can read files here.
+    let file = std::path::Path::new("/run/evenkeel-favoured.sh");
+    std::fs::write(file, script).expect("a writable directory");
     let _manager = Manager::start("app.slice/favoured.scope", &format!("bash {}", file.display()));
+    Manager::pid_in("app.slice/favoured.scope");
     let home = home(
-        &format!("{{cmdline: 'bash .*/evenkeel-favoured\\.sh', user: '{USER}'}}"),
+        r"{cmdline: 'bash .*/evenkeel-favoured\.sh', user: tenant}",
         "[{oom_score_adj: -500}]",
     );
     let evenkeel = enforce(&home);

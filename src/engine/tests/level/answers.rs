@@ -245,6 +245,10 @@ impl Simulation {
             return false;
         }
         let evidence = &self.evidence[alert];
+        // A death between the intent and the signal: the process counts as a victim without a signal.
+        if self.memory.died_at.is_some_and(|at| Some(at) >= evidence.began_at) {
+            return false;
+        }
         if self.memory.has_left_steps(&rule.name, evidence.began_at)
             || self
                 .memory

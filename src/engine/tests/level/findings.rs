@@ -612,3 +612,22 @@ fn duplicate_is_late_after_a_reload_and_a_crash() {
     ];
     check_with(setup, actions);
 }
+
+/// The daemon died between the intent of SIGTERM and the signal. The process counts as a victim, and no other one follows.
+#[test]
+fn victim_without_a_signal_counts_after_a_crash() {
+    let setup = Setup {
+        has_surveys: true,
+        has_gossip: false,
+        skews: [0, -3600],
+        has_ledger: true,
+    };
+    let moves = [
+        (AlertmanagerLink(0, false), None),
+        (Pass(4), None),
+        (Condition(BY_WEBHOOK, true), None),
+        (Pass(26), Some(16)),
+        (ReusePid(5, 0), None),
+    ];
+    assert_eq!(violation(setup, moves.to_vec()), None);
+}

@@ -44,6 +44,8 @@ pub struct Left {
 pub struct Memory {
     pub is_paused: bool,
     pub has_crashed: bool,
+    /// The last death in the middle of an action.
+    pub died_at: Option<Duration>,
     /// The last start or fault.
     pub disrupted_at: Duration,
     /// The end of the last suspension.

@@ -332,6 +332,7 @@ impl Simulation {
             resume_unwind(why);
         }
         self.has_died = true;
+        self.memory.died_at = Some(self.now);
         self.memory.has_crashed = true;
         // What was done before the death rests on what was said before it.
         self.memory.violation = self.check_host_actions().err();

@@ -2,9 +2,10 @@
 //! used up, the body that is being sent for the longest time gives way, because real senders send from memory.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Time for a body that gives way to free its memory.
 const GIVE_WAY: Duration = Duration::from_millis(100);
@@ -16,7 +17,7 @@ const MAX_GIVING_WAY: usize = 64;
 pub(super) struct BodyRoom {
     kib: Arc<Semaphore>,
     /// The bodies that are being sent, oldest first.
-    arriving: Mutex<VecDeque<Weak<Notify>>>,
+    arriving: Mutex<VecDeque<Sender<()>>>,
 }
 
 /// The memory of one body. It is free again once this is dropped.
@@ -25,12 +26,12 @@ pub(super) struct Reserved {
 }
 
 /// A body that is being sent. It gives way until this is dropped.
-pub(super) struct Arriving(Arc<Notify>);
+pub(super) struct Arriving(Receiver<()>);
 
 impl Arriving {
     /// Returns once the body must give way.
-    pub async fn must_give_way(&self) {
-        self.0.notified().await;
+    pub async fn must_give_way(&mut self) {
+        self.0.recv().await;
     }
 }
 
@@ -49,28 +50,23 @@ impl BodyRoom {
                 return Some((Reserved { _kib: permit }, self.arrive()));
             }
             let oldest = self.take_oldest()?;
-            oldest.notify_one();
+            let _ = oldest.try_send(());
             // The other request has to run before its memory is free.
-            let freed = async {
-                while Arc::strong_count(&oldest) > 1 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let _ = tokio::time::timeout(GIVE_WAY, freed).await;
+            let _ = tokio::time::timeout(GIVE_WAY, oldest.closed()).await;
         }
         None
     }
 
     fn arrive(&self) -> Arriving {
-        let arriving = Arc::new(Notify::new());
+        let (sender, receiver) = channel(1);
         let mut all = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|other| other.strong_count() > 0);
-        all.push_back(Arc::downgrade(&arriving));
-        Arriving(arriving)
+        all.retain(|other| !other.is_closed());
+        all.push_back(sender);
+        Arriving(receiver)
     }
 
-    fn take_oldest(&self) -> Option<Arc<Notify>> {
+    fn take_oldest(&self) -> Option<Sender<()>> {
         let mut all = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
-        std::iter::from_fn(|| all.pop_front()).find_map(|oldest| oldest.upgrade())
+        std::iter::from_fn(|| all.pop_front()).find(|oldest| !oldest.is_closed())
     }
 }

@@ -204,7 +204,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         }
         self.access.admit(request.headers()).await?;
         is_json(request.headers()).map_err(Refusal::MediaType)?;
-        let (room, arriving) = self.room_for(request.body()).await?;
+        let (room, mut arriving) = self.room_for(request.body()).await?;
         let body = tokio::select! {
             body = read_body(request.body_mut(), MAX_BODY_BYTES, BODY_TIMEOUT) => body?,
             () = arriving.must_give_way() => return Err(too_many_bodies()),

@@ -1,5 +1,6 @@
 //! Requests of operators through the control socket: log and history say who asked, when and why.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::about;
+use crate::support::process::Process;
 use crate::support::tools::succeed;
 use crate::support::{eventually, http, node_name};
 
@@ -94,7 +96,7 @@ fn history_and_log_name_user_and_reason() {
 /// A client that sets the login of its own process to `OTHER_USER` and asks for a pause, in either order. Prints `set`
 /// where the kernel keeps logins.
 const CLIENT: &str = r#"
-import socket, sys, time
+import socket, sys
 path, order, login = sys.argv[1:]
 def set_login():
     try:
@@ -106,24 +108,43 @@ if order == "before":
     set_login()
 control = socket.socket(socket.AF_UNIX)
 control.connect(path)
+# Until the daemon has accepted the connection.
+sys.stdin.readline()
 if order == "after":
-    time.sleep(3)
     set_login()
 control.sendall(('{"pause":true,"reason":"%s"}\n' % order).encode())
 control.recv(1000)
 "#;
 
+/// The sockets that the daemon has open.
+fn sockets(daemon: &Daemon) -> usize {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).expect("evenkeel runs");
+    let links = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links
+        .filter(|link| link.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
 #[test]
 fn login_is_that_of_the_connection() {
-    let (home, _burner, _daemon) = with_a_lease("logins");
+    let (home, _burner, daemon) = with_a_lease("logins");
     let socket = home.path().join("storage/control.sock");
     let [(was_set, before), (_, after)] = ["before", "after"].map(|order| {
+        let open = sockets(&daemon);
         let mut client = Command::new("python3");
         client.args(["-S", "-c", CLIENT]).arg(&socket).arg(order);
-        let said = succeed(client.arg(OTHER_USER.to_string()));
-        let record = operation(&home, "pause");
-        assert_eq!(record["reason"], order, "{record}");
-        (said.contains("set"), record["by"]["login"].clone())
+        let mut client = Process::start("client", client.arg(OTHER_USER.to_string()));
+        eventually("the daemon to accept", TIMEOUT, || {
+            (sockets(&daemon) > open).then_some(())
+        });
+        writeln!(client.stdin()).expect("the client reads");
+        let status = eventually("the client to end", TIMEOUT, || client.ended());
+        assert!(status.success(), "{status}");
+        let said = client.whole_log();
+        let record = eventually("the record", TIMEOUT, || {
+            Some(operation(&home, "pause")).filter(|record| record["reason"] == order)
+        });
+        (said.iter().any(|line| line == "set"), record["by"]["login"].clone())
     });
     // The second client connected with the login of these tests, if they have one.
     assert_eq!(before != after, was_set, "{before}, {after}");

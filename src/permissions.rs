@@ -85,7 +85,6 @@ struct Attributes {
     mode: u32,
     /// The write bits of group and others that other users can use.
     writers: u32,
-    is_link: bool,
 }
 
 impl Attributes {
@@ -94,7 +93,6 @@ impl Attributes {
             uid: meta.uid(),
             mode: meta.mode(),
             writers: writers::writers(path, meta, purpose),
-            is_link: meta.is_symlink(),
         }
     }
 }
@@ -105,7 +103,6 @@ fn fault_of(found: Attributes, own: u32, is_above: bool) -> Option<Fault> {
         uid: owner,
         mode,
         writers,
-        is_link,
     } = found;
     if owner != 0 && owner != own {
         return Some(match is_above {
@@ -113,8 +110,7 @@ fn fault_of(found: Attributes, own: u32, is_above: bool) -> Option<Fault> {
             false => Fault::Owner(owner),
         });
     }
-    // The mode of a link means nothing.
-    if is_link || writers == 0 {
+    if writers == 0 {
         return None;
     }
     match is_above {
@@ -252,7 +248,6 @@ mod tests {
             uid,
             mode,
             writers: mode & (GROUP_MAY_WRITE | OTHERS_MAY_WRITE),
-            is_link: false,
         }
     }
 
@@ -276,11 +271,6 @@ mod tests {
             ..file(0, 0o777)
         };
         check(harmless, [None, None]);
-        let link = Attributes {
-            is_link: true,
-            ..file(OWN, 0o777)
-        };
-        check(link, [None, None]);
     }
 
     #[test]

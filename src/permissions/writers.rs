@@ -28,6 +28,7 @@ pub enum Purpose {
 /// The write bits of group and others that other users than root and evenkeel's own can use.
 pub fn writers(path: &Path, meta: &Metadata, purpose: Purpose) -> u32 {
     let mut writers = meta.mode() & (GROUP_MAY_WRITE | OTHERS_MAY_WRITE);
+    // The mode of a link means nothing.
     if meta.is_symlink() || writers == 0 {
         return 0;
     }

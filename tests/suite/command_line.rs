@@ -345,6 +345,7 @@ fn leases_are_read_from_the_ledger_of_a_daemon_that_is_down() {
     eventually("the nice value", Duration::from_secs(20), || {
         burner.is_at(13).then_some(())
     });
+    daemon.wait_for_leases(1);
     eventually("the control socket", Duration::from_secs(20), || {
         home.path().join("storage/control.sock").exists().then_some(())
     });

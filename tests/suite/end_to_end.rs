@@ -233,6 +233,8 @@ fn killed_daemon_restores_when_started_after_the_resolve() {
     let before = all.burner.nice_values();
 
     all.burn_until_niced();
+    // A daemon that is killed before it records the outcome reverts the value at its next start.
+    all.wait_for_leases(1.0);
     all.evenkeel.kill();
     all.burner.rest();
     all.wait_for_resolve();

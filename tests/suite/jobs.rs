@@ -158,9 +158,7 @@ fn request_of_a_killed_daemon_is_released_by_the_next() {
     let granted = || daemon.metric("evenkeel_allocations", &[("state", "granted")]);
     eventually("it to be granted", TIMEOUT, || (granted() == 1.0).then_some(()));
     // The lease of the first allocation ends once the response to its release has arrived.
-    eventually("one lease", TIMEOUT, || {
-        (daemon.metric("evenkeel_leases", &[]) == 1.0).then_some(())
-    });
+    daemon.wait_for_leases(1);
     assert!(daemon.terminate().success());
     let shutting_down = "msg=\"shutting down\" leases=1";
     eventually("the log of the shutdown", TIMEOUT, || {

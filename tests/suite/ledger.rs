@@ -180,6 +180,7 @@ fn killed_daemon_keeps_leases_of_open_alerts_and_reverts_the_rest() {
     for (burner, before) in burners.iter().zip(&before) {
         holds(burner, before, NICE);
     }
+    evenkeel.wait_for_leases(3);
     evenkeel.kill();
     home.write("rules/test.yml", &format!("rules:\n{staying}"));
     std::thread::sleep(Duration::from_secs(3));
@@ -189,9 +190,7 @@ fn killed_daemon_keeps_leases_of_open_alerts_and_reverts_the_rest() {
     for index in [1, 2] {
         holds(&burners[index], &before[index], 0);
     }
-    eventually("the number of leases", TIMEOUT, || {
-        (evenkeel.metric("evenkeel_leases", &[]) == 1.0).then_some(())
-    });
+    evenkeel.wait_for_leases(1);
     assert!(burners[0].is_at(NICE));
     assert_eq!(evenkeel.post(&alert(1, "resolved")).status, 200);
     holds(&burners[0], &before[0], 0);
@@ -209,6 +208,7 @@ fn read_only_disk_undoes_leases_and_recovers() {
     let mut evenkeel = home.start(&["--enforce"]);
     assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
     holds(&burner, &before, NICE);
+    evenkeel.wait_for_leases(1);
     evenkeel.kill();
     disk.remount("ro");
     let evenkeel = home.start(&["--enforce"]);
@@ -216,7 +216,7 @@ fn read_only_disk_undoes_leases_and_recovers() {
     eventually("the ledger to be told as unwritable", TIMEOUT, || {
         (!is_writable(&evenkeel)).then_some(())
     });
-    assert_eq!(evenkeel.metric("evenkeel_leases", &[]), 1.0, "it was read all the same");
+    assert_eq!(evenkeel.leases(), 1, "it was read all the same");
     assert_eq!(evenkeel.post(&alert(2, "firing")).status, 503);
     evenkeel.post(&alert(1, "resolved"));
     holds(&burner, &before, 0);
@@ -266,6 +266,7 @@ fn broken_ledger_is_set_aside_and_its_leases_restored() {
     let mut evenkeel = home.start(&["--enforce"]);
     assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
     holds(&burner, &before, NICE);
+    evenkeel.wait_for_leases(1);
     evenkeel.kill();
     let ledger = home.path().join("storage/ledger.db");
     let connection = rusqlite::Connection::open(&ledger).expect("a ledger");

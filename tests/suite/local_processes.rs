@@ -148,7 +148,7 @@ fn process_that_execs_all_the_time_is_taken_or_named() {
     }
 }
 
-/// Number of processes with long command lines. Reading all of them takes some seconds in a test build.
+/// Number of processes with long command lines.
 const CROWD: usize = 2000;
 /// Starts them. The children of a shell that exec nothing have its command line.
 const START_A_CROWD: &str = "exec 3<>\"$0\"; i=0; while [ $i -lt $1 ]; do (read line <&3) & i=$((i+1)); done; wait";
@@ -175,9 +175,12 @@ fn long_command_lines_of_one_user_delay_no_decision_about_others() {
     let rule = one_rule("{name: sh, cmdline: '(?s:.*) escaping'}");
     for _ in 0..3 {
         let table = host.processes().expect("a process table");
-        let Selection { matches, unreadable } = select_from(&mut host, &table, &rule);
-        assert!(matches.iter().any(|process| process.identity.pid == bystander.pid()));
-        assert!(!unreadable.is_empty(), "{} were read", matches.len());
+        // On a fast machine, one decision does not use up the share.
+        let unreadable = eventually("the user's share to be used up", TIMEOUT, || {
+            let Selection { matches, unreadable } = select_from(&mut host, &table, &rule);
+            assert!(matches.iter().any(|process| process.identity.pid == bystander.pid()));
+            (!unreadable.is_empty()).then_some(unreadable)
+        });
         for process in unreadable {
             assert_eq!(process.details.unread, Some(Unread::OutOfTime));
             assert!(is_of_attack(&process), "{process:?}");

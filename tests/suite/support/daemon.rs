@@ -14,6 +14,7 @@ use super::tools::succeed;
 use super::{eventually, http};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+const LEASE_TIMEOUT: Duration = Duration::from_secs(30);
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// The token of every test's webhook listener.
@@ -194,6 +195,18 @@ impl Daemon {
     /// The sum of the metric's samples with at least these labels, 0 without samples.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         Scrape::parse(&self.scrape_text()).sum(name, labels).unwrap_or(0.0)
+    }
+
+    /// The number of leases whose outcomes are recorded.
+    pub fn leases(&self) -> usize {
+        self.metric("evenkeel_leases", &[]) as usize
+    }
+
+    /// Waits until the outcomes of this number of leases are recorded. A daemon that is killed before reverts them.
+    pub fn wait_for_leases(&self, count: usize) {
+        eventually("the leases to be recorded", LEASE_TIMEOUT, || {
+            (self.leases() == count).then_some(())
+        });
     }
 
     /// Sends a payload to the webhook as Alertmanager does, token included.

@@ -52,6 +52,22 @@ pub enum Condition {
     Not(Selector),
 }
 
+impl Condition {
+    /// The pattern of a condition that has one.
+    pub fn pattern(&self) -> Option<&Pattern> {
+        match self {
+            Condition::Name(pattern)
+            | Condition::Cmdline(pattern)
+            | Condition::Exe(pattern)
+            | Condition::User(pattern)
+            | Condition::Cgroup(pattern)
+            | Condition::Unit(pattern)
+            | Condition::Pid(pattern) => Some(pattern),
+            _ => None,
+        }
+    }
+}
+
 /// The result of a condition for a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SelectorMatch {
@@ -266,18 +282,10 @@ impl Selector {
         for condition in &self.conditions {
             let names = match condition {
                 Condition::Not(selector) => selector.missing_labels(labels),
-                Condition::Name(pattern)
-                | Condition::Cmdline(pattern)
-                | Condition::Exe(pattern)
-                | Condition::User(pattern)
-                | Condition::Cgroup(pattern)
-                | Condition::Unit(pattern)
-                | Condition::Pid(pattern) => pattern.labels().filter(|name| labels.get(name).is_none()).collect(),
-                Condition::StartedBy(_)
-                | Condition::MinAge(_)
-                | Condition::MinMemory(_)
-                | Condition::MinCpu(_)
-                | Condition::Group { .. } => Vec::new(),
+                _ => {
+                    let names = condition.pattern().into_iter().flat_map(Pattern::labels);
+                    names.filter(|name| labels.get(name).is_none()).collect()
+                }
             };
             missing.extend(
                 names

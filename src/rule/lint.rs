@@ -4,7 +4,7 @@
 use super::context::Context;
 use super::favours;
 use super::ruleset::{DEFAULT_HOLD, Rule};
-use super::select::{alternatives, pattern_of};
+use super::select::alternatives;
 use super::unchecked_rule::Candidate;
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::matcher::{Matcher, Op};
@@ -226,7 +226,7 @@ fn overlap(first: &Selector, second: &Selector) -> bool {
             .filter(|other| other.key() == condition.key())
             .all(|other| match (condition, other) {
                 (Condition::Group { name, .. }, Condition::Group { name: other, .. }) => name == other,
-                _ => match (pattern_of(condition), pattern_of(other)) {
+                _ => match (condition.pattern(), other.pattern()) {
                     (Some(one), Some(two)) => patterns_overlap(one, two),
                     _ => true,
                 },

@@ -1,7 +1,6 @@
 //! The check that a selector is narrow by itself. Rules that kill processes need that, because neither an alert nor a
 //! pattern that matches everything may choose the victims.
 
-use super::select::pattern_of;
 use crate::process::Selector;
 use crate::process::selector::{Condition, Part, Pattern};
 
@@ -56,7 +55,7 @@ fn is_chosen_by_label(selector: &Selector) -> bool {
             .conditions
             .iter()
             .any(|inner| matches!(inner, Condition::Not(meant) if is_chosen_by_label(meant))),
-        condition => matches!(pattern_of(condition), Some(Pattern::Template(_))),
+        condition => matches!(condition.pattern(), Some(Pattern::Template(_))),
     })
 }
 
@@ -77,7 +76,7 @@ fn why_not_telling(condition: &Condition, by_label: bool) -> Option<String> {
         }
         Condition::MinMemory(_) | Condition::MinCpu(_) => None,
         condition => {
-            let pattern = pattern_of(condition)?;
+            let pattern = condition.pattern()?;
             let widest = widest(pattern);
             matches_anything(key, widest.as_ref().unwrap_or(pattern)).then(|| match pattern {
                 Pattern::Fixed(_) => format!("`{key}` {pattern} matches everything"),

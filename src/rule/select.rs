@@ -311,16 +311,3 @@ pub(super) fn alternatives(regex: &str) -> Vec<(usize, &str)> {
     found.push((start_char, &regex[start_byte..]));
     found
 }
-
-pub(super) fn pattern_of(condition: &Condition) -> Option<&Pattern> {
-    match condition {
-        Condition::Name(pattern)
-        | Condition::Cmdline(pattern)
-        | Condition::Exe(pattern)
-        | Condition::User(pattern)
-        | Condition::Cgroup(pattern)
-        | Condition::Unit(pattern)
-        | Condition::Pid(pattern) => Some(pattern),
-        _ => None,
-    }
-}

@@ -498,17 +498,21 @@ fn enforce_needs_files_that_no_other_user_can_change() {
     assert!(log.contains(&format!("belongs to uid {OTHER_USER}")), "{log}");
 }
 
+fn write_rule_that_runs(home: &Home, program: &Path) {
+    let step = format!("{{exec: {{argv: [{}]}}}}", program.display());
+    home.write(
+        "rules/test.yml",
+        &format!("rules: [{{name: r, matchers: [alertname=Test], actions: [{step}]}}]\n"),
+    );
+}
+
 #[test]
 fn program_that_another_user_can_change_is_refused() {
     let home = Home::new("rules: []\n");
     let program = home.path().join("program");
     fs::write(&program, "#!/bin/sh\n").expect("a writable folder");
     set_mode(&program, 0o757);
-    let step = format!("{{exec: {{argv: [{}]}}}}", program.display());
-    home.write(
-        "rules/test.yml",
-        &format!("rules: [{{name: r, matchers: [alertname=Test], actions: [{step}]}}]\n"),
-    );
+    write_rule_that_runs(&home, &program);
     home.write(
         "evenkeel.yml",
         "mode: enforce\nallow_exec: true\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",
@@ -524,11 +528,7 @@ fn commands_start_with_the_umask_of_the_daemons_start() {
     let program = home.path().join("program");
     fs::write(&program, format!("#!/bin/sh\numask >{}\n", umask.display())).expect("a writable folder");
     set_mode(&program, 0o755);
-    let step = format!("{{exec: {{argv: [{}]}}}}", program.display());
-    home.write(
-        "rules/test.yml",
-        &format!("rules: [{{name: r, matchers: [alertname=Test], actions: [{step}]}}]\n"),
-    );
+    write_rule_that_runs(&home, &program);
     home.write(
         "evenkeel.yml",
         "allow_exec: true\nrule_files: [rules/*.yml]\nwebhook: {token_file: webhook.token}\n",

@@ -107,7 +107,7 @@ impl Protection<'_> {
     /// # Errors
     /// When the process is excluded from this rule although its selector matches.
     pub fn screen(&self, rule: &Rule, process: &Process) -> Result<(), Denial> {
-        self.spare_host(process)?;
+        self.screen_host(process)?;
         let protected = |why: &str| refuse(Decision::Protected, why);
         if let Some(why) = process.details.unread {
             return protected(&format!("unidentified: {why}"));
@@ -123,11 +123,11 @@ impl Protection<'_> {
                 "built-in protection {name:?} (override_protection: [{name}] lifts it)"
             ));
         }
-        self.spare_configured(process)
+        self.screen_configured(process)
     }
 
     /// Refuses the processes that no rule and no user can expose.
-    fn spare_host(&self, process: &Process) -> Result<(), Denial> {
+    fn screen_host(&self, process: &Process) -> Result<(), Denial> {
         let protected = |why: &str| refuse(Decision::Protected, why);
         if process.identity.pid == 1 {
             return protected("pid 1 is never touched");
@@ -142,7 +142,7 @@ impl Protection<'_> {
     }
 
     /// Refuses the processes that `protect` of the configuration selects.
-    fn spare_configured(&self, process: &Process) -> Result<(), Denial> {
+    fn screen_configured(&self, process: &Process) -> Result<(), Denial> {
         let protected = |why: &str| refuse(Decision::Protected, why);
         for selector in self.protect {
             match selector.judge(process) {
@@ -178,7 +178,7 @@ impl Protection<'_> {
         let of_user = cgroup.is_managed_by_user();
         for process in members {
             let screened = match of_user {
-                true => self.spare_host(process).and_then(|()| self.spare_configured(process)),
+                true => self.screen_host(process).and_then(|()| self.screen_configured(process)),
                 false => self.screen(rule, process),
             };
             if let Err(denial) = screened {

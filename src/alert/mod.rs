@@ -6,7 +6,7 @@
 )]
 pub mod alert;
 pub mod alertmanager;
-mod body_room;
+mod body_memory;
 pub mod decode;
 pub mod go_regex;
 pub mod matcher;

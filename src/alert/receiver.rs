@@ -3,7 +3,7 @@
 //! the sender may retry the request.
 
 use super::alert::{Alert, Source, Status};
-use super::body_room::{Arriving, BodyRoom, Reserved};
+use super::body_memory::{ArrivingBody, BodyMemory, BodyReservation};
 use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::response::{self, HttpResponse};
@@ -93,7 +93,7 @@ pub struct WebhookReceiver<I> {
     inbox: I,
     access: Access,
     telemetry: Telemetry,
-    bodies: BodyRoom,
+    bodies: BodyMemory,
     /// Log lines by status code: any peer can cause them.
     refusals: LogLimit<u16>,
 }
@@ -144,7 +144,7 @@ impl<I: Inbox> WebhookReceiver<I> {
             inbox,
             access,
             telemetry,
-            bodies: BodyRoom::new(MAX_BODIES_KIB),
+            bodies: BodyMemory::new(MAX_BODIES_KIB),
             refusals: LogLimit::default(),
         }
     }
@@ -204,18 +204,18 @@ impl<I: Inbox> WebhookReceiver<I> {
         }
         self.access.admit(request.headers()).await?;
         is_json(request.headers()).map_err(Refusal::MediaType)?;
-        let (room, mut arriving) = self.room_for(request.body()).await?;
+        let (memory, mut arriving) = self.reserve_memory(request.body()).await?;
         let body = tokio::select! {
             body = read_body(request.body_mut(), MAX_BODY_BYTES, BODY_TIMEOUT) => body?,
             () = arriving.must_give_way() => return Err(too_many_bodies()),
         };
         drop(arriving);
         let envelope = decode_aside(body).await?;
-        self.hand_over(envelope, received_at, room).await
+        self.hand_over(envelope, received_at, memory).await
     }
 
     /// Reserves memory for a body: its announced length, or for a chunked one the most that it may have.
-    async fn room_for(&self, body: &Incoming) -> Result<(Reserved, Arriving), Refusal> {
+    async fn reserve_memory(&self, body: &Incoming) -> Result<(BodyReservation, ArrivingBody), Refusal> {
         let bytes = body
             .size_hint()
             .exact()
@@ -228,7 +228,7 @@ impl<I: Inbox> WebhookReceiver<I> {
         &self,
         envelope: Envelope,
         received_at: Instant,
-        _room: Reserved,
+        _room: BodyReservation,
     ) -> Result<HttpResponse, Refusal> {
         if envelope.truncated > 0 {
             tracing::warn!(

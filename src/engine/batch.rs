@@ -5,7 +5,7 @@ use super::Engine;
 use super::episodes::Trigger;
 use super::late_delivery::Statement;
 use super::latency::Arrival;
-use super::share::NoRoom;
+use super::share::ShareExceeded;
 use super::timers::RETRY;
 use super::transaction::Transaction;
 use crate::alert::alertmanager::PollResult;
@@ -111,7 +111,7 @@ struct Portion {
     /// Number of alerts recorded, or episodes evaluated, in it.
     size: usize,
     max_size: usize,
-    no_room: Option<NoRoom>,
+    share_exceeded: Option<ShareExceeded>,
     result: Result<(), String>,
 }
 
@@ -146,7 +146,7 @@ impl<H: Host> Engine<H> {
             transaction: Transaction::new(self.host.now(), Some(arrival)),
             size: 0,
             max_size,
-            no_room: None,
+            share_exceeded: None,
             result: Ok(()),
         };
         for (report, listed) in reports.iter().zip(&listed) {
@@ -170,7 +170,7 @@ impl<H: Host> Engine<H> {
         }
         portion.result?;
         // The sender retries, and some episodes may have closed by then.
-        portion.no_room.map_or(Ok(()), |reason| Err(reason.to_string()))
+        portion.share_exceeded.map_or(Ok(()), |reason| Err(reason.to_string()))
     }
 
     /// Counts one more alert or evaluation, in the next transaction where this one is full.
@@ -185,7 +185,7 @@ impl<H: Host> Engine<H> {
         let next = Transaction::new(self.host.now(), portion.transaction.arrival);
         let transaction = std::mem::replace(&mut portion.transaction, next);
         portion.size = 0;
-        portion.no_room = portion.no_room.or(transaction.no_room);
+        portion.share_exceeded = portion.share_exceeded.or(transaction.share_exceeded);
         if let Err(reason) = self.commit_and_apply(transaction) {
             portion.result = Err(reason);
         }

@@ -6,7 +6,7 @@ use super::jobs_in_flight::JobsInFlight;
 use super::late_delivery::{Statement, end_to_remember, end_without_resolve, is_recent};
 use super::open_episodes::OpenEpisodes;
 use super::pending_reverts::PendingReverts;
-use super::share::{MAX_PER_ALERT, NoRoom, OpenCounts};
+use super::share::{MAX_PER_ALERT, OpenCounts, ShareExceeded};
 use super::timers::ROUND;
 use super::transaction::{AlertRef, Transaction, shown};
 use crate::act::guard::Denial;
@@ -133,7 +133,7 @@ impl Episodes<'_> {
         if self.ledger.episodes.contains_key(&key) {
             return self.record_repeat(rule, key, statement);
         }
-        if let Err(reason) = self.has_room(&rule.name, alert.name()) {
+        if let Err(reason) = self.check_share(&rule.name, alert.name()) {
             self.refuse(&rule.name, alert, reason);
             return None;
         }
@@ -154,7 +154,7 @@ impl Episodes<'_> {
     }
 
     /// Whether an alert may open an episode, and a place for it in this transaction.
-    fn has_room(&mut self, rule: &SmolStr, alertname: &str) -> Result<(), NoRoom> {
+    fn check_share(&mut self, rule: &SmolStr, alertname: &str) -> Result<(), ShareExceeded> {
         if self.ledger.episodes.len() < MAX_PER_ALERT {
             return Ok(());
         }
@@ -163,18 +163,18 @@ impl Episodes<'_> {
             .transaction
             .open_counts
             .get_or_insert_with(|| OpenCounts::of(episodes));
-        counts.has_room(rule, alertname)?;
+        counts.check_share(rule, alertname)?;
         counts.add(rule, alertname);
         Ok(())
     }
 
     /// Refuses an alert, so that its sender tries again.
-    fn refuse(&mut self, rule: &SmolStr, alert: &Alert, reason: NoRoom) {
+    fn refuse(&mut self, rule: &SmolStr, alert: &Alert, reason: ShareExceeded) {
         // A delivery may have thousands of them.
-        if self.transaction.no_room.is_none() {
+        if self.transaction.share_exceeded.is_none() {
             tracing::warn!(rule = rule.as_str(), alert = alert.name(), %reason, "alert refused");
         }
-        self.transaction.no_room = Some(reason);
+        self.transaction.share_exceeded = Some(reason);
         self.telemetry.alert_refused(rule);
         self.count(rule.clone(), Decision::Budget);
     }

@@ -16,7 +16,7 @@ const FEW: usize = 64;
 
 /// Why an alert opens no episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NoRoom {
+pub enum ShareExceeded {
     #[error("too many open episodes of this rule and alert name ({MAX_PER_ALERT})")]
     Alert,
     #[error("too many open episodes of this rule ({MAX_PER_RULE})")]
@@ -52,17 +52,21 @@ impl OpenCounts {
     ///
     /// # Errors
     /// With the share that is used up.
-    pub fn has_room(&self, rule: &SmolStr, alertname: &str) -> Result<(), NoRoom> {
+    pub fn check_share(&self, rule: &SmolStr, alertname: &str) -> Result<(), ShareExceeded> {
         let of_rule = self.by_rule.get(rule).copied().unwrap_or(0);
         let of_alert = self.by_alert.get(&(rule.clone(), alertname.into())).copied();
         if of_alert.unwrap_or(0) >= MAX_PER_ALERT {
-            return Err(NoRoom::Alert);
+            return Err(ShareExceeded::Alert);
         }
         if of_rule >= MAX_PER_RULE {
-            return Err(NoRoom::Rule);
+            return Err(ShareExceeded::Rule);
         }
         let most = if of_rule < FEW { MAX_OPEN } else { MAX_OPEN - RESERVED };
-        if self.all >= most { Err(NoRoom::All) } else { Ok(()) }
+        if self.all >= most {
+            Err(ShareExceeded::All)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -71,10 +75,10 @@ mod tests {
     use super::*;
 
     /// Opens episodes while there is room; returns how many, and what is used up.
-    fn fill(counts: &mut OpenCounts, rule: &str, alertname: &str, most: usize) -> (usize, Option<NoRoom>) {
+    fn fill(counts: &mut OpenCounts, rule: &str, alertname: &str, most: usize) -> (usize, Option<ShareExceeded>) {
         let rule = SmolStr::from(rule);
         for opened in 0..most {
-            if let Err(reason) = counts.has_room(&rule, alertname) {
+            if let Err(reason) = counts.check_share(&rule, alertname) {
                 return (opened, Some(reason));
             }
             counts.add(&rule, alertname);
@@ -85,16 +89,22 @@ mod tests {
     #[test]
     fn noisy_alerts_leave_room_for_other_rules() {
         let mut counts = OpenCounts::default();
-        assert_eq!(fill(&mut counts, "a", "Noisy", 9999), (1024, Some(NoRoom::Alert)));
+        assert_eq!(
+            fill(&mut counts, "a", "Noisy", 9999),
+            (1024, Some(ShareExceeded::Alert))
+        );
         assert_eq!(fill(&mut counts, "a", "Other", 10), (10, None));
         // Invented names use up the share of their rule.
-        assert_eq!(fill(&mut counts, "a", "Third", 9999), (1014, Some(NoRoom::Rule)));
-        assert_eq!(fill(&mut counts, "b", "Noisy", 9999), (1024, Some(NoRoom::Alert)));
+        assert_eq!(fill(&mut counts, "a", "Third", 9999), (1014, Some(ShareExceeded::Rule)));
+        assert_eq!(
+            fill(&mut counts, "b", "Noisy", 9999),
+            (1024, Some(ShareExceeded::Alert))
+        );
         // The rest is for rules with few open episodes.
-        assert_eq!(fill(&mut counts, "b", "Other", 1), (0, Some(NoRoom::All)));
+        assert_eq!(fill(&mut counts, "b", "Other", 1), (0, Some(ShareExceeded::All)));
         for rule in 0..16 {
             assert_eq!(fill(&mut counts, &format!("c{rule}"), "Rare", 64), (64, None));
         }
-        assert_eq!(fill(&mut counts, "d", "Rare", 1), (0, Some(NoRoom::All)));
+        assert_eq!(fill(&mut counts, "d", "Rare", 1), (0, Some(ShareExceeded::All)));
     }
 }

@@ -3,7 +3,7 @@
 //! process table.
 
 use super::latency::{Arrival, Stages};
-use super::share::{NoRoom, OpenCounts};
+use super::share::{OpenCounts, ShareExceeded};
 use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::state::PreviousState;
@@ -151,7 +151,7 @@ pub struct Transaction {
     /// The numbers of open episodes, counted once an alert opens one of many.
     pub open_counts: Option<OpenCounts>,
     /// Why an alert was refused, because too many episodes are open.
-    pub no_room: Option<NoRoom>,
+    pub share_exceeded: Option<ShareExceeded>,
     /// Decisions that are only counted and not recorded, such as duplicates.
     pub counted: Vec<(SmolStr, Decision)>,
 }
@@ -172,7 +172,7 @@ impl Transaction {
             is_shown: Cell::new(false),
             wants_early_round: false,
             open_counts: None,
-            no_room: None,
+            share_exceeded: None,
             counted: Vec::new(),
         }
     }

@@ -10,7 +10,7 @@ pub mod identity;
 pub mod kernel_threads;
 mod live_thread;
 pub mod login;
-mod look;
+mod consistent_read;
 pub mod proc_dir;
 pub mod pattern;
 pub mod program;

@@ -8,13 +8,13 @@ use super::table::{Process, ProcessFields, Procfs, Unread, UserNames};
 use std::time::Duration;
 
 /// Attempts to read a process that changes meanwhile.
-const MAX_LOOKS: usize = 3;
+const MAX_READS: usize = 3;
 
 impl Procfs {
     /// Reads the expensive fields into `process`. Returns false when the process is gone or its pid was reused.
     /// [`Details::unread`] says whether the fields can be relied on.
     pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
-        self.look(process, |files, process| {
+        self.read_consistently(process, |files, process| {
             self.read_fields(files, process, needs, users);
             true
         })
@@ -29,7 +29,7 @@ impl Procfs {
         lines: &mut CommandLines,
         boot_now: Duration,
     ) -> bool {
-        let is_it = self.look(process, |files, process| {
+        let is_it = self.read_consistently(process, |files, process| {
             self.read_in_time(files, process, needs, users, lines, boot_now);
             true
         });
@@ -49,7 +49,7 @@ impl Procfs {
         boot_now: Duration,
     ) -> bool {
         let more = more.difference(selector.needs());
-        let holds = self.look(process, |files, process| {
+        let holds = self.read_consistently(process, |files, process| {
             let read = |process: &mut Process, needs: ProcessFields| {
                 self.read_in_time(files, process, needs, users, lines, boot_now);
             };
@@ -88,8 +88,12 @@ impl Procfs {
     /// Reads fields until they are consistent, or until `read` returns false. The identity of a process is its boot, pid
     /// and start time. execve(2) mixes the fields of two programs, which the file of the executable shows. A new name
     /// alone proves nothing, because a process can rename itself all the time: it is read again, and accepted at last.
-    fn look(&self, process: &mut Process, mut read: impl FnMut(&OpenProcess, &mut Process) -> bool) -> bool {
-        for look in 1..=MAX_LOOKS {
+    fn read_consistently(
+        &self,
+        process: &mut Process,
+        mut read: impl FnMut(&OpenProcess, &mut Process) -> bool,
+    ) -> bool {
+        for attempt in 1..=MAX_READS {
             let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
                 return false;
             };
@@ -109,10 +113,10 @@ impl Procfs {
                 Some(_) => files.has_thread_left(),
                 None => now.live_thread.is_some(),
             };
-            if is_same_program && !has_thread_left && (now.name == process.name || look == MAX_LOOKS) {
+            if is_same_program && !has_thread_left && (now.name == process.name || attempt == MAX_READS) {
                 return true;
             }
-            if look < MAX_LOOKS {
+            if attempt < MAX_READS {
                 *process = Process {
                     age: process.age,
                     cpu_cores: process.cpu_cores,
@@ -204,7 +208,7 @@ mod tests {
             };
             let mut process = procfs.read_process(7, Duration::ZERO).unwrap();
             let mut looks = 0;
-            let is_it = procfs.look(&mut process, |files, process| {
+            let is_it = procfs.read_consistently(&mut process, |files, process| {
                 looks += 1;
                 files.read_details(&mut process.details, ProcessFields::EXE, &mut UserNames::default());
                 meanwhile(self, looks);
@@ -218,7 +222,7 @@ mod tests {
     fn process_that_renames_itself_all_the_time_is_read() {
         let (looks, process) = OneProcess::new().look(|host, look| host.rename(&format!("name{look}"), 70));
         let process = process.unwrap();
-        assert_eq!((looks, process.details.unread), (MAX_LOOKS, None));
+        assert_eq!((looks, process.details.unread), (MAX_READS, None));
         assert!(process.details.exe.is_some());
     }
 
@@ -241,7 +245,7 @@ mod tests {
         let (looks, process) = OneProcess::new().look(|host, look| host.exec(&format!("program{look}")));
         assert_eq!(
             (looks, process.unwrap().details.unread),
-            (MAX_LOOKS, Some(Unread::Changing))
+            (MAX_READS, Some(Unread::Changing))
         );
     }
 

@@ -14,40 +14,40 @@ const GIVE_WAY: Duration = Duration::from_millis(100);
 const MAX_GIVING_WAY: usize = 64;
 
 /// The memory for all bodies of a listener.
-pub(super) struct BodyRoom {
+pub(super) struct BodyMemory {
     kib: Arc<Semaphore>,
     /// The bodies that are being sent, oldest first.
     arriving: Mutex<VecDeque<Sender<()>>>,
 }
 
 /// The memory of one body. It is free again once this is dropped.
-pub(super) struct Reserved {
+pub(super) struct BodyReservation {
     _kib: OwnedSemaphorePermit,
 }
 
 /// A body that is being sent. It gives way until this is dropped.
-pub(super) struct Arriving(Receiver<()>);
+pub(super) struct ArrivingBody(Receiver<()>);
 
-impl Arriving {
+impl ArrivingBody {
     /// Returns once the body must give way.
     pub async fn must_give_way(&mut self) {
         self.0.recv().await;
     }
 }
 
-impl BodyRoom {
-    pub fn new(kib: usize) -> BodyRoom {
-        BodyRoom {
+impl BodyMemory {
+    pub fn new(kib: usize) -> BodyMemory {
+        BodyMemory {
             kib: Arc::new(Semaphore::new(kib)),
             arriving: Mutex::default(),
         }
     }
 
     /// Reserves memory for a body that arrives now. `None` where all of it belongs to bodies that were received.
-    pub async fn reserve(&self, kib: u32) -> Option<(Reserved, Arriving)> {
+    pub async fn reserve(&self, kib: u32) -> Option<(BodyReservation, ArrivingBody)> {
         for _ in 0..MAX_GIVING_WAY {
             if let Ok(permit) = Arc::clone(&self.kib).try_acquire_many_owned(kib) {
-                return Some((Reserved { _kib: permit }, self.arrive()));
+                return Some((BodyReservation { _kib: permit }, self.arrive()));
             }
             let oldest = self.take_oldest()?;
             let _ = oldest.try_send(());
@@ -57,12 +57,12 @@ impl BodyRoom {
         None
     }
 
-    fn arrive(&self) -> Arriving {
+    fn arrive(&self) -> ArrivingBody {
         let (sender, receiver) = channel(1);
         let mut all = self.arriving.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other| !other.is_closed());
         all.push_back(sender);
-        Arriving(receiver)
+        ArrivingBody(receiver)
     }
 
     fn take_oldest(&self) -> Option<Sender<()>> {

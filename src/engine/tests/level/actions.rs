@@ -33,7 +33,10 @@ impl Simulation {
             Action::Pass(seconds) => return self.pass(Duration::from_secs(seconds)),
             Action::PrometheusLink(from, to, is_up) => self.senders.links[from][to] = is_up,
             Action::AlertmanagerLink(which, is_up) => self.senders.is_reachable[which] = is_up,
-            Action::RestartAlertmanager(which) => self.senders.restart_alertmanager(which, self.now),
+            Action::RestartAlertmanager(which) => {
+                self.senders.restart_alertmanager(which, self.now);
+                self.evidence.iter_mut().for_each(|evidence| evidence.restarted(which));
+            }
             Action::Network(fate) => self.fate = fate,
             Action::Restart(seconds) => {
                 self.disrupt();

@@ -197,6 +197,11 @@ impl Evidence {
         ) = (None, None);
     }
 
+    /// This Alertmanager knows no alerts at first, so its absences do not count yet.
+    pub fn restarted(&mut self, alertmanager: usize) {
+        self.views[alertmanager].absent_since = None;
+    }
+
     fn count_absence_from_now(&mut self) {
         self.views.iter_mut().for_each(|view| view.absent_since = None);
     }
@@ -275,7 +280,12 @@ impl Evidence {
                 Duration::ZERO
             }
         };
-        let mut reports = self.firing.iter();
+        // Soon after a resolve it may be a late duplicate, which the engine drops.
+        let may_be_stale = |at: Duration| {
+            let resolved = self.resolved.filter(|resolved| at >= resolved.at);
+            resolved.is_some_and(|resolved| at < resolved.at + DUPLICATE_SPREAD)
+        };
+        let mut reports = self.firing.iter().filter(|report| !may_be_stale(report.at));
         reports.any(|report| report.at <= from && counts(report.at, HOLD - lost(report.at)))
             || self.views.iter().any(is_listed)
             || (is_own && self.own.firing_at.is_some_and(|at| counts(at, OWN_BOUND)))

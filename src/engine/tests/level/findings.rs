@@ -631,3 +631,32 @@ fn victim_without_a_signal_counts_after_a_crash() {
     ];
     assert_eq!(violation(setup, moves.to_vec()), None);
 }
+
+/// A skewed Alertmanager resolved the alert each time, so that the firings between were late duplicates. The suspension
+/// outlasted what own evaluation had said.
+#[test]
+fn late_duplicates_hold_nothing_over_a_suspension() {
+    let setup = Setup {
+        skews: [1800, 0],
+        ..PLAIN
+    };
+    check_with(setup, [Condition(BOTH, true), Pass(145), Suspend(2210)]);
+}
+
+/// The patience for the absence of an alert begins again with each start of an Alertmanager.
+#[test]
+fn restarted_alertmanager_gets_its_patience_again() {
+    let setup = Setup {
+        has_surveys: true,
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Condition(BOTH, true),
+        Suspend(25),
+        Condition(BOTH, false),
+        Pass(90),
+        RestartAlertmanager(0),
+    ];
+    check_with(setup, actions);
+}

@@ -39,6 +39,7 @@ use reload::Reloader;
 use sockets::Inherited;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc::Receiver;
@@ -63,6 +64,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const RECALLED_RECORDS: usize = 100;
 /// Maximum wait at the end for the reader of the log.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// The exit code after a panic, as that of every Rust program.
+const PANICKED: u8 = 101;
 
 /// Loads the configuration: the file of the flag, or the default file, or the built-in one if that does not exist.
 ///
@@ -93,16 +96,18 @@ pub fn run(run: cli::Run) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let status = match start(run, telemetry) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Stop::Findings(findings)) => {
+    // A panic is logged by its hook, and its line must be written before the exit.
+    let status = match catch_unwind(AssertUnwindSafe(|| start(run, telemetry))) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(Stop::Findings(findings))) => {
             eprint!("{}", render_all(&findings, std::io::stderr().is_terminal()));
             ExitCode::FAILURE
         }
-        Err(Stop::Because(reason)) => {
+        Ok(Err(Stop::Because(reason))) => {
             tracing::error!(reason, "startup failed");
             ExitCode::FAILURE
         }
+        Err(_) => ExitCode::from(PANICKED),
     };
     log.flush(LAST_LINES);
     status
@@ -540,12 +545,12 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Rec
     let mut began = Some(began);
     loop {
         let began = began.take();
-        let once = std::panic::AssertUnwindSafe(|| {
+        let once = AssertUnwindSafe(|| {
             let engine = make();
             drop(began);
             crate::engine::run::run(engine, inputs, telemetry);
         });
-        match std::panic::catch_unwind(once) {
+        match catch_unwind(once) {
             Ok(()) => return,
             Err(_) => {
                 tracing::error!("engine panicked, restarting it from the ledger");

@@ -265,3 +265,38 @@ fn every_document_can_be_found_from_the_readme() {
         );
     }
 }
+
+#[test]
+fn every_fault_names_tests_that_exist() {
+    let page = std::fs::read_to_string(root().join("docs/faults.md")).expect("a page");
+    let sources = ["src", "tests"].map(|folder| sources_below(&root().join(folder)));
+    let sources = sources.concat();
+    let rows = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| what") && !line.starts_with("| ---"));
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
+        let [_, _, tests] = cells[..] else {
+            panic!("not three cells: {row}")
+        };
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test: {row}");
+        for name in named {
+            assert!(sources.contains(&format!("fn {name}(")), "no test {name}");
+        }
+    }
+}
+
+/// The text of all Rust files below a folder.
+fn sources_below(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).expect("a readable folder");
+    let texts = entries.map(|entry| {
+        let path = entry.expect("a readable folder").path();
+        match path.extension() {
+            _ if path.is_dir() => sources_below(&path),
+            Some(extension) if extension == "rs" => std::fs::read_to_string(path).expect("a readable file"),
+            _ => String::new(),
+        }
+    });
+    texts.collect()
+}

@@ -11,6 +11,7 @@ mod differential;
 mod documentation;
 mod end_to_end;
 mod exposition;
+mod faults;
 mod file_limit;
 mod formats;
 mod jobs;

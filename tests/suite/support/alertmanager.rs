@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -30,7 +31,24 @@ impl Alertmanager {
     /// The same with further top-level lines of configuration, as a member of the cluster of `peers`. Without a webhook
     /// it has an empty receiver.
     pub fn start_with(webhook: Option<(SocketAddr, &str)>, more: &str, peers: Option<&[SocketAddr]>) -> Self {
+        Alertmanager::start_trusting(webhook, None, more, peers)
+    }
+
+    /// Sends its alerts over TLS, and trusts this certificate (PEM).
+    pub fn start_with_tls(webhook: SocketAddr, token: &str, trusted: &str) -> Self {
+        Alertmanager::start_trusting(Some((webhook, token)), Some(trusted), "", None)
+    }
+
+    fn start_trusting(
+        webhook: Option<(SocketAddr, &str)>,
+        trusted: Option<&str>,
+        more: &str,
+        peers: Option<&[SocketAddr]>,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
+        if let Some(certificate) = trusted {
+            std::fs::write(ca_file(&dir), certificate).expect("a writable folder");
+        }
         let token_file = dir.path().join("token");
         let mut config = "route: {receiver: evenkeel, group_by: [alertname], group_wait: 0s, group_interval: 1s, \
                           repeat_interval: 3s}\n\
@@ -39,11 +57,18 @@ impl Alertmanager {
             .to_owned();
         if let Some((webhook, token)) = webhook {
             std::fs::write(&token_file, token).expect("a writable folder");
+            let (scheme, tls) = match trusted {
+                None => ("http", String::new()),
+                Some(_) => (
+                    "https",
+                    format!(", tls_config: {{ca_file: '{}'}}", ca_file(&dir).display()),
+                ),
+            };
             config.push_str(&format!(
                 "    webhook_configs:\n\
-                 \x20     - url: http://{webhook}/webhook\n\
+                 \x20     - url: {scheme}://{webhook}/webhook\n\
                  \x20       send_resolved: true\n\
-                 \x20       http_config: {{authorization: {{type: Bearer, credentials_file: '{}'}}}}\n",
+                 \x20       http_config: {{authorization: {{type: Bearer, credentials_file: '{}'}}{tls}}}\n",
                 token_file.display()
             ));
         }
@@ -59,6 +84,15 @@ impl Alertmanager {
             process,
             dir,
         }
+    }
+
+    /// Trusts another certificate (PEM) from now on.
+    pub fn trust(&self, certificate: &str) {
+        std::fs::write(ca_file(&self.dir), certificate).expect("a writable folder");
+    }
+
+    pub fn log(&self) -> Vec<String> {
+        self.process.log()
     }
 
     /// Restarts it on the same address. It keeps silences and forgets alerts.
@@ -106,6 +140,10 @@ impl Alertmanager {
         let answer = http::request(self.address, "DELETE", path, &[], b"").expect("Alertmanager answers");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
+}
+
+fn ca_file(dir: &TempDir) -> PathBuf {
+    dir.path().join("ca.crt")
 }
 
 fn command(dir: &TempDir, address: SocketAddr, cluster: Option<SocketAddr>, peers: &[SocketAddr]) -> Command {

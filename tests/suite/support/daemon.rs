@@ -242,6 +242,11 @@ impl Daemon {
         self.process.log()
     }
 
+    /// The exit status, if evenkeel has exited.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
     /// Makes it reload by a signal.
     pub fn reload(&self) {
         self.process.signal(Signal::SIGHUP);

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs COUNT random histories of the engine against its model, in portions of 1000. Each portion has a seed of its own,
-# from SEED on, so that a portion can be repeated. The output of a failed portion stays in target/histories.
+# from SEED on, so that a portion can be repeated. The output of a failed portion stays in target/histories-failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 count=$1 seed=$2 portion=1000
-out=${CARGO_TARGET_DIR:-target}/histories-failed
-mkdir -p "$out"
+mkdir -p "${CARGO_TARGET_DIR:-target}/histories-failed"
+out=$(cd "${CARGO_TARGET_DIR:-target}/histories-failed" && pwd)
 test=engine::tests::level::engine_answers_exactly_what_the_sources_say
 
 binary=$(cargo test --locked --profile histories --lib --no-run --message-format=json |
@@ -15,6 +15,10 @@ for line in sys.stdin:
     message = json.loads(line)
     if message.get("profile", {}).get("test") and message.get("executable"):
         print(message["executable"])')
+
+# proptest looks for the source from here. Where it finds none, a failure does not become the first case of each portion
+# that follows.
+cd "$out"
 
 run() {
     local log=$out/$1

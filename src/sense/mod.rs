@@ -13,6 +13,7 @@ pub use collectors::name_filter::NameFilter;
 pub use collectors::options::CollectorOptions;
 pub use collectors::registry::COLLECTORS;
 pub use collectors::{groups, systemd};
+pub use runtime::collector::Collector;
 pub use runtime::kernel_file::ReadError;
 pub use runtime::recent_history::{self, RecentHistory};
 pub use runtime::roots::Roots;

@@ -6,11 +6,12 @@ tools := $(or $(CARGO_TARGET_DIR),target)/tools
 top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz histories demo pictures layout dashboards grafana
+.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
 HISTORIES ?= 100000
 SEED ?= 1
+MINUTES ?= 30
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,13 +37,17 @@ fuzz: ## run each fuzz target for FUZZ_SECONDS
 histories: ## run HISTORIES random histories of the engine, with seeds from SEED on
 	tests/histories.sh $(HISTORIES) $(SEED)
 
+soak: ## run evenkeel for MINUTES under alerts, load, reloads and a thousand new processes a second
+	tests/tools.sh prometheus alertmanager
+	EVENKEEL_SOAK_MINUTES=$(MINUTES) cargo test --locked --test soak -- --nocapture
+
 lint: ## check format, clippy, scripts, prose, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
 	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test guest -- -D warnings
+	cargo clippy --locked --test guest --test soak -- -D warnings
 	tests/prose.sh
 	bash -n tests/prose.sh tests/histories.sh tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
 	tests/tools.sh grafana-sdk

@@ -27,6 +27,8 @@ pub struct Evidence {
     pub began_at: Option<Duration>,
     /// When the alert was said to fire for the first time since `last_over`.
     pub first_said: Option<Duration>,
+    /// When it was last said to fire.
+    last_said: Duration,
     /// When nothing that was said counted any more, the last time.
     silent_at: Option<Duration>,
     /// The latest start, in wall-clock seconds, of what was said to fire since `last_over`.
@@ -72,6 +74,7 @@ impl Own {
 impl Evidence {
     fn said(&mut self, at: Duration) {
         self.first_said.get_or_insert(at);
+        self.last_said = at;
         self.began_at.get_or_insert(at);
     }
 
@@ -329,7 +332,8 @@ impl Evidence {
         }
         let is_settled = !self.was_own || now >= disrupted_at.max(self.awake_at) + OWN_SETTLING;
         self.is_unconfirmed &= !(self.is_contradicted && is_settled) || self.supports(now, Duration::ZERO);
-        let is_backed = self.supports(now, Duration::ZERO) || self.is_unconfirmed(now, disrupted_at);
+        let is_recent = now < self.last_said + HOLD;
+        let is_backed = self.supports(now, Duration::ZERO) || (is_recent && self.is_unconfirmed(now, disrupted_at));
         if self.first_said.is_some() && !is_backed {
             self.note_over(now);
         }

@@ -660,3 +660,23 @@ fn restarted_alertmanager_gets_its_patience_again() {
     ];
     check_with(setup, actions);
 }
+
+/// An own alert that was not seen for `hold` is over, and begins again with another start.
+#[test]
+fn own_alert_begins_again_after_hold_without_the_daemon() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Rename(4, name("worker")),
+        Condition(BOTH, true),
+        ReusePid(0, name("worker")),
+        Condition(OWN, true),
+        Pass(135),
+        Crash(1876),
+        Restart(509),
+        Pass(90),
+    ];
+    check_with(setup, actions);
+}

@@ -205,16 +205,6 @@ pub fn limit(cgroup: &Cgroup, value: &Value) -> Result<(), Denial> {
 }
 
 /// # Errors
-/// When more processes match than the rule allows.
-pub fn bound_matches(rule: &Rule, matches: usize) -> Result<(), Denial> {
-    if matches <= rule.max_matches {
-        return Ok(());
-    }
-    let reason = format!("{matches} processes match, max_matches is {}", rule.max_matches);
-    refuse(Decision::TooManyMatches, reason)
-}
-
-/// # Errors
 /// When the process has no handler for the signal, which would then kill or stop it.
 pub fn notice(process: &Process, signal: Signal) -> Result<(), Denial> {
     match process.details.caught_signals {

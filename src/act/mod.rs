@@ -1,6 +1,7 @@
 //! The steps, from a rule and the selected processes to outcomes: `plan` and `guard` decide, `apply` executes.
 
 pub mod apply;
+pub mod crowd;
 pub mod descendants;
 pub mod effect;
 pub mod favour;

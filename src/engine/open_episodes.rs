@@ -6,12 +6,21 @@ use crate::ledger::{Episode, EpisodeKey};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// How many of the matches the rule's bound keeps out of the plan.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Crowding {
+    #[default]
+    None,
+    Some,
+    All,
+}
+
 #[derive(Default)]
 struct OpenEpisode {
     /// CLOCK_BOOTTIME of its last evaluation.
     evaluated_at: Option<Duration>,
     /// More processes match than the rule allows, which was recorded already.
-    is_crowded: bool,
+    crowding: Crowding,
     /// The rule's `while` keeps new targets out, which was recorded already.
     is_refused_by_condition: bool,
 }
@@ -34,8 +43,8 @@ impl OpenEpisodes {
     }
 
     /// Notes whether more processes match than the rule allows. True where that is news.
-    pub fn set_crowded(&mut self, key: &EpisodeKey, is_crowded: bool) -> bool {
-        std::mem::replace(&mut self.entry(key).is_crowded, is_crowded) != is_crowded
+    pub fn set_crowding(&mut self, key: &EpisodeKey, crowding: Crowding) -> bool {
+        std::mem::replace(&mut self.entry(key).crowding, crowding) != crowding
     }
 
     /// Notes whether the rule's `while` keeps new targets out. True where that is news.

@@ -1,6 +1,7 @@
 //! The selection of processes for a rule: the cheap table for all, the expensive files for few.
 
-use crate::act::guard::Protection;
+use crate::act::crowd::bound_matches;
+use crate::act::guard::{Denial, Protection};
 use crate::act::plan;
 use crate::host::{Host, Moment};
 use crate::ledger::Episode;
@@ -42,6 +43,30 @@ pub fn select(
     }
     plan::order(&mut matches, rule.order_by);
     Selection { matches, unreadable }
+}
+
+/// Leaves out the matches that are too many for the rule, and returns the reason. The owners are read only if they are
+/// needed.
+///
+/// # Errors
+/// When the whole plan is refused.
+pub fn leave_out_crowds(
+    host: &mut impl Host,
+    rule: &Rule,
+    matches: &mut Vec<Process>,
+) -> Result<Option<Denial>, Denial> {
+    if matches.len() <= rule.max_matches {
+        return Ok(None);
+    }
+    for process in matches.iter_mut().filter(|process| process.owner().is_none()) {
+        host.read_details(process, ProcessFields::REAL_UID);
+    }
+    let owners: Vec<Option<u32>> = matches.iter().map(Process::owner).collect();
+    let crowd = bound_matches(rule, &owners, "processes")?;
+    if let Some(crowd) = &crowd {
+        matches.retain(|process| !crowd.includes(process.owner()));
+    }
+    Ok(crowd.map(|crowd| crowd.denial))
 }
 
 /// The selector of a rule for an episode, with the labels of its alert and the time at which their pids were valid.

@@ -2,12 +2,14 @@
 //! allows.
 
 use super::episodes::Trigger;
+use super::open_episodes::Crowding;
 use super::process_view::read_ancestry;
 use super::recheck::members;
-use super::select::{Selection, needs_cpu, select};
+use super::select::{Selection, leave_out_crowds, needs_cpu, select};
 use super::steps::StepPlanner;
 use super::transaction::AlertRef;
-use crate::act::guard::{Denial, Protection, bound_matches};
+use crate::act::crowd::bound_matches;
+use crate::act::guard::{Denial, Protection};
 use crate::act::plan;
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey};
@@ -15,6 +17,15 @@ use crate::process::selector::SelectorMatch;
 use crate::process::{Candidate, Cgroup, Members, Process, Selector};
 use crate::rule::{Rule, TargetSelector};
 use std::collections::BTreeMap;
+
+/// The targets that the guard allows.
+#[derive(Default)]
+struct Found {
+    /// In the order of the rule.
+    allowed: Vec<Candidate>,
+    /// Why others are left out, which are more than the rule allows.
+    left_out: Option<Denial>,
+}
 
 impl<H: Host> StepPlanner<'_, H> {
     /// The targets of an episode; `None` if they cannot be selected now, so that the episode is postponed.
@@ -34,27 +45,34 @@ impl<H: Host> StepPlanner<'_, H> {
             self.episodes.postpone(key);
             return None;
         }
-        let matches = match selector {
-            None => Ok(Vec::new()),
+        let found = match selector {
+            None => Ok(Found::default()),
             Some(selector) => {
                 let nothing = is_first.then(|| self.why_nothing(rule, selector, key));
                 self.find(rule, selector, about, nothing.as_deref())
             }
         };
         // Recorded when it begins, and counted at each repeat, because the number of evaluations says nothing.
-        let is_news = self.episodes.open.set_crowded(key, matches.is_err());
-        match matches {
-            Ok(matches) => Some(matches),
-            Err(denial) => {
-                if is_news {
-                    self.episodes.record_denial(about, &denial);
-                } else if trigger == Trigger::Repeat {
-                    self.episodes.count(rule.name.clone(), denial.decision);
-                }
-                self.episodes.postpone(key);
-                None
+        let (allowed, denial, crowding) = match found {
+            Ok(Found {
+                allowed,
+                left_out: None,
+            }) => (Some(allowed), None, Crowding::None),
+            Ok(Found { allowed, left_out }) => (Some(allowed), left_out, Crowding::Some),
+            Err(denial) => (None, Some(denial), Crowding::All),
+        };
+        let is_news = self.episodes.open.set_crowding(key, crowding);
+        if let Some(denial) = denial {
+            if is_news {
+                self.episodes.record_denial(about, &denial);
+            } else if trigger == Trigger::Repeat {
+                self.episodes.count(rule.name.clone(), denial.decision);
             }
         }
+        if allowed.is_none() {
+            self.episodes.postpone(key);
+        }
+        allowed
     }
 
     /// The reason in the history where the selector selects nothing.
@@ -85,18 +103,18 @@ impl<H: Host> StepPlanner<'_, H> {
         })
     }
 
-    /// The selected processes or cgroups that the guard allows, in the order of the rule. In the first evaluation of an episode
-    /// the excluded ones are recorded; `nothing` is the reason then if the selector selects nothing.
+    /// The selected processes or cgroups that the guard allows. In the first evaluation of an episode the excluded ones are
+    /// recorded; `nothing` is the reason then if the selector selects nothing.
     ///
     /// # Errors
-    /// When more than `max_matches` processes match.
+    /// When the whole plan is refused, because more than `max_matches` processes match.
     fn find(
         &mut self,
         rule: &Rule,
         selector: &Selector,
         about: &AlertRef,
         nothing: Option<&str>,
-    ) -> Result<Vec<Candidate>, Denial> {
+    ) -> Result<Found, Denial> {
         let is_first = nothing.is_some();
         self.episodes.transaction.near = match selector.only_pid() {
             // Rounds read all processes, and so find the children of leased ones.
@@ -126,7 +144,7 @@ impl<H: Host> StepPlanner<'_, H> {
             mut matches,
             unreadable,
         } = select(self.host, choice, rule, selector, &protection);
-        bound_matches(rule, matches.len())?;
+        let left_out = leave_out_crowds(self.host, rule, &mut matches)?;
         let found = matches.len();
         let reused = |process: &Process| {
             let reason = selector.reused_number(process)?.to_string();
@@ -145,12 +163,12 @@ impl<H: Host> StepPlanner<'_, H> {
                 false
             }
         });
-        let matches: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
+        let allowed: Vec<Candidate> = matches.into_iter().map(Candidate::Process).collect();
         let Some(nothing) = nothing else {
-            return Ok(matches);
+            return Ok(Found { allowed, left_out });
         };
         self.episodes.record_denials(about, refused);
-        if matches.is_empty() {
+        if allowed.is_empty() {
             let reason = match found {
                 0 => nothing.to_owned(),
                 found => format!("{found} processes match the selector, and none of them may be touched"),
@@ -158,20 +176,20 @@ impl<H: Host> StepPlanner<'_, H> {
             let decision = Decision::NoTarget;
             self.episodes.record_denial(about, &Denial { decision, reason });
         }
-        Ok(matches)
+        Ok(Found { allowed, left_out })
     }
 
-    /// The selected cgroups that the guard allows, in the order of the rule. The excluded ones are recorded once.
+    /// The selected cgroups that the guard allows. The excluded ones are recorded once.
     ///
     /// # Errors
-    /// When more than `max_matches` cgroups match, or cgroups cannot be listed.
+    /// When the whole plan is refused, because more than `max_matches` cgroups match, or cgroups cannot be listed.
     fn find_cgroups(
         &mut self,
         rule: &Rule,
         selector: &Selector,
         about: &AlertRef,
         nothing: Option<&str>,
-    ) -> Result<Vec<Candidate>, Denial> {
+    ) -> Result<Found, Denial> {
         let protection = self.processes.protection(self.episodes.policy);
         let found = select_cgroups(
             self.host,
@@ -180,16 +198,20 @@ impl<H: Host> StepPlanner<'_, H> {
             selector,
             &protection,
         );
-        let found = found.map_err(|reason| Denial {
+        let mut found = found.map_err(|reason| Denial {
             decision: Decision::NoTarget,
             reason,
         })?;
-        bound_matches(rule, found.len())?;
-        let (mut matches, mut refused) = (Vec::new(), Vec::new());
+        let owners: Vec<Option<u32>> = found.iter().map(|(cgroup, _)| Some(cgroup.owner())).collect();
+        let crowd = bound_matches(rule, &owners, "cgroups")?;
+        if let Some(crowd) = &crowd {
+            found.retain(|(cgroup, _)| !crowd.includes(Some(cgroup.owner())));
+        }
+        let (mut allowed, mut refused) = (Vec::new(), Vec::new());
         let may_differ_soon = found.iter().any(|(_, members)| is_unidentified(members));
         for (cgroup, members) in found {
             match protection.screen_cgroup(rule, &cgroup, &members) {
-                Ok(()) => matches.push(Candidate::Cgroup(cgroup)),
+                Ok(()) => allowed.push(Candidate::Cgroup(cgroup)),
                 Err(denial) => refused.push((Candidate::Cgroup(cgroup), denial)),
             }
         }
@@ -202,12 +224,13 @@ impl<H: Host> StepPlanner<'_, H> {
                 found => format!("{found} cgroups match the selector, and none of them may be touched"),
             };
             self.episodes.record_denials(about, refused);
-            if matches.is_empty() {
+            if allowed.is_empty() {
                 let (decision, reason) = (Decision::NoTarget, reason_for_none);
                 self.episodes.record_denial(about, &Denial { decision, reason });
             }
         }
-        Ok(matches)
+        let left_out = crowd.map(|crowd| crowd.denial);
+        Ok(Found { allowed, left_out })
     }
 }
 

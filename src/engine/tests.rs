@@ -584,6 +584,55 @@ fn too_many_matches_refuse_the_whole_plan() {
 }
 
 #[test]
+fn crowd_of_a_user_leaves_the_processes_of_others_in_the_plan() {
+    let mut rule = example("calm", "nice 15");
+    rule.max_matches = 2;
+    rule.limit = 9;
+    let mut world = world(policy(vec![rule]));
+    let mut add = |pid: i32, uid: u32, cgroup: &str| {
+        let mut process = Process::example(pid, "burner");
+        process.details.exe = Some("/usr/bin/burner".into());
+        process.details.uid = Some(uid);
+        process.details.cgroup = Some(cgroup.into());
+        world.engine.host().add(process);
+    };
+    // With a subordinate uid, a process stays in the slice of its user.
+    for (pid, uid) in [(100, 1000), (101, 100_001), (102, 100_002)] {
+        add(pid, uid, "/user.slice/user-1000.slice/session-1.scope");
+    }
+    add(200, 1001, "/user.slice/user-1001.slice/session-2.scope");
+    add(300, 33, "/system.slice/web.service");
+    world.fire("calm");
+    let values = [100, 101, 102, 200, 300].map(|pid| world.nice(pid)[0]);
+    assert_eq!(values, [0, 0, 0, 15, 15]);
+    let records = world.engine.records().into_iter();
+    let refused: Vec<String> = records
+        .filter(|record| record.decision == Some(Decision::TooManyMatches))
+        .map(|record| record.reason)
+        .collect();
+    assert_eq!(
+        refused,
+        ["5 processes match, max_matches is 2; left out: 3 of uid 1000"]
+    );
+    world.pass(65);
+    assert_eq!(
+        world.decided("calm", Decision::TooManyMatches),
+        1.0,
+        "a look is no news"
+    );
+    world.fire("calm");
+    assert_eq!(world.decided("calm", Decision::TooManyMatches), 2.0, "a repeat is");
+    world.add(400, 1);
+    world.add(401, 1);
+    world.pass(20);
+    assert_eq!(
+        world.decided("calm", Decision::TooManyMatches),
+        2.0,
+        "the processes of an unknown user are left out as well"
+    );
+}
+
+#[test]
 fn lease_on_a_value_of_another_lease_says_so() {
     let mut world = world(policy(vec![example("calm", "nice 15"), example("more", "nice 15")]));
     world.add(100, 1);

@@ -360,6 +360,7 @@ impl FakeHost {
         let identity = process.identity;
         let (leads, details) = (process.session == pid && process.has_terminal, &mut process.details);
         details.is_host_program.get_or_insert(true);
+        details.real_uid = details.real_uid.or(details.uid);
         details.leads_login.get_or_insert(leads);
         self.processes.insert(
             pid,
@@ -631,6 +632,9 @@ impl Host for FakeHost {
         if needs.contains(ProcessFields::USER) {
             details.uid = known.uid;
             details.user.clone_from(&known.user);
+        }
+        if needs.contains(ProcessFields::REAL_UID) {
+            details.real_uid = known.real_uid;
         }
         if needs.contains(ProcessFields::CGROUP) {
             details.cgroup.clone_from(&known.cgroup);

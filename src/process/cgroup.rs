@@ -67,6 +67,13 @@ pub fn unit_of(path: &str) -> Option<&str> {
     slice
 }
 
+/// The user in whose slice a cgroup is. Only the system manager moves processes into a slice of a user, so this counts
+/// more than a uid, of which one person may have many.
+pub(super) fn user_of_slice(path: &str) -> Option<u32> {
+    let slice = path.strip_prefix("/user.slice/user-")?.split('/').next()?;
+    slice.strip_suffix(".slice")?.parse().ok()
+}
+
 /// The part of a path below the `user@UID.service` in which a user chooses all names.
 fn below_user_manager(path: &str) -> Option<&str> {
     let unit = unit_of(path).filter(|unit| unit.starts_with("user@") && unit.ends_with(".service"))?;

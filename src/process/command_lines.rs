@@ -4,6 +4,7 @@
 
 use super::file_id::FileId;
 use super::identity::Identity;
+use super::owner::FIRST_USER;
 use super::proc_dir::{MAX_CMDLINE_BYTES, OpenProcess, join_arguments};
 use super::read::FIRST_READ_BYTES;
 use super::table::{Process, Unread};
@@ -16,8 +17,6 @@ const WINDOW: Duration = Duration::from_secs(1);
 const PER_USER: Duration = Duration::from_millis(200);
 /// The share of all users from [`FIRST_USER`] on, because one person may have many user ids (subuid(5)).
 const ALL_USERS: Duration = Duration::from_millis(400);
-/// The first uid of people, as of login.defs(5). Those below belong to services of the system.
-const FIRST_USER: u32 = 1000;
 /// Command lines in memory, for the decisions that follow on the same table.
 const MAX_KNOWN_BYTES: usize = 4 << 20;
 const MAX_KNOWN_BYTES_PER_USER: usize = 1 << 20;

@@ -12,6 +12,7 @@ mod live_thread;
 pub mod login;
 mod consistent_read;
 pub mod proc_dir;
+pub mod owner;
 pub mod pattern;
 pub mod program;
 pub mod protection;

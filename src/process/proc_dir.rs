@@ -180,6 +180,9 @@ impl OpenProcess {
                 .and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
             details.user = details.uid.and_then(|uid| users.name(uid));
         }
+        if needs.contains(ProcessFields::REAL_UID) {
+            details.real_uid = self.owner();
+        }
         if needs.contains(ProcessFields::OOM_SCORE) {
             details.oom_score = self.text("oom_score").and_then(|text| text.trim().parse().ok());
         }

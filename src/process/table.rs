@@ -48,6 +48,7 @@ bitflags::bitflags! {
         const HOST_PROGRAM = 1 << 11;
         /// Whether the process leads a login session, which depends on `CGROUP`.
         const LOGIN = 1 << 12;
+        const REAL_UID = 1 << 13;
     }
 }
 
@@ -102,7 +103,10 @@ pub struct Details {
     /// Whether the end of the process ends the login of a user.
     #[serde(default)]
     pub leads_login: Option<bool>,
+    /// The effective uid.
     pub uid: Option<u32>,
+    #[serde(default)]
+    pub real_uid: Option<u32>,
     pub user: Option<String>,
     pub cgroup: Option<String>,
     /// Bit N-1 is set if signal N is caught (`SigCgt`).

@@ -65,7 +65,7 @@ pub static RULE: Object = Object {
         optional(
             "max_matches",
             Kind::Integer(1, 100_000),
-            "Refuse the whole plan if the selector matches more. Default 100.",
+            "Leave out the matches of a user who has more, and refuse the whole plan if more remain. Default 100.",
         ),
         optional(
             "while",

@@ -7,7 +7,7 @@ use crate::act::guard::Protection;
 use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::open_episode;
-use crate::engine::select::{began_at, needs_cpu, select};
+use crate::engine::select::{began_at, leave_out_crowds, needs_cpu, select};
 use crate::engine::{Answer, Engine, Policy, select_cgroups};
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
@@ -263,9 +263,9 @@ impl<H: Host + Clone> Explainer<'_, H> {
                 age_seconds: process.age.as_secs(),
             })
             .collect();
-        let free = selected
-            .iter()
-            .filter(|process| protection.screen(rule, process).is_ok());
+        let mut within = selected.clone();
+        let left_out = leave_out_crowds(&mut looking, rule, &mut within);
+        let free = within.iter().filter(|process| protection.screen(rule, process).is_ok());
         let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
             let pid = Some(process.identity.pid);
             explanation.decisions.iter().any(|decision| decision.pid == pid)
@@ -288,9 +288,12 @@ impl<H: Host + Clone> Explainer<'_, H> {
                 SelectorMatch::Holds => match protection.screen(rule, &process) {
                     Err(denial) => format!("{pid} {name} is selected but excluded: {}", denial.reason),
                     Ok(()) => match selected.iter().position(|found| found.identity == process.identity) {
-                        Some(place) => {
-                            format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len())
-                        }
+                        Some(place) => match &left_out {
+                            Ok(Some(denial)) if !within.contains(&selected[place]) => {
+                                format!("{pid} {name} is selected but left out: {}", denial.reason)
+                            }
+                            _ => format!("{pid} {name} is selected, in place {} of {}", place + 1, selected.len()),
+                        },
                         None => format!("{pid} {name} has ended meanwhile"),
                     },
                 },

@@ -18,6 +18,7 @@ const EVERYTHING: ProcessFields = ProcessFields::CMDLINE
     .union(ProcessFields::HOST_PROGRAM)
     .union(ProcessFields::LOGIN)
     .union(ProcessFields::USER)
+    .union(ProcessFields::REAL_UID)
     .union(ProcessFields::CGROUP)
     .union(ProcessFields::SIGNALS)
     .union(ProcessFields::OOM_SCORE);

@@ -26,6 +26,8 @@ const EXECUTING: &str = "61021";
 const CROWDED: &str = "61022";
 const BYSTANDER: &str = "61023";
 const LEADERLESS: &str = "61024";
+const DECOYS: &str = "61025";
+const DECOYED: &str = "61026";
 
 /// The processes of an attack: a process group, which is killed at the end.
 struct Attack(Child);
@@ -188,6 +190,37 @@ fn long_command_lines_of_one_user_delay_no_decision_about_others() {
         // The next decision has its own share.
         std::thread::sleep(Duration::from_millis(1100));
     }
+}
+
+/// Starts processes that match, and ends with the last of them.
+const START_DECOYS: &str = "i=0; while [ $i -lt 20 ]; do (while :; do sleep 600; done) & i=$((i+1)); done; wait";
+
+#[test]
+fn decoys_of_one_user_do_not_switch_off_a_rule_for_others() {
+    let _attack = Attack::start(DECOYS, "sh", &["-c", START_DECOYS, "decoy"]);
+    let bystander = Attack::start(DECOYED, "sh", &["-c", "sleep 600; :", "decoy"]);
+    let word = |process: &Process| {
+        let cmdline = std::fs::read_to_string(format!("/proc/{}/cmdline", process.identity.pid));
+        process.name == "sh" && cmdline.is_ok_and(|cmdline| cmdline.ends_with("\0decoy\0"))
+    };
+    eventually("the decoys", TIMEOUT, || {
+        let table = live_host().processes().expect("a process table");
+        (table.iter().filter(|process| word(process)).count() == 22).then_some(())
+    });
+    let home = Home::new(
+        "rules: [{name: r, matchers: [alertname=Test], select: {name: sh, cmdline: '(?s:.*) decoy'}, max_matches: 20, \
+         limit: 100, actions: [{nice: 11}]}]\n",
+    );
+    let evenkeel = home.start(&["--enforce"]);
+    evenkeel.post(about("Test", &node_name()).as_bytes());
+    eventually("the nice value", TIMEOUT, || {
+        (bystander.nice() == Some(11)).then_some(())
+    });
+    evenkeel.wait_for_leases(1);
+    let reason = format!("22 processes match, max_matches is 20; left out: 21 of uid {DECOYS}");
+    eventually("the refusal in the history", TIMEOUT, || {
+        home.ledger_has_row_with(&["too_many_matches", &reason]).then_some(())
+    });
 }
 
 /// The first thread exits, and another one continues. Python is started as root, who can read it everywhere.

@@ -99,9 +99,12 @@ pub struct Protection<'a> {
 impl Protection<'_> {
     /// The fields of a process that [`Protection::screen`] needs.
     pub fn needs(&self) -> ProcessFields {
-        self.protect
-            .iter()
-            .fold(protection::NEEDS, |needs, selector| needs | selector.needs())
+        protection::NEEDS | self.needs_configured()
+    }
+
+    fn needs_configured(&self) -> ProcessFields {
+        let needs = self.protect.iter().map(Selector::needs);
+        needs.fold(ProcessFields::empty(), |all, needs| all | needs)
     }
 
     /// # Errors
@@ -128,17 +131,21 @@ impl Protection<'_> {
 
     /// Refuses the processes that no rule and no user can expose.
     fn screen_host(&self, process: &Process) -> Result<(), Denial> {
-        let protected = |why: &str| refuse(Decision::Protected, why);
-        if process.identity.pid == 1 {
-            return protected("pid 1 is never touched");
+        self.screen_pid(process.identity.pid)?;
+        match process.is_kernel_thread {
+            true => refuse(Decision::Protected, "kernel threads are never touched"),
+            false => Ok(()),
         }
-        if process.is_kernel_thread {
-            return protected("kernel threads are never touched");
+    }
+
+    fn screen_pid(&self, pid: i32) -> Result<(), Denial> {
+        match pid {
+            1 => refuse(Decision::Protected, "pid 1 is never touched"),
+            _ if self.own_ancestors.contains(&pid) => {
+                refuse(Decision::Protected, "evenkeel and its ancestors are never touched")
+            }
+            _ => Ok(()),
         }
-        if self.own_ancestors.contains(&process.identity.pid) {
-            return protected("evenkeel and its ancestors are never touched");
-        }
-        Ok(())
     }
 
     /// Refuses the processes that `protect` of the configuration selects.
@@ -156,37 +163,46 @@ impl Protection<'_> {
         Ok(())
     }
 
-    /// `members` are the processes in the cgroup and below it, or the reason why they are unknown.
-    ///
     /// # Errors
-    /// When the cgroup is excluded from this rule although its selector matches.
-    pub fn screen_cgroup(
-        &self,
-        rule: &Rule,
-        cgroup: &Cgroup,
-        members: &Result<Vec<Process>, String>,
-    ) -> Result<(), Denial> {
-        let protected = |why: String| refuse(Decision::Protected, why);
-        if cgroup.path == "/" {
-            return protected("the root cgroup is never touched".to_owned());
+    /// When no rule may touch the cgroup, whatever is in it.
+    pub fn screen_cgroup(&self, cgroup: &Cgroup) -> Result<(), Denial> {
+        match cgroup.path.as_str() {
+            "/" => refuse(Decision::Protected, "the root cgroup is never touched"),
+            _ => Ok(()),
         }
-        let members = match members {
-            Ok(members) => members,
-            Err(why) => return protected(format!("unknown processes in the cgroup: {why}")),
+    }
+
+    /// The fields of a process in a cgroup that [`Protection::screen_member`] needs; `None` if its pid is enough. A user
+    /// can put any program of the host into a cgroup of their own, so that does not shield the cgroup.
+    pub fn member_needs(&self, cgroup: &Cgroup) -> Option<ProcessFields> {
+        match cgroup.is_managed_by_user() {
+            true if self.protect.is_empty() => None,
+            true => Some(self.needs_configured()),
+            false => Some(self.needs()),
+        }
+    }
+
+    /// # Errors
+    /// When the cgroup of the process with this pid is excluded from every rule.
+    pub fn screen_member_pid(&self, pid: i32) -> Result<(), Denial> {
+        self.screen_pid(pid).map_err(|denial| Denial {
+            reason: format!("process {pid} is in it: {}", denial.reason),
+            ..denial
+        })
+    }
+
+    /// # Errors
+    /// When the cgroup of a process is excluded from this rule although its selector matches.
+    pub fn screen_member(&self, rule: &Rule, cgroup: &Cgroup, process: &Process) -> Result<(), Denial> {
+        let screened = match cgroup.is_managed_by_user() {
+            true => self.screen_host(process).and_then(|()| self.screen_configured(process)),
+            false => self.screen(rule, process),
         };
-        // A user can put any program of the host into a cgroup of their own, so that does not shield the cgroup.
-        let of_user = cgroup.is_managed_by_user();
-        for process in members {
-            let screened = match of_user {
-                true => self.screen_host(process).and_then(|()| self.screen_configured(process)),
-                false => self.screen(rule, process),
-            };
-            if let Err(denial) = screened {
-                let (pid, name) = (process.identity.pid, &process.name);
-                return protected(format!("process {pid} ({name}) is in it: {}", denial.reason));
-            }
-        }
-        Ok(())
+        screened.map_err(|denial| {
+            let (pid, name) = (process.identity.pid, &process.name);
+            let reason = format!("process {pid} ({name}) is in it: {}", denial.reason);
+            Denial { reason, ..denial }
+        })
     }
 }
 
@@ -487,11 +503,12 @@ mod tests {
                 inode: 9,
             };
             let cgroup = Cgroup::at(identity, path.clone());
-            let screen = |member| protection.screen_cgroup(&rule, &cgroup, &Ok(vec![member]));
             for member in [named(9, "/usr/sbin/sshd"), Process::example(9, "unidentified")] {
-                assert_eq!(screen(member).is_err(), is_shielded, "{path}");
+                let screened = protection.screen_member(&rule, &cgroup, &member);
+                assert_eq!(screened.is_err(), is_shielded, "{path}");
             }
-            assert!(screen(named(50, "/usr/bin/evenkeel")).is_err(), "{path}");
+            assert!(protection.screen_member_pid(50).is_err(), "{path}");
+            assert_eq!(protection.member_needs(&cgroup).is_some(), is_shielded, "{path}");
         }
     }
 

@@ -14,6 +14,7 @@ mod start_job;
 mod job_results;
 mod jobs_in_flight;
 pub mod latency;
+mod members;
 mod open_episodes;
 mod operator;
 pub mod pipeline;
@@ -42,7 +43,7 @@ mod tests;
 
 pub use episodes::open_episode;
 pub use privileges::{confined_steps, missing_privileges};
-pub use targets::select_cgroups;
+pub use targets::{CgroupMatch, screen_cgroups, select_cgroups};
 
 use crate::act::guard::Budget;
 use crate::host::Host;

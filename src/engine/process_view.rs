@@ -2,13 +2,14 @@
 //! measured, and the children of targets.
 
 use super::Policy;
+use super::members::Members;
 use crate::act::descendants::Descendants;
 use crate::act::guard::Protection;
 use crate::host::Host;
 use crate::ledger::leases::Leases;
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessTree};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,14 @@ impl ProcessView {
         Protection {
             own_ancestors: &self.own_ancestors,
             protect: &policy.protect,
+        }
+    }
+
+    /// The guard's view of the members of cgroups, without a process table.
+    pub fn members<'a>(&'a self, policy: &'a Policy) -> Members<'a> {
+        Members {
+            by_pid: BTreeMap::new(),
+            protection: self.protection(policy),
         }
     }
 

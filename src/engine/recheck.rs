@@ -6,16 +6,12 @@ use super::select::still_holds;
 use super::transaction::ActionContext;
 use crate::act::apply::StepResult;
 use crate::act::favour;
-use crate::act::guard::{Denial, Protection};
+use crate::act::guard::Denial;
 use crate::host::Host;
-use crate::ledger::{Decision, Outcome};
+use crate::ledger::Outcome;
 use crate::process::selector::SelectorMatch;
-use crate::process::{Candidate, Cgroup, CgroupIdentity, Members, Process, ProcessFields, Selector};
+use crate::process::{Candidate, Cgroup, CgroupIdentity, Process, ProcessFields, Selector};
 use crate::rule::Rule;
-use std::collections::BTreeMap;
-
-/// Attempts to read a member whose pid is reused meanwhile.
-const MAX_LOOKS: usize = 3;
 
 /// Checks right before a step that the process is still the planned one.
 pub(super) fn verify(
@@ -95,13 +91,10 @@ pub(super) fn may_favour(
     if !cgroup.is_managed_by_user() {
         return Ok(());
     }
-    match members_of(host, processes, policy, cgroup) {
-        Ok(members) => favour::screen(&members),
-        Err(why) => Err(Denial {
-            decision: Decision::Protected,
-            reason: format!("unknown processes in the cgroup: {why}"),
-        }),
-    }
+    let needs = ProcessFields::EXE | ProcessFields::HOST_PROGRAM;
+    processes
+        .members(policy)
+        .judge_now(host, cgroup, needs, |member| favour::screen([member]))
 }
 
 /// Checks right before a step that the cgroup is still the planned one, and that no protected process is in it.
@@ -120,20 +113,13 @@ fn cgroup_still_holds(
         return Err("the cgroup was removed or replaced".to_owned());
     };
     now.cpu_cores = seen.cpu_cores;
-    let members = members_of(host, processes, policy, &now);
-    let protection = processes.protection(policy);
     match selector.judge_cgroup(&now) {
-        SelectorMatch::Holds => protection
-            .screen_cgroup(rule, &now, &members)
-            .map_err(|denial| denial.reason),
+        SelectorMatch::Holds => {
+            let screened = processes.members(policy).screen_now(host, rule, &now);
+            screened.map_err(|denial| denial.reason)
+        }
         SelectorMatch::Fails(why) | SelectorMatch::Unknown(why) => Err(why.to_string()),
     }
-}
-
-/// The members of a cgroup, read now.
-pub(super) fn members_of(host: &mut impl Host, processes: &ProcessView, policy: &Policy, cgroup: &Cgroup) -> Members {
-    let protection = processes.protection(policy);
-    members(host, &BTreeMap::new(), cgroup, &protection)
 }
 
 pub(super) fn is_cgroup_there(host: &mut impl Host, identity: CgroupIdentity, path: &str) -> bool {
@@ -148,46 +134,4 @@ pub(super) fn is_cgroup_empty(host: &mut impl Host, identity: CgroupIdentity) ->
     };
     // An unknown state does not count as empty.
     host.is_populated(&cgroup).is_ok_and(|populated| !populated)
-}
-
-/// The processes in a cgroup and below it, with the fields that the guard needs.
-pub(super) fn members(
-    host: &mut impl Host,
-    by_pid: &BTreeMap<i32, &Process>,
-    cgroup: &Cgroup,
-    protection: &Protection,
-) -> Result<Vec<Process>, String> {
-    let mut processes = Vec::new();
-    for pid in host.members(cgroup).map_err(|error| error.to_string())? {
-        if pid == 0 {
-            return Err("a process of another pid namespace is in it".to_owned());
-        }
-        let known = by_pid.get(&pid).map(|process| (*process).clone());
-        processes.extend(member(host, pid, known, protection.needs())?);
-    }
-    Ok(processes)
-}
-
-/// The process with this pid, with its details; `None` if it exited, or is within exit(2) and cannot be identified any more.
-fn member(
-    host: &mut impl Host,
-    pid: i32,
-    known: Option<Process>,
-    needs: ProcessFields,
-) -> Result<Option<Process>, String> {
-    let mut known = known;
-    for _ in 0..MAX_LOOKS {
-        let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
-            return Ok(None);
-        };
-        // Another process may have its pid.
-        if host.read_details_in_time(&mut process, needs) {
-            let is_over = process.details.exe.is_none() && host.is_ending(process.identity);
-            return Ok((!is_over).then_some(process));
-        }
-    }
-    match host.process(pid) {
-        Some(_) => Err(format!("pid {pid} is reused while it is read")),
-        None => Ok(None),
-    }
 }

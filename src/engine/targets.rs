@@ -2,9 +2,9 @@
 //! allows.
 
 use super::episodes::Trigger;
+use super::members::{MemberDenial, MemberPids, Members, pids_of};
 use super::open_episodes::Crowding;
 use super::process_view::read_ancestry;
-use super::recheck::members;
 use super::select::{Selection, leave_out_crowds, needs_cpu, select};
 use super::steps::StepPlanner;
 use super::transaction::AlertRef;
@@ -14,7 +14,7 @@ use crate::act::plan;
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey};
 use crate::process::selector::SelectorMatch;
-use crate::process::{Candidate, Cgroup, Members, Process, Selector};
+use crate::process::{Candidate, Cgroup, Process, Selector};
 use crate::rule::{Rule, TargetSelector};
 use std::collections::BTreeMap;
 
@@ -190,29 +190,28 @@ impl<H: Host> StepPlanner<'_, H> {
         about: &AlertRef,
         nothing: Option<&str>,
     ) -> Result<Found, Denial> {
-        let protection = self.processes.protection(self.episodes.policy);
-        let found = select_cgroups(
-            self.host,
-            self.episodes.transaction.processes(),
-            rule,
-            selector,
-            &protection,
-        );
+        let table = self.episodes.transaction.processes();
+        let found = select_cgroups(self.host, table, rule, selector);
         let mut found = found.map_err(|reason| Denial {
             decision: Decision::NoTarget,
             reason,
         })?;
-        let owners: Vec<Option<u32>> = found.iter().map(|(cgroup, _)| Some(cgroup.owner())).collect();
+        let owners: Vec<Option<u32>> = found.iter().map(|found| Some(found.cgroup.owner())).collect();
         let crowd = bound_matches(rule, &owners, "cgroups")?;
         if let Some(crowd) = &crowd {
-            found.retain(|(cgroup, _)| !crowd.includes(Some(cgroup.owner())));
+            found.retain(|found| !crowd.includes(Some(found.cgroup.owner())));
         }
-        let (mut allowed, mut refused) = (Vec::new(), Vec::new());
-        let may_differ_soon = found.iter().any(|(_, members)| is_unidentified(members));
-        for (cgroup, members) in found {
-            match protection.screen_cgroup(rule, &cgroup, &members) {
-                Ok(()) => allowed.push(Candidate::Cgroup(cgroup)),
-                Err(denial) => refused.push((Candidate::Cgroup(cgroup), denial)),
+        let protection = self.processes.protection(self.episodes.policy);
+        let screened = screen_cgroups(self.host, table, rule, protection, &found);
+        let (mut allowed, mut refused, mut may_differ_soon) = (Vec::new(), Vec::new(), false);
+        for (found, screened) in found.into_iter().zip(screened) {
+            let candidate = Candidate::Cgroup(found.cgroup);
+            match screened {
+                Ok(()) => allowed.push(candidate),
+                Err(MemberDenial { denial, may_pass_soon }) => {
+                    may_differ_soon |= may_pass_soon;
+                    refused.push((candidate, denial));
+                }
             }
         }
         if let Some(nothing) = nothing {
@@ -240,34 +239,51 @@ fn needs_one_only(rule: &Rule) -> bool {
     matches!(rule.target_selector, TargetSelector::Processes(_)) && !needs_cpu(rule) && !rule.has_final_steps()
 }
 
-/// The cgroups that match every condition, each with the processes in and below it, in the order of the rule.
+/// A cgroup that a rule selects.
+pub struct CgroupMatch {
+    pub cgroup: Cgroup,
+    pub pids: MemberPids,
+}
+
+/// The cgroups that match every condition, in the order of the rule.
 pub fn select_cgroups(
     host: &mut impl Host,
     table: &[Process],
     rule: &Rule,
     selector: &Selector,
-    protection: &Protection,
-) -> Result<Vec<(Cgroup, Members)>, String> {
+) -> Result<Vec<CgroupMatch>, String> {
     let listed = host.cgroups().map_err(|error| error.to_string())?;
-    let by_pid: BTreeMap<i32, &Process> = table.iter().map(|process| (process.identity.pid, process)).collect();
+    let by_pid = index(table);
     let mut matches = Vec::new();
     for mut cgroup in listed {
         if matches!(selector.judge_cgroup(&cgroup), SelectorMatch::Fails(_)) {
             continue;
         }
-        let members = members(host, &by_pid, &cgroup, protection);
-        let cores = |processes: &Vec<Process>| processes.iter().filter_map(|process| process.cpu_cores).sum();
-        cgroup.cpu_cores = members.as_ref().ok().map(cores);
+        let pids = pids_of(host, &cgroup);
+        let cores = |pid| by_pid.get(pid).and_then(|process: &&Process| process.cpu_cores);
+        cgroup.cpu_cores = pids.as_ref().ok().map(|pids| pids.iter().filter_map(cores).sum());
         if selector.judge_cgroup(&cgroup) == SelectorMatch::Holds {
-            matches.push((cgroup, members));
+            matches.push(CgroupMatch { cgroup, pids });
         }
     }
-    matches.sort_by(|(a, _), (b, _)| plan::order_cgroups(a, b, rule.order_by));
+    matches.sort_by(|a, b| plan::order_cgroups(&a.cgroup, &b.cgroup, rule.order_by));
     Ok(matches)
 }
 
-/// Whether the members of a cgroup could not be read, which may succeed soon.
-fn is_unidentified(members: &Members) -> bool {
-    let is_unknown = |process: &Process| process.details.exe.is_none() && !process.is_kernel_thread;
-    members.as_ref().map_or(true, |members| members.iter().any(is_unknown))
+/// Asks the guard about each selected cgroup; the results are in their order.
+pub fn screen_cgroups(
+    host: &mut impl Host,
+    table: &[Process],
+    rule: &Rule,
+    protection: Protection,
+    selected: &[CgroupMatch],
+) -> Vec<Result<(), MemberDenial>> {
+    let by_pid = index(table);
+    let members = Members { by_pid, protection };
+    let cgroups = selected.iter().map(|found| (&found.cgroup, &found.pids));
+    members.screen_all(host, rule, cgroups)
+}
+
+fn index(table: &[Process]) -> BTreeMap<i32, &Process> {
+    table.iter().map(|process| (process.identity.pid, process)).collect()
 }

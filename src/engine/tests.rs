@@ -14,6 +14,7 @@ mod kinship;
 mod level;
 mod limits;
 mod lost_outcomes;
+mod many_members;
 mod operators;
 mod pid_reuse;
 mod queue;

@@ -3,7 +3,7 @@
 
 use super::episodes::Episodes;
 use super::process_view::ProcessView;
-use super::recheck::{is_cgroup_empty, is_cgroup_there, may_favour, members_of};
+use super::recheck::{is_cgroup_empty, is_cgroup_there, may_favour};
 use super::transaction::{Action, AlertRef};
 use super::undo::cgroup_of;
 use super::victims::{count_effect, effect_record, exit_entries};
@@ -280,10 +280,9 @@ impl<H: Host> Verifier<'_, H> {
         let Some(value) = lease.effect.value() else {
             return false;
         };
-        let members = members_of(self.host, self.processes, self.episodes.policy, &now);
-        let protection = self.processes.protection(self.episodes.policy);
+        let members = self.processes.members(self.episodes.policy);
         let is_favour = lease.effect.saved().iter().any(|saved| value.favours(&saved.value));
-        let is_allowed = protection.screen_cgroup(rule, &now, &members).is_ok() && guard::limit(&now, value).is_ok();
+        let is_allowed = guard::limit(&now, value).is_ok() && members.screen_now(self.host, rule, &now).is_ok();
         is_allowed && (!is_favour || may_favour(self.host, self.processes, self.episodes.policy, &now).is_ok())
     }
 }

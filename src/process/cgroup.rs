@@ -1,10 +1,6 @@
 //! A cgroup as data, and the systemd unit of a path. Data and pure functions; `host` reads.
 
-use super::table::Process;
 use super::target::CgroupIdentity;
-
-/// All processes in a cgroup and below it, or the reason why they are unknown.
-pub type Members = Result<Vec<Process>, String>;
 
 /// One cgroup as it was read at one moment.
 #[derive(Debug, Clone, PartialEq)]

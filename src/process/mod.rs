@@ -23,7 +23,7 @@ pub mod target;
 pub mod tree;
 
 pub use candidate::Candidate;
-pub use cgroup::{Cgroup, Members};
+pub use cgroup::Cgroup;
 pub use file_id::FileId;
 pub use identity::{BootId, Identity, Thread};
 pub use selector::Selector;

@@ -8,7 +8,7 @@ use crate::alert::{Alert, Status};
 use crate::diagnostic::printable;
 use crate::engine::open_episode;
 use crate::engine::select::{began_at, leave_out_crowds, needs_cpu, select};
-use crate::engine::{Answer, Engine, Policy, select_cgroups};
+use crate::engine::{Answer, CgroupMatch, Engine, Policy, screen_cgroups, select_cgroups};
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey, Journal, LedgerState, Record};
 use crate::process::selector::SelectorMatch;
@@ -305,20 +305,20 @@ impl<H: Host + Clone> Explainer<'_, H> {
     fn cgroups(&self, rule: &Rule, selector: &Selector, explanation: &mut RuleExplanation) {
         let protection = self.protection();
         let (mut looking, table) = self.look();
-        let selected = match select_cgroups(&mut looking, &table, rule, selector, &protection) {
+        let selected = match select_cgroups(&mut looking, &table, rule, selector) {
             Ok(selected) => selected,
             Err(reason) => return explanation.remarks.push(reason),
         };
-        let is_free = |(cgroup, members): &&(_, _)| protection.screen_cgroup(rule, cgroup, members).is_ok();
-        let free = selected.iter().filter(is_free).count();
+        let screened = screen_cgroups(&mut looking, &table, rule, protection, &selected);
+        let free = screened.iter().filter(|screened| screened.is_ok()).count();
         explanation.not_taken = free.saturating_sub(rule.limit);
         explanation.selected_cgroups = selected
             .into_iter()
-            .map(|(cgroup, members)| SelectedCgroup {
+            .map(|CgroupMatch { cgroup, pids }| SelectedCgroup {
                 unit: cgroup.unit().map(str::to_owned),
                 memory_bytes: cgroup.memory_bytes,
                 cpu_cores: cgroup.cpu_cores,
-                processes: members.ok().map(|members| members.len()),
+                processes: pids.ok().map(|pids| pids.len()),
                 cgroup: cgroup.path,
             })
             .collect();

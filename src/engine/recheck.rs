@@ -8,7 +8,7 @@ use crate::act::apply::StepResult;
 use crate::act::favour;
 use crate::act::guard::Denial;
 use crate::host::Host;
-use crate::ledger::Outcome;
+use crate::ledger::{Decision, Outcome};
 use crate::process::selector::SelectorMatch;
 use crate::process::{Candidate, Cgroup, CgroupIdentity, Process, ProcessFields, Selector};
 use crate::rule::Rule;
@@ -26,7 +26,7 @@ pub(super) fn verify(
             let protection = processes.protection(policy);
             let checked = still_holds(host, process, rule, selector, &protection);
             let checked = checked.and_then(|()| match context.is_favour {
-                true => may_favour_process(host, process),
+                true => may_favour_process(host, process).map_err(|denial| denial.reason),
                 false => Ok(()),
             });
             let is_alive = checked.is_ok() || host.is_alive(process.identity);
@@ -65,16 +65,17 @@ pub(super) fn verify(
     })
 }
 
-/// Checks right before a step that favours a process that it still runs a program of the host.
+/// Whether a process may get a value that favours it: it must run a program of the host now.
 ///
 /// # Errors
 /// When it does not, or cannot be read.
-fn may_favour_process(host: &mut impl Host, seen: &Process) -> Result<(), String> {
+pub(super) fn may_favour_process(host: &mut impl Host, seen: &Process) -> Result<(), Denial> {
     let mut now = seen.clone();
     if !host.read_details(&mut now, ProcessFields::EXE | ProcessFields::HOST_PROGRAM) {
-        return Err(String::new());
+        let (decision, reason) = (Decision::Protected, "it cannot be read".to_owned());
+        return Err(Denial { decision, reason });
     }
-    favour::screen([&now]).map_err(|denial| denial.reason)
+    favour::screen([&now])
 }
 
 /// Whether a cgroup may get more than it has. A user names the cgroups of their own manager, so each process there must

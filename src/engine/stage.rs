@@ -1,7 +1,7 @@
 //! The intent of one allowed step: the values before and after, the lease, and the action.
 
 use super::base::{awaited_value, base_of, forget_other_devices, own_values};
-use super::recheck::may_favour;
+use super::recheck::{may_favour, may_favour_process};
 use super::status::log_not_begun;
 use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
@@ -241,7 +241,7 @@ impl<H: Host> StepPlanner<'_, H> {
         }
         match context.candidate {
             Candidate::Process(process) => {
-                favour::screen([process])?;
+                may_favour_process(self.host, process)?;
                 let others: Vec<&Lease> = self.episodes.ledger.leases.on(process.identity.into()).collect();
                 let Prepared { value, saved, .. } = &mut draft.prepared;
                 favour::note(self.host, process, value, saved, &others);

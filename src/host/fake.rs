@@ -623,7 +623,7 @@ impl Host for FakeHost {
             details.exe.clone_from(&known.exe);
             details.exe_file = known.exe_file;
         }
-        if needs.contains(ProcessFields::HOST_PROGRAM) {
+        if needs.intersects(ProcessFields::HOST_PROGRAM | ProcessFields::PROTECTED_PROGRAM) {
             details.is_host_program = known.is_host_program;
         }
         if needs.contains(ProcessFields::LOGIN) {

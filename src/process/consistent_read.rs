@@ -3,8 +3,10 @@
 
 use super::command_lines::CommandLines;
 use super::proc_dir::OpenProcess;
+use super::protection::is_path_of_protected;
 use super::selector::{Selector, SelectorMatch};
 use super::table::{Process, ProcessFields, Procfs, Unread, UserNames};
+use super::timed_calls::Blocked;
 use std::time::Duration;
 
 /// Attempts to read a process that changes meanwhile.
@@ -76,12 +78,25 @@ impl Procfs {
 
     fn read_fields(&self, files: &OpenProcess, process: &mut Process, needs: ProcessFields, users: &mut UserNames) {
         files.read_details(&mut process.details, needs, users);
-        if needs.contains(ProcessFields::HOST_PROGRAM) {
-            let path = process.details.exe.as_deref();
-            process.details.is_host_program = path.map(|path| files.is_host_program(&self.root, path));
+        let details = &mut process.details;
+        let is_wanted = |path: &&str| {
+            needs.contains(ProcessFields::HOST_PROGRAM)
+                || needs.contains(ProcessFields::PROTECTED_PROGRAM) && is_path_of_protected(path)
+        };
+        if let Some(path) = details.exe.as_deref().filter(is_wanted) {
+            details.is_host_program = match files.is_host_program(&self.root, path) {
+                Ok(is_host_program) => Some(is_host_program),
+                Err(Blocked) => {
+                    details.unread = Some(Unread::LookupBlocked);
+                    None
+                }
+            };
         }
         if needs.contains(ProcessFields::LOGIN) {
-            process.details.leads_login = Some(self.leads_login(process, files));
+            match self.leads_login(process, files) {
+                Ok(leads_login) => process.details.leads_login = Some(leads_login),
+                Err(Blocked) => process.details.unread = Some(Unread::LookupBlocked),
+            }
         }
     }
 

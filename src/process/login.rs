@@ -5,6 +5,7 @@ use super::cgroup::unit_of;
 use super::proc_dir::OpenProcess;
 use super::program::is_in_system_directory;
 use super::table::{Process, Procfs};
+use super::timed_calls::Blocked;
 
 /// Programs that let users in, and those that they start between themselves and the shell or the desktop.
 const LOGIN_PROGRAMS: &[&str] = &[
@@ -41,43 +42,51 @@ pub fn is_in_login_scope(cgroup: &str) -> bool {
 impl Procfs {
     /// Whether a process leads the session of a login: it is a login program of root in such a session, or it was
     /// started by one, directly or through other login programs.
-    pub(super) fn leads_login(&self, process: &Process, files: &OpenProcess) -> bool {
+    ///
+    /// # Errors
+    /// When the file system at the path of a program does not answer in time.
+    pub(super) fn leads_login(&self, process: &Process, files: &OpenProcess) -> Result<bool, Blocked> {
         let in_scope = process.details.cgroup.as_deref().is_some_and(is_in_login_scope);
         let leads = process.session == process.identity.pid && (process.has_terminal || in_scope);
         if !leads && !in_scope {
-            return false;
+            return Ok(false);
         }
-        if self.runs_login_program(files) && files.real_uid() == Some(0) {
-            return true;
+        if self.runs_login_program(files)? && files.real_uid() == Some(0) {
+            return Ok(true);
         }
-        leads && self.is_below_login_program(process)
+        Ok(leads && self.is_below_login_program(process)?)
     }
 
     /// Whether all ancestors up to one that runs as root are login programs.
-    fn is_below_login_program(&self, process: &Process) -> bool {
+    fn is_below_login_program(&self, process: &Process) -> Result<bool, Blocked> {
         let mut pid = process.parent;
         for _ in 0..MAX_PROGRAMS {
             let Ok(files) = OpenProcess::open(self, pid) else {
-                return false;
+                return Ok(false);
             };
-            if !self.runs_login_program(&files) {
-                return false;
+            if !self.runs_login_program(&files)? {
+                return Ok(false);
             }
             if files.real_uid() == Some(0) {
-                return true;
+                return Ok(true);
             }
             let Some(parent) = files.read_stat(self, Default::default()) else {
-                return false;
+                return Ok(false);
             };
             pid = parent.parent;
         }
-        false
+        Ok(false)
     }
 
-    fn runs_login_program(&self, files: &OpenProcess) -> bool {
-        let Some(path) = files.exe_path() else { return false };
-        let file = path.rsplit('/').next().unwrap_or(&path);
-        is_in_system_directory(&path) && LOGIN_PROGRAMS.contains(&file) && files.is_host_program(&self.root, &path)
+    fn runs_login_program(&self, files: &OpenProcess) -> Result<bool, Blocked> {
+        let is_named = |path: &String| {
+            let file = path.rsplit('/').next().unwrap_or(path);
+            is_in_system_directory(path) && LOGIN_PROGRAMS.contains(&file)
+        };
+        match files.exe_path().filter(is_named) {
+            Some(path) => files.is_host_program(&self.root, &path),
+            None => Ok(false),
+        }
     }
 }
 

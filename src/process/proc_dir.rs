@@ -252,8 +252,11 @@ impl OpenProcess {
     }
 
     /// Whether the executable is the host's own program at `path`.
-    pub(super) fn is_host_program(&self, procfs: &Path, path: &str) -> bool {
-        program::is_of_host(procfs, self.living().as_fd(), path)
+    ///
+    /// # Errors
+    /// When the file system at the path does not answer in time.
+    pub(super) fn is_host_program(&self, procfs: &Path, path: &str) -> Result<bool, Blocked> {
+        program::is_of_host(procfs, self.living().as_fd(), path, self.calls.as_ref())
     }
 
     pub(super) fn real_uid(&self) -> Option<u32> {

@@ -2,8 +2,9 @@
 //! file. The path alone proves nothing, because a user can mount any file at any path in a mount namespace of their own.
 
 use super::file_id::FileId;
-use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, statx};
-use rustix::path::Arg;
+use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, openat, openat2, statx};
+use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
@@ -18,40 +19,87 @@ pub fn is_in_system_directory(path: &str) -> bool {
 }
 
 /// Whether the process with this directory in procfs runs the host's own program at `path`: the same file by device and
-/// inode, owned by root and writable by root only.
-pub(super) fn is_of_host(procfs: &Path, directory: BorrowedFd<'_>, path: &str) -> bool {
+/// inode, owned by root and writable by root only. A user chooses the path, which may lead to a file system that never
+/// answers, so that only `calls` ask one.
+///
+/// # Errors
+/// When the file system at the path does not answer in time.
+pub(super) fn is_of_host(
+    procfs: &Path,
+    directory: BorrowedFd<'_>,
+    path: &str,
+    calls: Option<&(BoundedCalls, i32)>,
+) -> Result<bool, Blocked> {
     if !is_in_system_directory(path) {
-        return false;
+        return Ok(false);
     }
-    let Some(running) = look_at(directory, "exe") else {
-        return false;
+    let Ok(running) = look_at(directory, "exe") else {
+        return Ok(false);
     };
     if running.stx_uid != 0 || running.stx_mode & WRITABLE_BY_OTHERS != 0 {
-        return false;
+        return Ok(false);
     }
     // In a container evenkeel sees other files than the host, whose first process sees them.
     let views = [PathBuf::from("/"), procfs.join("1/root")];
-    views.iter().any(|root| {
-        let named = root.join(path.trim_start_matches('/'));
-        if running.stx_nlink == 0 {
-            return is_replaced(&running, &named);
+    let below = path.trim_start_matches('/').to_owned();
+    // The directories of a program that runs are in the kernel's cache.
+    if let Some(answer) = is_in_a_view(&running, &views, &below, look_in_cache) {
+        return Ok(answer);
+    }
+    let look = move || is_in_a_view(&running, &views, &below, |view, below| look_at(view, below)) == Some(true);
+    match calls {
+        Some((calls, pid)) => calls.run(*pid, PATIENCE, look),
+        None => Ok(look()),
+    }
+}
+
+/// Whether a running file is at a path below one of the views; `None` if `look` could not tell.
+fn is_in_a_view(
+    running: &Statx,
+    views: &[PathBuf],
+    below: &str,
+    look: impl Fn(BorrowedFd<'_>, &str) -> Result<Statx, Errno>,
+) -> Option<bool> {
+    // A file without a name, as an upgrade leaves it, is looked for by its directory.
+    let is_replaced = running.stx_nlink == 0;
+    let wanted = match is_replaced {
+        true => below.rsplit_once('/').map_or(".", |(directory, _)| directory),
+        false => below,
+    };
+    for view in views {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let Ok(view) = openat(CWD, view, flags, Mode::empty()) else {
+            continue;
+        };
+        match look(view.as_fd(), wanted) {
+            Ok(found) if is_replaced && is_on_same_mount(running, &found) => return Some(true),
+            Ok(found) if !is_replaced && FileId::from(&found) == FileId::from(running) => return Some(true),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS | Errno::LOOP) => {}
+            Err(_) => return None,
         }
-        FileId::of(&named) == Some(FileId::from(&running))
-    })
+    }
+    Some(false)
 }
 
-/// Whether a file without a name, as an upgrade leaves it, was in this directory of the host: the kernel then shows the
-/// path of the host's own mount. A mount of a user has another number. Known since Linux 5.8.
-fn is_replaced(running: &Statx, named: &Path) -> bool {
+/// Whether a file without a name was in this directory of the host: the kernel then shows the path of the host's own
+/// mount. A mount of a user has another number. Known since Linux 5.8.
+fn is_on_same_mount(running: &Statx, directory: &Statx) -> bool {
     let is_known = |found: &Statx| found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
-    let directory = named.parent().and_then(|directory| look_at(CWD, directory));
-    is_known(running) && directory.is_some_and(|found| is_known(&found) && found.stx_mnt_id == running.stx_mnt_id)
+    is_known(running) && is_known(directory) && directory.stx_mnt_id == running.stx_mnt_id
 }
 
-/// Reads the attributes of a file without asking a server, which could let evenkeel wait.
-fn look_at(at: impl AsFd, path: impl Arg) -> Option<Statx> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-    statx(at, path, AtFlags::STATX_DONT_SYNC, wanted).ok()
+/// Reads the attributes of a file whose path the kernel has in its cache, since Linux 5.12. Asks no file system, and
+/// mounts nothing.
+fn look_in_cache(view: BorrowedFd<'_>, below: &str) -> Result<Statx, Errno> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = openat2(view, below, flags, Mode::empty(), ResolveFlags::CACHED)?;
+    look_at(found, "")
+}
+
+/// Reads the attributes of a file. They come from the kernel, but each directory on the way may be on a server.
+fn look_at(at: impl AsFd, path: &str) -> Result<Statx, Errno> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::EMPTY_PATH;
+    statx(at, path, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)
 }
 
 #[cfg(test)]
@@ -70,7 +118,10 @@ mod tests {
 
         fn is_of_host(&self, path: &str) -> bool {
             let directory = File::open(format!("/proc/{}", self.0.id())).unwrap();
-            is_of_host(Path::new("/proc"), directory.as_fd(), path)
+            let answer = |calls| is_of_host(Path::new("/proc"), directory.as_fd(), path, calls);
+            let calls = (BoundedCalls::default(), 7);
+            assert_eq!(answer(Some(&calls)), answer(None));
+            answer(None).unwrap()
         }
     }
 
@@ -96,6 +147,22 @@ mod tests {
         for other in ["/usr/bin/true", "/usr/bin/absent", "/home/mallory/sleep"] {
             assert!(!sleeper.is_of_host(other), "{other}");
         }
+    }
+
+    #[test]
+    fn path_of_a_running_program_is_in_the_cache() {
+        let sleeper = Running::start(Path::new("/usr/bin/sleep"));
+        let running = FileId::of(Path::new(&format!("/proc/{}/exe", sleeper.0.id())));
+        let path = fs::canonicalize("/usr/bin/sleep").unwrap();
+        let root = File::open("/").unwrap();
+        let found = look_in_cache(root.as_fd(), path.to_str().unwrap().trim_start_matches('/')).unwrap();
+        assert_eq!(Some(FileId::from(&found)), running);
+        let absent = format!("usr/lib/absent-{}/sleep", sleeper.0.id());
+        assert_eq!(
+            look_in_cache(root.as_fd(), &absent).unwrap_err(),
+            Errno::AGAIN,
+            "it would ask the file system"
+        );
     }
 
     #[test]

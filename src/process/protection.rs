@@ -113,7 +113,7 @@ pub const BUILT_IN: &[Protection] = &[
 
 /// The fields that [`recognise`] needs.
 pub const NEEDS: ProcessFields = ProcessFields::EXE
-    .union(ProcessFields::HOST_PROGRAM)
+    .union(ProcessFields::PROTECTED_PROGRAM)
     .union(ProcessFields::CGROUP)
     .union(ProcessFields::LOGIN);
 
@@ -122,16 +122,28 @@ pub fn recognise(process: &Process) -> Option<&'static Protection> {
     BUILT_IN.iter().find(|protection| is_recognised(protection, process))
 }
 
+/// Whether a path is that of a protected program. Only then it matters which file is there.
+pub(super) fn is_path_of_protected(exe: &str) -> bool {
+    is_in_system_directory(exe)
+        && BUILT_IN
+            .iter()
+            .any(|protection| protection.exes.contains(&file_name(exe)))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 fn is_recognised(protection: &Protection, process: &Process) -> bool {
     let details = &process.details;
     if protection.name == LOGIN_SESSION {
         return details.leads_login == Some(true);
     }
     let by_exe = details.is_host_program == Some(true)
-        && details.exe.as_deref().is_some_and(|exe| {
-            let file = exe.rsplit('/').next().unwrap_or(exe);
-            is_in_system_directory(exe) && protection.exes.contains(&file)
-        });
+        && details
+            .exe
+            .as_deref()
+            .is_some_and(|exe| is_in_system_directory(exe) && protection.exes.contains(&file_name(exe)));
     // Only the system manager's own unit counts: a user chooses the names below `user@UID.service`.
     let unit = details.cgroup.as_deref().and_then(unit_of);
     by_exe || unit.is_some_and(|unit| protection.units.contains(&unit))

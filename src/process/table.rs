@@ -49,6 +49,8 @@ bitflags::bitflags! {
         /// Whether the process leads a login session, which depends on `CGROUP`.
         const LOGIN = 1 << 12;
         const REAL_UID = 1 << 13;
+        /// The same as `HOST_PROGRAM`, of a process whose executable has the file name of a protected program.
+        const PROTECTED_PROGRAM = 1 << 14;
     }
 }
 
@@ -126,6 +128,8 @@ pub enum Unread {
     OutOfTime,
     #[error("it runs another program each time it is read")]
     Changing,
+    #[error("looking up the path of its executable timed out")]
+    LookupBlocked,
 }
 
 /// The resource use of a process beyond `/proc/PID/stat`. `None` is "not read" or "unreadable".

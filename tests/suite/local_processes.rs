@@ -16,6 +16,7 @@ use evenkeel::rule::Rule;
 
 use crate::selection::one_rule;
 use crate::support::daemon::Home;
+use crate::support::fuse::Swallower;
 use crate::support::payload::about;
 use crate::support::{eventually, node_name};
 
@@ -28,6 +29,7 @@ const BYSTANDER: &str = "61023";
 const LEADERLESS: &str = "61024";
 const DECOYS: &str = "61025";
 const DECOYED: &str = "61026";
+const LOOKING: &str = "61027";
 
 /// The processes of an attack: a process group, which is killed at the end.
 struct Attack(Child);
@@ -221,6 +223,54 @@ fn decoys_of_one_user_do_not_switch_off_a_rule_for_others() {
     eventually("the refusal in the history", TIMEOUT, || {
         home.ledger_has_row_with(&["too_many_matches", &reason]).then_some(())
     });
+}
+
+/// Mounts the open `/dev/fuse` ($1) below /usr/local, which no other process sees, then executes the command after it.
+const MOUNT_AND_RUN: &str = "
+mount -t tmpfs none /usr/local && mkdir /usr/local/dead &&
+mount -i -t fuse -o fd=$1,rootmode=40000,user_id=0,group_id=0 swallower /usr/local/dead || exit 1
+eval \"exec $1<&-\" &&
+shift &&
+exec \"$@\"
+";
+/// Runs sleep(1) of the host as a user ($1), under a path at which evenkeel has the mount that does not answer.
+const RUN_BELOW_A_DEAD_MOUNT: &str = "
+mount -t tmpfs none /usr/local && mkdir /usr/local/dead && touch /usr/local/dead/sshd &&
+mount --bind /usr/bin/sleep /usr/local/dead/sshd &&
+exec setpriv --reuid=$1 --clear-groups -- /usr/local/dead/sshd 1000001
+";
+
+#[test]
+fn path_that_leads_to_a_dead_mount_delays_no_decision_about_others() {
+    let run = ["--mount", "--", "sh", "-c", RUN_BELOW_A_DEAD_MOUNT, "sh", LOOKING];
+    let attack = Attack::spawn("0", "unshare", &run);
+    let path = "/usr/local/dead/sshd";
+    eventually("the attack to begin", TIMEOUT, || {
+        let exe = std::fs::read_link(format!("/proc/{}/exe", attack.pid())).ok()?;
+        (exe == Path::new(path)).then_some(())
+    });
+    let bystander = Attack::start(BYSTANDER, "sh", &["-c", "sleep 600; :", "beside"]);
+    let home = Home::new(&format!(
+        "rules:\n- {{name: a, matchers: [alertname=Dead], select: {{user: '{LOOKING}', exe: {path}}}, actions: [{{nice: 11}}]}}\n\
+         - {{name: b, matchers: [alertname=Test], select: {{user: '{BYSTANDER}', cmdline: '.* beside'}}, \
+         actions: [{{nice: 11}}]}}\n"
+    ));
+    let mount = Swallower::open();
+    let mut within = Command::new("unshare");
+    within.args(["--mount", "--", "sh", "-c", MOUNT_AND_RUN, "sh"]);
+    mount.pass_to(within.arg(mount.descriptor().to_string()));
+    let evenkeel = home.start_by(within, &["--enforce"]);
+    let swallower = mount.serve();
+    evenkeel.post(about("Dead", &node_name()).as_bytes());
+    evenkeel.post(about("Test", &node_name()).as_bytes());
+    eventually("the nice value", TIMEOUT, || {
+        (bystander.nice() == Some(11)).then_some(())
+    });
+    let reason = "unidentified: looking up the path of its executable timed out";
+    eventually("the refusal in the history", TIMEOUT, || {
+        home.ledger_has_row_with(&["protected", reason]).then_some(())
+    });
+    assert!(swallower.requests() > 0, "no request reached the mount");
 }
 
 /// The first thread exits, and another one continues. Python is started as root, who can read it everywhere.

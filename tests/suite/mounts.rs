@@ -2,22 +2,12 @@
 //! own mount namespace.
 
 use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, poll};
-
 use crate::support::daemon::Home;
+use crate::support::fuse::Swallower;
 use crate::support::metrics::Scrape;
 use crate::support::tools::{python, succeed};
 use crate::support::{eventually, http};
@@ -26,7 +16,6 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const SCRAPES: usize = 100;
 /// Pause between scrapes after which each reads again.
 const APART: Duration = Duration::from_millis(110);
-const POLL_TIMEOUT_MS: u16 = 50;
 /// Half of the time of a scrape that waits for the mount.
 const LATE: Duration = Duration::from_secs(4);
 
@@ -43,93 +32,6 @@ eval \"exec $1<&-\" &&
 shift 3 &&
 exec \"$@\"
 ";
-
-/// include/uapi/linux/fuse.h
-mod fuse {
-    pub const INIT: u32 = 26;
-    pub const STATFS: u32 = 17;
-    /// `fuse_in_header`: length, opcode, unique number of the request, and more.
-    pub const HEAD_BYTES: usize = 40;
-    pub const MAX_REQUEST_BYTES: usize = 128 << 10;
-
-    /// `fuse_out_header` and `fuse_init_out` of version 7.31, without any of the optional features.
-    pub fn answer_to_init(unique: u64) -> Vec<u8> {
-        let mut body = Vec::new();
-        for number in [7_u32, 31, 4096, 0] {
-            body.extend(number.to_ne_bytes());
-        }
-        // Limit and congestion threshold of background requests.
-        body.extend(12_u16.to_ne_bytes());
-        body.extend(9_u16.to_ne_bytes());
-        // Largest write, granularity of times.
-        body.extend(4096_u32.to_ne_bytes());
-        body.extend(1_u32.to_ne_bytes());
-        body.resize(64, 0);
-        let mut answer = Vec::new();
-        answer.extend((16 + body.len() as u32).to_ne_bytes());
-        answer.extend(0_i32.to_ne_bytes());
-        answer.extend(unique.to_ne_bytes());
-        answer.extend(body);
-        answer
-    }
-}
-
-/// The server of the mount, which only responds to the initial request. The kernel aborts the mount when no process has
-/// its device open, neither this one nor `unshare`. Until then not even SIGKILL ends a process that waits for it.
-struct Swallower {
-    swallowed: Arc<AtomicUsize>,
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Swallower {
-    /// The file is the open `/dev/fuse` of a mount.
-    fn start(mut device: File) -> Self {
-        let (swallowed, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let (counted, told) = (Arc::clone(&swallowed), Arc::clone(&ends));
-        let thread = std::thread::spawn(move || {
-            let mut request = vec![0; fuse::MAX_REQUEST_BYTES];
-            while !told.load(Ordering::Relaxed) {
-                let mut asked = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut asked, POLL_TIMEOUT_MS).expect("an open device") == 0 {
-                    continue;
-                }
-                let length = match device.read(&mut request) {
-                    Ok(length) => length,
-                    // The caller has disconnected.
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                    Err(error) => panic!("the mount cannot be served: {error}"),
-                };
-                assert!(length >= fuse::HEAD_BYTES, "{length} bytes are no request");
-                let opcode = u32::from_ne_bytes(request[4..8].try_into().expect("four bytes"));
-                let unique = u64::from_ne_bytes(request[8..16].try_into().expect("eight bytes"));
-                match opcode {
-                    fuse::INIT => device
-                        .write_all(&fuse::answer_to_init(unique))
-                        .expect("a kernel that listens"),
-                    fuse::STATFS => drop(counted.fetch_add(1, Ordering::Relaxed)),
-                    _ => {}
-                }
-            }
-        });
-        Swallower {
-            swallowed,
-            ends,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Swallower {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(
-            std::thread::panicking() || matches!(ended, Some(Ok(()))),
-            "the mount's server failed"
-        );
-    }
-}
 
 fn threads(pid: u32) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("evenkeel runs");
@@ -156,14 +58,7 @@ fn hanging_mount_costs_its_own_line_and_no_scrape() {
     for folder in [&hung, &neighbour] {
         std::fs::create_dir(folder).expect("a writable folder");
     }
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(nix::libc::O_NONBLOCK)
-        .open("/dev/fuse")
-        .expect("run the tests as root, on a kernel with FUSE");
-    let descriptor = device.as_raw_fd();
-
+    let mount = Swallower::open();
     let mut within = Command::new("unshare");
     within
         .args([
@@ -178,23 +73,15 @@ fn hanging_mount_costs_its_own_line_and_no_scrape() {
             MOUNT_AND_RUN,
             "bash",
         ])
-        .arg(descriptor.to_string())
+        .arg(mount.descriptor().to_string())
         .args([&hung, &neighbour]);
-    // Only this command inherits the descriptor, because other tests start programs concurrently.
-    // SAFETY: between fork and exec only the flags of an open descriptor are set.
-    unsafe {
-        within.pre_exec(move || {
-            let descriptor = BorrowedFd::borrow_raw(descriptor);
-            fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
-            Ok(())
-        });
-    }
+    mount.pass_to(&mut within);
     let flags = [
         "--collector.filesystem.mount-timeout=8s",
         "--collector.filesystem.mount-points-exclude=^/(proc|sys)($|/)",
     ];
     let evenkeel = home.start_by(within, &flags);
-    let swallower = Swallower::start(device);
+    let swallower = mount.serve();
 
     // The hanging mount has only its error series, and its neighbour has all series.
     let is_told = |text: &str| {
@@ -213,10 +100,7 @@ fn hanging_mount_costs_its_own_line_and_no_scrape() {
     eventually("the mount that hangs to be told", TIMEOUT, || {
         is_told(&evenkeel.scrape_text()).then_some(())
     });
-    assert!(
-        swallower.swallowed.load(Ordering::Relaxed) > 0,
-        "no request reached the mount"
-    );
+    assert!(swallower.requests() > 0, "no request reached the mount");
     let pid = child(evenkeel.pid());
     let threads_before = threads(pid);
     for _ in 0..SCRAPES {

@@ -88,24 +88,45 @@ fn due_steps_of(rule: &Rule, target: Target, name: &str, step_index: usize, is_n
     }
 }
 
-/// Sorts processes in the order of the rule; ties by age, the oldest first, then by pid.
+/// Sorts processes in the order of the rule.
 pub fn order(processes: &mut [Process], by: OrderBy) {
-    processes.sort_by(|a, b| {
-        let largest_first = match by.key {
-            OrderKey::Cpu => b.cpu_cores.unwrap_or(0.0).total_cmp(&a.cpu_cores.unwrap_or(0.0)),
-            OrderKey::Memory => b.resident_bytes.cmp(&a.resident_bytes),
-            OrderKey::OomScore => b.details.oom_score.cmp(&a.details.oom_score),
-            OrderKey::Age => Ordering::Equal,
-        };
-        let oldest_first = a.identity.start_ticks.cmp(&b.identity.start_ticks);
-        let first = if by.key == OrderKey::Age {
-            oldest_first
-        } else {
-            largest_first
-        };
-        let first = if by.reverse { first.reverse() } else { first };
-        first.then(oldest_first).then(a.identity.pid.cmp(&b.identity.pid))
-    });
+    processes.sort_by(|a, b| order_processes(a, b, by));
+}
+
+/// Sorts processes for reading what takes long, of which some may stay unread: in the order of the rule. Age shows
+/// nothing of what a process uses, so such a rule has the largest read first.
+pub fn order_for_reading(processes: &mut [&Process], by: OrderBy) {
+    let by = match by.key {
+        OrderKey::Cpu | OrderKey::Memory => by,
+        // The score of most processes is their memory, and has not been read yet.
+        OrderKey::OomScore => OrderBy {
+            key: OrderKey::Memory,
+            ..by
+        },
+        OrderKey::Age => OrderBy {
+            key: OrderKey::Memory,
+            reverse: false,
+        },
+    };
+    processes.sort_by(|a, b| order_processes(a, b, by));
+}
+
+/// Compares two processes in the order of the rule; ties by age, the oldest first, then by pid.
+fn order_processes(a: &Process, b: &Process, by: OrderBy) -> Ordering {
+    let largest_first = match by.key {
+        OrderKey::Cpu => b.cpu_cores.unwrap_or(0.0).total_cmp(&a.cpu_cores.unwrap_or(0.0)),
+        OrderKey::Memory => b.resident_bytes.cmp(&a.resident_bytes),
+        OrderKey::OomScore => b.details.oom_score.cmp(&a.details.oom_score),
+        OrderKey::Age => Ordering::Equal,
+    };
+    let oldest_first = a.identity.start_ticks.cmp(&b.identity.start_ticks);
+    let first = if by.key == OrderKey::Age {
+        oldest_first
+    } else {
+        largest_first
+    };
+    let first = if by.reverse { first.reverse() } else { first };
+    first.then(oldest_first).then(a.identity.pid.cmp(&b.identity.pid))
 }
 
 /// Compares two cgroups in the order of the rule. The age of a cgroup is its order of creation.
@@ -204,6 +225,28 @@ mod tests {
                 plan(&rule, &episode, &candidates(&[7]), Duration::ZERO, is_repeat).len(),
                 expected
             );
+        }
+    }
+
+    #[test]
+    fn reading_begins_with_the_processes_that_use_most() {
+        let mut list = processes(&[7, 8, 9]);
+        for (process, (memory, cores)) in list.iter_mut().zip([(1, 0.3), (3, 0.1), (2, 0.2)]) {
+            (process.resident_bytes, process.cpu_cores) = (memory, Some(cores));
+        }
+        let pids = |key, reverse| {
+            let mut list: Vec<&Process> = list.iter().collect();
+            order_for_reading(&mut list, OrderBy { key, reverse });
+            list.iter().map(|process| process.identity.pid).collect::<Vec<_>>()
+        };
+        assert_eq!(pids(OrderKey::Cpu, false), [7, 9, 8]);
+        assert_eq!(pids(OrderKey::Memory, true), [7, 9, 8]);
+        for (key, reverse) in [
+            (OrderKey::Age, false),
+            (OrderKey::Age, true),
+            (OrderKey::OomScore, false),
+        ] {
+            assert_eq!(pids(key, reverse), [8, 9, 7], "{key:?}");
         }
     }
 

@@ -30,10 +30,14 @@ pub fn select(
     let (mut matches, mut unreadable) = (Vec::new(), Vec::new());
     // The fields for guard and order are read last, and only for the matches.
     let more = protection.needs() | plan_needs(rule);
-    for process in table.iter().filter(|process| !process.is_dead()) {
-        if matches!(selector.judge_cheaply(process), SelectorMatch::Fails(_)) {
-            continue;
-        }
+    let may_match =
+        |process: &&Process| !process.is_dead() && !matches!(selector.judge_cheaply(process), SelectorMatch::Fails(_));
+    let mut candidates: Vec<&Process> = table.iter().filter(may_match).collect();
+    if (selector.needs() | more).contains(ProcessFields::CMDLINE) {
+        // Time for command lines is short, so decoys that use nothing come last.
+        plan::order_for_reading(&mut candidates, rule.order_by);
+    }
+    for process in candidates {
         let mut process = process.clone();
         if host.satisfies(&mut process, selector, more) {
             matches.push(process);

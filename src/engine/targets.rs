@@ -14,7 +14,7 @@ use crate::act::plan;
 use crate::host::Host;
 use crate::ledger::{Decision, EpisodeKey};
 use crate::process::selector::SelectorMatch;
-use crate::process::{Candidate, Cgroup, Process, Selector};
+use crate::process::{Candidate, Cgroup, Process, Selector, Unread};
 use crate::rule::{Rule, TargetSelector};
 use std::collections::BTreeMap;
 
@@ -146,6 +146,8 @@ impl<H: Host> StepPlanner<'_, H> {
         } = select(self.host, choice, rule, selector, &protection);
         let left_out = leave_out_crowds(self.host, rule, &mut matches)?;
         let found = matches.len();
+        let is_out_of_time = |process: &Process| process.details.unread == Some(Unread::OutOfTime);
+        let may_differ_soon = unreadable.iter().any(is_out_of_time);
         let reused = |process: &Process| {
             let reason = selector.reused_number(process)?.to_string();
             let decision = Decision::NoTarget;
@@ -167,6 +169,8 @@ impl<H: Host> StepPlanner<'_, H> {
         let Some(nothing) = nothing else {
             return Ok(Found { allowed, left_out });
         };
+        // The next second has time of its own for command lines.
+        self.episodes.transaction.wants_early_round |= may_differ_soon;
         self.episodes.record_denials(about, refused);
         if allowed.is_empty() {
             let reason = match found {

@@ -17,6 +17,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const PER_USER: Duration = Duration::from_millis(200);
 /// The share of all users from [`FIRST_USER`] on, because one person may have many user ids (subuid(5)).
 const ALL_USERS: Duration = Duration::from_millis(400);
+/// The part of it that only users get who have not used [`FIRST_SHARE`] yet, so that few users cannot keep out others.
+const RESERVE: Duration = Duration::from_millis(100);
+const FIRST_SHARE: Duration = Duration::from_millis(10);
 /// Command lines in memory, for the decisions that follow on the same table.
 const MAX_KNOWN_BYTES: usize = 4 << 20;
 const MAX_KNOWN_BYTES_PER_USER: usize = 1 << 20;
@@ -78,8 +81,8 @@ impl CommandLines {
         self.running = Some((owner, Instant::now()));
         let mut read = files.read_cmdline(FIRST_READ_BYTES);
         if matches!(&read, Ok(Some(bytes)) if bytes.len() >= FIRST_READ_BYTES) {
-            // Half of the time is for command lines of a usual length.
-            if left <= PER_USER / 2 {
+            // Half of a user's time is for command lines of a usual length.
+            if self.time.spent(owner) >= PER_USER / 2 {
                 details.unread = Some(Unread::OutOfTime);
                 return;
             }
@@ -138,10 +141,21 @@ impl TimeBudget {
                 ..TimeBudget::default()
             };
         }
-        let own = PER_USER.saturating_sub(self.spent.get(&owner).copied().unwrap_or_default());
+        let own = PER_USER.saturating_sub(self.spent(owner));
+        let of_all = match self.spent(owner) < FIRST_SHARE {
+            true => ALL_USERS,
+            false => ALL_USERS - RESERVE,
+        };
         match owner < FIRST_USER {
             true => own,
-            false => own.min(ALL_USERS.saturating_sub(self.spent_for_all)),
+            false => own.min(of_all.saturating_sub(self.spent_for_all)),
+        }
+    }
+
+    fn spent(&self, owner: u32) -> Duration {
+        match owner {
+            0 => Duration::ZERO,
+            _ => self.spent.get(&owner).copied().unwrap_or_default(),
         }
     }
 
@@ -175,8 +189,15 @@ mod tests {
         assert_eq!((time.left(1001, NOW), time.left(1002, NOW)), (MILLI, PER_USER));
         time.spend(1001, PER_USER * 10, NOW);
         assert_eq!(time.left(1001, NOW), Duration::ZERO);
-        // Many user ids of one person take no time from services.
-        time.spend(100_001, PER_USER, NOW);
+        // Two users leave the reserve to the others, and many user ids of one person take no time from services.
+        time.spend(100_001, PER_USER / 2, NOW);
+        assert_eq!(
+            (time.left(100_001, NOW), time.left(1002, NOW)),
+            (Duration::ZERO, RESERVE)
+        );
+        for owner in 100_002..100_012 {
+            time.spend(owner, FIRST_SHARE, NOW);
+        }
         for (owner, expected) in [(1002, 0), (33, 200), (999, 200)] {
             assert_eq!(time.left(owner, NOW), MILLI * expected, "{owner}");
         }

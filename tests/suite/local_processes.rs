@@ -157,6 +157,9 @@ const CROWD: usize = 2000;
 /// Starts them. The children of a shell that exec nothing have its command line.
 const START_A_CROWD: &str = "exec 3<>\"$0\"; i=0; while [ $i -lt $1 ]; do (read line <&3) & i=$((i+1)); done; wait";
 
+/// Uses 20 MB.
+const GROW: &str = "text=$(head -c 20000000 /dev/zero | tr '\\0' x); sleep 600; : $text";
+
 #[test]
 fn long_command_lines_of_one_user_delay_no_decision_about_others() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -169,20 +172,28 @@ fn long_command_lines_of_one_user_delay_no_decision_about_others() {
     let (pipe, crowd) = (pipe.display().to_string(), CROWD.to_string());
     let attack = Attack::start(CROWDED, "sh", &["-c", START_A_CROWD, &pipe, &crowd, &long]);
     let bystander = Attack::start(BYSTANDER, "sh", &["-c", "sleep 600; :", "escaping"]);
+    // It starts last, and uses more memory than the crowd.
+    let hog = Attack::start(CROWDED, "sh", &["-c", GROW, "escaping"]);
     let mut host = live_host();
     let is_of_attack = |process: &Process| [process.identity.pid, process.parent].contains(&attack.pid());
-    eventually("the crowd", Duration::from_secs(120), || {
+    eventually("the crowd and the hog", Duration::from_secs(120), || {
         let table = host.processes().expect("a process table");
         let crowd = table.iter().filter(|process| is_of_attack(process)).count();
-        (crowd == CROWD + 1).then_some(())
+        let hog = table.iter().find(|process| process.identity.pid == hog.pid())?;
+        (crowd == CROWD + 1 && hog.resident_bytes > 10 << 20).then_some(())
     });
-    let rule = one_rule("{name: sh, cmdline: '(?s:.*) escaping'}");
+    // Others on this machine may run shells with long command lines as well.
+    let rule = one_rule(&format!(
+        "{{name: sh, user: '{CROWDED}|{BYSTANDER}', cmdline: '(?s:.*) escaping'}}"
+    ));
     for _ in 0..3 {
         let table = host.processes().expect("a process table");
         // On a fast machine, one decision does not use up the share.
         let unreadable = eventually("the user's share to be used up", TIMEOUT, || {
             let Selection { matches, unreadable } = select_from(&mut host, &table, &rule);
-            assert!(matches.iter().any(|process| process.identity.pid == bystander.pid()));
+            for found in [&bystander, &hog] {
+                assert!(matches.iter().any(|process| process.identity.pid == found.pid()));
+            }
             (!unreadable.is_empty()).then_some(unreadable)
         });
         for process in unreadable {

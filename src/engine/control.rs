@@ -177,6 +177,7 @@ impl<H: Host> Engine<H> {
     /// a removed rule, and targets of a rule with other steps get no further ones.
     pub fn reload(&mut self, policy: Policy) {
         let former = std::mem::replace(&mut self.policy, policy);
+        self.host.prepare_users(&self.policy.users());
         self.doubt_changed_rules(&former);
         self.retain_history();
         self.measure_cpu();

@@ -89,6 +89,12 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// The users that selectors list by name.
+    fn users(&self) -> Vec<&str> {
+        let of_rules = self.rules.rules.iter().filter_map(|rule| rule.selector());
+        of_rules.chain(&self.protect).flat_map(Selector::users).collect()
+    }
+
     /// Whether the steps of a rule are only recorded.
     pub fn is_simulated(&self, rule: &Rule) -> bool {
         !self.enforce || rule.dry_run
@@ -173,6 +179,7 @@ impl<H: Host> Engine<H> {
             timers,
             reload_limit: ReloadLimit::default(),
         };
+        engine.host.prepare_users(&engine.policy.users());
         engine.retain_history();
         engine.measure_cpu();
         show_rules(&engine.telemetry, &engine.policy);

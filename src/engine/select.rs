@@ -6,7 +6,7 @@ use crate::act::plan;
 use crate::host::{Host, Moment};
 use crate::ledger::Episode;
 use crate::process::selector::SelectorMatch;
-use crate::process::{Process, ProcessFields, Selector};
+use crate::process::{Process, ProcessFields, Selector, Unread};
 use crate::rule::{OrderKey, Rule};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -41,7 +41,13 @@ pub fn select(
         let mut process = process.clone();
         if host.satisfies(&mut process, selector, more) {
             matches.push(process);
-        } else if process.details.unread.is_some() && !matches!(selector.judge(&process), SelectorMatch::Fails(_)) {
+            continue;
+        }
+        let details = &mut process.details;
+        details.unread = details
+            .unread
+            .or(details.has_unknown_user.then_some(Unread::UnknownUser));
+        if details.unread.is_some() && !matches!(selector.judge(&process), SelectorMatch::Fails(_)) {
             unreadable.push(process);
         }
     }

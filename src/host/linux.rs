@@ -13,8 +13,9 @@ use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
 use crate::knob::{Access, CpuSet, affinity, sched};
 use crate::process::command_lines::CommandLines;
 use crate::process::kernel_threads::KernelThreads;
-use crate::process::table::{Procfs, UserNames};
+use crate::process::table::Procfs;
 use crate::process::timed_calls::{self, BoundedCalls};
+use crate::process::user_names::UserNames;
 use crate::process::{Cgroup, Identity, Process, ProcessFields, Selector};
 use jiff::Timestamp;
 use nix::libc;
@@ -66,8 +67,8 @@ impl LinuxHost {
             privileges: Privileges::run(&procfs.root, limits.mount()),
             freezers: Freezers::find(&procfs.root, limits.mount()),
             limits,
+            users: UserNames::with_deadline(procfs.calls.clone()),
             procfs,
-            users: UserNames::default(),
             kernel_threads: KernelThreads::default(),
             command_lines: CommandLines::default(),
             own_pid: std::process::id() as i32,
@@ -167,6 +168,10 @@ impl Host for LinuxHost {
     fn process(&mut self, pid: i32) -> Option<Process> {
         self.command_lines.forget(pid);
         self.procfs.read_process(pid, boot_time())
+    }
+
+    fn prepare_users(&mut self, names: &[&str]) {
+        self.users.prepare(names.iter().copied());
     }
 
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {

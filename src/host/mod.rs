@@ -89,6 +89,9 @@ pub trait Host {
     /// [`crate::process::Details::unread`] says whether the fields can be relied on.
     fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool;
 
+    /// Looks up the users that selectors name, because a look-up may take long.
+    fn prepare_users(&mut self, _names: &[&str]) {}
+
     /// The same for one of many processes. A command line that is not read within a budget of time is unread.
     fn read_details_in_time(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
         self.read_details(process, needs)

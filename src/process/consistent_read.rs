@@ -5,8 +5,9 @@ use super::command_lines::CommandLines;
 use super::proc_dir::OpenProcess;
 use super::protection::is_path_of_protected;
 use super::selector::{Selector, SelectorMatch};
-use super::table::{Process, ProcessFields, Procfs, Unread, UserNames};
+use super::table::{Process, ProcessFields, Procfs, Unread};
 use super::timed_calls::Blocked;
+use super::user_names::UserNames;
 use std::time::Duration;
 
 /// Attempts to read a process that changes meanwhile.

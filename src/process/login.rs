@@ -93,7 +93,7 @@ impl Procfs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::table::UserNames;
+    use crate::process::user_names::UserNames;
     use crate::process::{BootId, ProcessFields};
     use std::fs;
     use std::path::{Path, PathBuf};

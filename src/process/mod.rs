@@ -21,6 +21,7 @@ pub mod selector;
 pub mod table;
 pub mod target;
 pub mod tree;
+pub mod user_names;
 
 pub use candidate::Candidate;
 pub use cgroup::Cgroup;

@@ -28,6 +28,8 @@ pub struct Fixed {
     /// The source in a rule file.
     text: String,
     meaning: Meaning,
+    /// Whether a label of the alert is in it.
+    has_label: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +51,7 @@ impl Fixed {
         Ok(Fixed {
             text,
             meaning: Meaning::Any(Arc::new(regex)),
+            has_label: false,
         })
     }
 
@@ -61,6 +64,7 @@ impl Fixed {
                 regex::escape(&text)
             },
             meaning: Meaning::Exactly(text),
+            has_label: false,
         }
     }
 
@@ -135,10 +139,25 @@ impl Pattern {
                 Part::Label(name) => text.push_str(&regex::escape(text_of(name)?)),
             }
         }
-        if are_plain {
-            return Some(Pattern::Fixed(Fixed::exactly(text)));
+        let fixed = match are_plain {
+            true => Fixed::exactly(text),
+            false => Fixed::new(text).ok()?,
+        };
+        Some(Pattern::Fixed(Fixed {
+            has_label: true,
+            ..fixed
+        }))
+    }
+
+    /// The only strings that match, if the pattern lists them: `alice`, `alice|bob`. A label is known too late for what
+    /// this serves.
+    pub fn listed(&self) -> Option<impl Iterator<Item = &str>> {
+        match self {
+            Pattern::Fixed(fixed) if !fixed.has_label && fixed.text.split('|').all(is_plain) => {
+                Some(fixed.text.split('|'))
+            }
+            _ => None,
         }
-        Fixed::new(text).map(Pattern::Fixed).ok()
     }
 
     pub(super) fn is_match(&self, text: &str) -> bool {
@@ -175,6 +194,20 @@ mod tests {
     fn resolved(parts: Vec<Part>, label: &str) -> Option<Pattern> {
         let labels = Labels::from([("l", label)]);
         Pattern::Template(parts).resolve(&labels)
+    }
+
+    #[test]
+    fn pattern_lists_names_only_if_no_other_string_matches() {
+        let listed = |pattern: Pattern| pattern.listed().map(|names| names.collect::<Vec<_>>().join(" "));
+        for (text, expected) in [
+            ("alice", Some("alice")),
+            ("alice|app-1", Some("alice app-1")),
+            ("app-.*", None),
+            ("alice|(bob)", None),
+        ] {
+            assert_eq!(listed(Pattern::fixed(text).unwrap()).as_deref(), expected, "{text}");
+        }
+        assert_eq!(listed(resolved(vec![Part::Label("l".into())], "alice").unwrap()), None);
     }
 
     #[test]

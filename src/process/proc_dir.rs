@@ -5,8 +5,9 @@ use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
-use super::table::{Details, Process, ProcessFields, Procfs, Unread, UserNames, has_left};
+use super::table::{Details, Process, ProcessFields, Procfs, Unread, has_left};
 use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
+use super::user_names::UserNames;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::cell::OnceCell;
@@ -173,12 +174,16 @@ impl OpenProcess {
         if needs.contains(ProcessFields::CGROUP) {
             details.cgroup = self.text("cgroup").and_then(|text| unified_cgroup(&text));
         }
-        if needs.contains(ProcessFields::USER) || needs.contains(ProcessFields::SIGNALS) {
+        if needs.contains(ProcessFields::USER) {
             details.uid = self.status("Uid:").and_then(effective_uid);
+            let name = details.uid.map_or(Ok(None), |uid| users.name(uid));
+            details.has_unknown_user = name.is_err();
+            details.user = name.unwrap_or(None);
+        }
+        if needs.contains(ProcessFields::SIGNALS) {
             details.caught_signals = self
                 .status("SigCgt:")
                 .and_then(|line| u64::from_str_radix(line.trim(), 16).ok());
-            details.user = details.uid.and_then(|uid| users.name(uid));
         }
         if needs.contains(ProcessFields::REAL_UID) {
             details.real_uid = self.owner();

@@ -143,6 +143,10 @@ impl Condition {
             }
             Condition::User(pattern) => match (&details.uid, &details.user) {
                 (Some(uid), _) if pattern.is_match(&uid.to_string()) => SelectorMatch::Holds,
+                // Users whose names are listed were looked up before, so this is another one.
+                (Some(_), None) if details.has_unknown_user && pattern.listed().is_none() => {
+                    SelectorMatch::Unknown(self.mismatch(pattern.to_string(), "a name not looked up in time".into()))
+                }
                 (Some(uid), None) => self.judge_text(pattern, Some(&uid.to_string())),
                 (_, user) => self.judge_text(pattern, user.as_deref()),
             },
@@ -321,6 +325,20 @@ impl Selector {
             .then_some(why)
     }
 
+    /// The users that the selector lists by name.
+    pub fn users(&self) -> Vec<&str> {
+        let mut users = Vec::new();
+        for condition in &self.conditions {
+            match condition {
+                Condition::User(pattern) => users.extend(pattern.listed().into_iter().flatten()),
+                Condition::Not(selector) => users.extend(selector.users()),
+                Condition::Group { selector, .. } => users.extend(selector.users()),
+                _ => {}
+            }
+        }
+        users
+    }
+
     /// The pid of the only possible process, if the selector names one.
     pub fn only_pid(&self) -> Option<i32> {
         self.conditions.iter().find_map(|condition| match condition {
@@ -407,6 +425,24 @@ mod tests {
 
     fn fixed(text: &str) -> Pattern {
         Pattern::fixed(text).unwrap()
+    }
+
+    #[test]
+    fn unknown_name_of_a_user_fails_a_list_and_no_expression() {
+        let mut process = Process::example(7, "x");
+        process.details.uid = Some(1000);
+        process.details.has_unknown_user = true;
+        let judge = |text: &str| Condition::User(fixed(text)).judge(&process);
+        assert_eq!(judge("1000"), SelectorMatch::Holds);
+        assert!(matches!(judge("root|app"), SelectorMatch::Fails(_)));
+        assert!(matches!(judge("app-.*"), SelectorMatch::Unknown(_)));
+        let not = |text: &str| {
+            let conditions = vec![Condition::User(fixed(text))];
+            vec![Condition::Not(Selector { conditions })]
+        };
+        assert!(selects(not("root"), &process) && !selects(not("app-.*"), &process));
+        let conditions = [not("root|app"), vec![Condition::User(fixed("alice"))]].concat();
+        assert_eq!(Selector { conditions }.users(), ["root", "app", "alice"]);
     }
 
     #[test]

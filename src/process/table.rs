@@ -110,6 +110,9 @@ pub struct Details {
     #[serde(default)]
     pub real_uid: Option<u32>,
     pub user: Option<String>,
+    /// Whether the name was not looked up in time, so that `user` says nothing.
+    #[serde(default)]
+    pub has_unknown_user: bool,
     pub cgroup: Option<String>,
     /// Bit N-1 is set if signal N is caught (`SigCgt`).
     pub caught_signals: Option<u64>,
@@ -130,6 +133,8 @@ pub enum Unread {
     Changing,
     #[error("looking up the path of its executable timed out")]
     LookupBlocked,
+    #[error("the name of its user was not looked up in time")]
+    UnknownUser,
 }
 
 /// The resource use of a process beyond `/proc/PID/stat`. `None` is "not read" or "unreadable".
@@ -351,24 +356,6 @@ pub(super) fn has_left(stat: &[u8]) -> Option<bool> {
     Some(matches!(state, "Z" | "X" | "x") || flags & PF_EXITING != 0)
 }
 
-/// A cache of user names by uid.
-#[derive(Debug, Clone, Default)]
-pub struct UserNames(HashMap<u32, Option<String>>);
-
-impl UserNames {
-    pub(super) fn name(&mut self, uid: u32) -> Option<String> {
-        self.0
-            .entry(uid)
-            .or_insert_with(|| {
-                nix::unistd::User::from_uid(uid.into())
-                    .ok()
-                    .flatten()
-                    .map(|user| user.name)
-            })
-            .clone()
-    }
-}
-
 /// Processor time of every process at an earlier moment.
 #[derive(Debug, Clone, Default)]
 pub struct CpuBaseline {
@@ -573,7 +560,7 @@ mod tests {
             | ProcessFields::CGROUP
             | ProcessFields::SIGNALS
             | ProcessFields::OOM_SCORE;
-        assert!(procfs.read_details(&mut me, needs, &mut UserNames::default()));
+        assert!(procfs.read_details(&mut me, needs, &mut crate::process::user_names::UserNames::default()));
         let exe = std::env::current_exe().unwrap();
         assert_eq!(me.details.exe.as_deref(), exe.to_str());
         assert_eq!(me.details.exe_file, FileId::of(&exe));

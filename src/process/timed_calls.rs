@@ -70,7 +70,7 @@ impl BoundedCalls {
             Ok(answer) => return Ok(answer),
             Err(TryRecvError::Empty) => {
                 state.blocked.insert(pid);
-                tracing::warn!(pid, blocked = state.blocked.len(), "read of a process's file timed out");
+                tracing::warn!(pid, blocked = state.blocked.len(), "call that may block timed out");
             }
             // The thread could not start, or it ended.
             Err(TryRecvError::Disconnected) => {}

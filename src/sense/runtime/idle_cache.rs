@@ -2,7 +2,7 @@
 //! second, and their file `status` alone costs the kernel more than all their other files.
 
 use crate::process::proc_dir::{OpenProcess, Ran};
-use crate::process::table::UserNames;
+use crate::process::user_names::UserNames;
 use crate::process::{Identity, Process, ProcessFields, Usage};
 use std::collections::HashMap;
 use std::time::Duration;

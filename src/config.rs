@@ -21,6 +21,7 @@ use crate::permissions::{self, Fault, Purpose};
 use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
 pub use crate::sense::{Group as ProcessGroup, Sampling};
+use crate::step::exec::Exec;
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::{self, Text};
 use file_source::FileSource;
@@ -117,27 +118,45 @@ impl Loaded {
     /// `enforce`, and warnings in dry-run.
     pub fn untrusted_files(&self, enforce: bool) -> Vec<Diagnostic> {
         let polled = self.config.alertmanagers.iter().flat_map(Alertmanagers::files);
-        let steps = self.rules.rules.iter().flat_map(|rule| &rule.actions);
-        let commands = steps.filter_map(|step| match step {
-            Step::Exec(exec) if exec.user.is_none() => Some(exec.programs()),
-            _ => None,
-        });
-        let programs = commands.flatten().map(PathBuf::from);
+        let programs = self.commands().flat_map(|exec| exec.programs()).map(PathBuf::from);
         let named = self.config.webhook.token_file.iter().cloned();
         let files = self.files.iter().cloned().chain(named).chain(polled).chain(programs);
         untrusted(files, enforce)
+    }
+
+    /// Warnings about the scripts behind interpreters that another user can change.
+    pub fn untrusted_scripts(&self) -> Vec<Diagnostic> {
+        let scripts = self.commands().flat_map(|exec| exec.scripts()).map(PathBuf::from);
+        faults_of(
+            scripts,
+            Severity::Warning,
+            "a rule runs it with the privileges of evenkeel",
+        )
+    }
+
+    /// The commands that run as evenkeel's own user.
+    fn commands(&self) -> impl Iterator<Item = &Exec> {
+        let steps = self.rules.rules.iter().flat_map(|rule| &rule.actions);
+        steps.filter_map(|step| match step {
+            Step::Exec(exec) if exec.user.is_none() => Some(&**exec),
+            _ => None,
+        })
     }
 }
 
 /// Findings about those of these files that another user can change. A missing file is none of them.
 pub fn untrusted(files: impl Iterator<Item = PathBuf>, enforce: bool) -> Vec<Diagnostic> {
     let severity = if enforce { Severity::Error } else { Severity::Warning };
+    faults_of(files, severity, "evenkeel refuses to start with it in `enforce`")
+}
+
+fn faults_of(files: impl Iterator<Item = PathBuf>, severity: Severity, consequence: &str) -> Vec<Diagnostic> {
     let mut known = BTreeSet::new();
     let faults = files.filter_map(|file| permissions::check(&file, Purpose::Configuration).err());
     let faults =
         faults.filter(|found| !matches!(found.fault, Fault::Unreadable(_)) && known.insert(found.path.clone()));
     let findings = faults.map(|found| {
-        let message = format!("{}; evenkeel refuses to start with it in `enforce`", found.fault);
+        let message = format!("{}; {consequence}", found.fault);
         Diagnostic::of_file(severity, &found.path.display().to_string(), message, found.correction())
     });
     findings.collect()

@@ -119,8 +119,10 @@ impl Report {
             }
         };
         let untrusted = loaded.untrusted_files(loaded.config.enforce);
+        let scripts = loaded.untrusted_scripts();
         let mut findings = loaded.warnings;
         findings.extend(untrusted);
+        findings.extend(scripts);
         findings.extend(missing_privileges(&loaded.rules, &loaded.settings));
         findings.extend(loaded.references.iter().filter_map(missing_on_host));
         findings.extend(more(&loaded.config));

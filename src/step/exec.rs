@@ -61,6 +61,11 @@ pub static EXEC: Object = Object {
     one_of: false,
 };
 
+/// Programs that run the file that an argument names, without a version in their name.
+const INTERPRETERS: &[&str] = &[
+    "sh", "ash", "bash", "busybox", "dash", "ksh", "zsh", "env", "lua", "node", "perl", "php", "python", "ruby",
+];
+
 /// `exec:`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exec {
@@ -84,6 +89,26 @@ impl Exec {
         });
         std::iter::once(self.written.as_str()).chain(undo)
     }
+
+    /// The paths of the scripts that its programs interpret, where no label fills them.
+    pub fn scripts(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.argv), self.undo.as_ref()]
+            .into_iter()
+            .flatten()
+            .filter_map(|argv| script_of(argv))
+    }
+}
+
+/// The first argument of an interpreter that is an absolute path.
+fn script_of(argv: &[Vec<Segment>]) -> Option<&str> {
+    let mut arguments = argv.iter().map(|argument| match argument.as_slice() {
+        [Segment::Text(text)] => text.as_str(),
+        _ => "",
+    });
+    let program = arguments.next()?.rsplit('/').next()?;
+    let name = program.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let is_interpreter = INTERPRETERS.contains(&name);
+    arguments.find(|argument| is_interpreter && argument.starts_with('/'))
 }
 
 impl StepType for Arc<Exec> {
@@ -389,5 +414,28 @@ impl Command {
             output,
             was_undo: true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn script_is_the_first_path_after_an_interpreter() {
+        for (argv, script) in [
+            (&["/bin/sh", "/srv/notify.sh", "/tmp/x"][..], Some("/srv/notify.sh")),
+            (&["/usr/bin/python3.11", "-u", "/srv/notify.py"], Some("/srv/notify.py")),
+            (&["/usr/bin/env", "ruby", "/srv/notify.rb"], Some("/srv/notify.rb")),
+            (&["/bin/sh", "-c", "echo"], None),
+            (&["/usr/bin/tar", "cf", "/srv/x.tar"], None),
+            (&["/srv/notify.sh", "/srv/x"], None),
+        ] {
+            let argv: Vec<Vec<Segment>> = argv.iter().map(|text| vec![Segment::Text((*text).into())]).collect();
+            assert_eq!(script_of(&argv), script, "{argv:?}");
+        }
+        let label = [Segment::Text("/srv/".into()), Segment::Label("script".into())];
+        let argv = [vec![Segment::Text("/bin/sh".into())], label.to_vec()];
+        assert_eq!(script_of(&argv), None);
     }
 }

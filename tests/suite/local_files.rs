@@ -444,6 +444,28 @@ fn history_of_another_user_is_refused() {
 }
 
 #[test]
+fn check_warns_of_a_script_that_another_user_can_change() {
+    let home = Home::new("rules: []\n");
+    let script = home.path().join("notify.sh");
+    fs::write(&script, "true\n").expect("a writable folder");
+    home.write("evenkeel.yml", "rule_files: [rules/*.yml]\nallow_exec: true\n");
+    let rule = format!(
+        "rules: [{{name: r, matchers: [alertname=Test], actions: [{{exec: [/bin/sh, {}]}}]}}]\n",
+        script.display()
+    );
+    home.write("rules/test.yml", &rule);
+    for (mode, is_warned) in [(0o644, false), (0o666, true)] {
+        set_mode(&script, mode);
+        let output = home.evenkeel("check").output().expect("check runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        let warning = "warning: other users can write it (mode 0666); a rule runs it with the privileges of evenkeel";
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains(warning), is_warned, "{mode:o}: {said}");
+    }
+}
+
+#[test]
 fn enforce_needs_files_that_no_other_user_can_change() {
     let home = Home::new(RULES);
     let check = || {

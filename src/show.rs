@@ -4,6 +4,7 @@ mod check;
 mod leases;
 mod listing;
 mod progress;
+mod unrecognised;
 
 pub use check::check;
 pub use leases::leases;

@@ -3,7 +3,7 @@
 
 use super::command_lines::CommandLines;
 use super::proc_dir::OpenProcess;
-use super::protection::is_path_of_protected;
+use super::protection::entry_of_path;
 use super::selector::{Selector, SelectorMatch};
 use super::table::{Process, ProcessFields, Procfs, Unread};
 use super::timed_calls::Blocked;
@@ -82,7 +82,7 @@ impl Procfs {
         let details = &mut process.details;
         let is_wanted = |path: &&str| {
             needs.contains(ProcessFields::HOST_PROGRAM)
-                || needs.contains(ProcessFields::PROTECTED_PROGRAM) && is_path_of_protected(path)
+                || needs.contains(ProcessFields::PROTECTED_PROGRAM) && entry_of_path(path).is_some()
         };
         if let Some(path) = details.exe.as_deref().filter(is_wanted) {
             details.is_host_program = match files.is_host_program(&self.root, path) {

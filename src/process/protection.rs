@@ -122,12 +122,10 @@ pub fn recognise(process: &Process) -> Option<&'static Protection> {
     BUILT_IN.iter().find(|protection| is_recognised(protection, process))
 }
 
-/// Whether a path is that of a protected program. Only then it matters which file is there.
-pub(super) fn is_path_of_protected(exe: &str) -> bool {
-    is_in_system_directory(exe)
-        && BUILT_IN
-            .iter()
-            .any(|protection| protection.exes.contains(&file_name(exe)))
+/// The protection of programs with this path. Only where there is one it matters which file is there.
+pub fn entry_of_path(exe: &str) -> Option<&'static Protection> {
+    let is_named = |protection: &&Protection| protection.exes.contains(&file_name(exe));
+    BUILT_IN.iter().find(is_named).filter(|_| is_in_system_directory(exe))
 }
 
 fn file_name(path: &str) -> &str {

@@ -1,5 +1,6 @@
 //! `check`: the findings in configuration, rules and alerting rules, and what this host lacks for them.
 
+use super::unrecognised::unrecognised;
 use super::{json, linux_host, use_color};
 use crate::app;
 use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, Schema};
@@ -124,6 +125,9 @@ impl Report {
         findings.extend(untrusted);
         findings.extend(scripts);
         findings.extend(missing_privileges(&loaded.rules, &loaded.settings));
+        if let Ok(mut host) = linux_host(Path::new("/proc")) {
+            findings.extend(unrecognised(&mut host, &loaded.rules, &loaded.config.protect));
+        }
         findings.extend(loaded.references.iter().filter_map(missing_on_host));
         findings.extend(more(&loaded.config));
         let rules = count(loaded.rules.rules.len(), "rule");

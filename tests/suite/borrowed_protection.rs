@@ -80,6 +80,25 @@ fn mount_namespace_does_not_lend_a_protected_path() {
         "its path is that of a protected program"
     );
     assert_eq!(protection_of(&impostor), None);
+    check_warns_of(path, &seconds, impostor.identity.pid);
+}
+
+/// A program in a container looks to `check` as the impostor does.
+fn check_warns_of(path: &str, seconds: &str, pid: i32) {
+    let rule = "rules: [{name: r, matchers: [alertname=Test], select: {user: '65534'}, actions: [{nice: 10}]}]\n";
+    let home = Home::new(rule);
+    let warnings = |config: &str| {
+        home.write("evenkeel.yml", &format!("rule_files: [rules/*.yml]\n{config}"));
+        let output = home.evenkeel("check").output().expect("check runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}");
+        said.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let said = warnings("");
+    assert!(said.contains(&format!("warning: `{path}` (pid ")), "{said}");
+    assert!(said.contains("is not protected: it is no file of this host"), "{said}");
+    let said = warnings(&format!("protect: [{{cmdline: '{path} {seconds}'}}]\n"));
+    assert!(!said.contains(&format!("(pid {pid}")), "{said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use crate::ledger::Victim;
 use crate::ledger::victim::MemoryBefore;
 use crate::process::selector::Condition;
-use crate::rule::{OrderKey, Rule, Step};
+use crate::rule::{OrderKey, Rule};
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const MIN_FREED_PART: u64 = 10;
 
 /// Whether no later step of the rule kills a process that survives this one.
 pub fn is_last(rule: &Rule, step_index: usize, signal: Signal) -> bool {
-    signal == Signal::SIGKILL || !rule.actions.iter().skip(step_index + 1).any(Step::is_final)
+    signal == Signal::SIGKILL || !rule.actions.iter().skip(step_index + 1).any(|step| step.is_final())
 }
 
 /// Whether a rule frees memory, judged by its selector and order.

@@ -9,7 +9,7 @@ use crate::host::Moment;
 use crate::ledger::state::PreviousState;
 use crate::ledger::{Decision, Entry, EpisodeKey, LedgerState, Outcome, Record};
 use crate::process::{Candidate, Process, ProcessTree, Selector, Target};
-use crate::rule::{Rule, Step};
+use crate::rule::Rule;
 use nix::sys::signal::Signal;
 use smol_str::SmolStr;
 use std::cell::Cell;
@@ -65,7 +65,10 @@ impl ActionContext {
 
     /// Whether the step is irreversible.
     pub fn is_final(&self) -> bool {
-        self.rule.actions.get(self.step_index).is_some_and(Step::is_final)
+        self.rule
+            .actions
+            .get(self.step_index)
+            .is_some_and(|step| step.is_final())
     }
 }
 

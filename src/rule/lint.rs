@@ -112,7 +112,7 @@ fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mu
 fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut Findings) {
     let rule = &candidate.rule;
     // A `hold` of 0s is an error already.
-    if !rule.actions.iter().any(Step::is_lease) || rule.hold.is_zero() {
+    if !rule.actions.iter().any(|step| step.is_lease()) || rule.hold.is_zero() {
         return;
     }
     let Some((reason, consequence)) = why_hold_is_short(rule, context) else {
@@ -163,7 +163,7 @@ fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
     };
     // Reversible steps apply to `limit` processes, regardless of the sender.
     let ends_at_once = rule.actions.iter().find(|step| !step.is_wait());
-    if rule.limit > 1 && ends_at_once.is_some_and(Step::is_final) {
+    if rule.limit > 1 && ends_at_once.is_some_and(|step| step.is_final()) {
         let message = format!(
             "`limit: {}` has no effect for alerts from Alertmanager: without `while` one process is killed per episode",
             rule.limit

@@ -114,7 +114,7 @@ impl Rule {
     }
 
     pub fn has_final_steps(&self) -> bool {
-        self.actions.iter().any(Step::is_final)
+        self.actions.iter().any(|step| step.is_final())
     }
 
     /// Whether an irreversible action applies to processes.

@@ -112,14 +112,6 @@ fn script_of(argv: &[Vec<Segment>]) -> Option<&str> {
 }
 
 impl StepType for Arc<Exec> {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-
     fn is_final(&self) -> bool {
         self.undo.is_none()
     }

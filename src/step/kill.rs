@@ -24,14 +24,6 @@ pub const TARGETS: Targets = Targets::Cgroups;
 pub struct Kill;
 
 impl StepType for Kill {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-
     fn final_signal(&self) -> Option<Signal> {
         Some(Signal::SIGKILL)
     }

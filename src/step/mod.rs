@@ -19,17 +19,15 @@ pub use signal::{Send, SignalKind};
 pub use step_type::{ReadStep, StepType};
 
 use crate::diagnostic::{Findings, Span};
-use crate::host::Host;
-use crate::ledger::{Effect, Episode};
+use crate::process::Target;
 use crate::process::target::Targets;
-use crate::process::{ProcessFields, Target};
 use crate::schema::{Object, join};
 use crate::yaml::Fields;
-use nix::sys::signal::Signal;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
-/// Makes the enum of steps from the table of step types, and passes each question on to the type's file.
+/// Makes the enum of steps from the table of step types.
 macro_rules! step_types {
     ($($(#[$about:meta])* $step:ident($data:ty) in $file:ident,)*) => {
         /// One step of a rule.
@@ -40,11 +38,31 @@ macro_rules! step_types {
             $($(#[$about])* $step($data),)*
         }
 
-        impl Step {
-            fn as_type(&self) -> &dyn StepType {
+        /// A step answers a question as its type does.
+        impl Deref for Step {
+            type Target = dyn StepType;
+
+            fn deref(&self) -> &Self::Target {
                 match self {
                     Step::Set(change) => change,
                     $(Step::$step(step) => step,)*
+                }
+            }
+        }
+
+        impl Step {
+            /// The closed label value of `evenkeel_actions_total{action}`.
+            pub fn action(&self) -> &'static str {
+                match self {
+                    Step::Set(change) => change.knob().as_str(),
+                    $(Step::$step(_) => $file::KEYS[0].name,)*
+                }
+            }
+
+            pub fn targets(&self) -> Targets {
+                match self {
+                    Step::Set(change) => change.knob().targets(),
+                    $(Step::$step(_) => $file::TARGETS,)*
                 }
             }
         }
@@ -99,71 +117,6 @@ step_types! {
 }
 
 impl Step {
-    /// The closed label value of `evenkeel_actions_total{action}`.
-    pub fn action(&self) -> &'static str {
-        self.as_type().action()
-    }
-
-    pub fn targets(&self) -> Targets {
-        self.as_type().targets()
-    }
-
-    /// The kind of kill, if the step kills processes.
-    pub fn final_signal(&self) -> Option<Signal> {
-        self.as_type().final_signal()
-    }
-
-    /// Whether the step is irreversible.
-    pub fn is_final(&self) -> bool {
-        self.as_type().is_final()
-    }
-
-    /// Whether `hold` bounds its effect.
-    pub fn is_lease(&self) -> bool {
-        self.as_type().is_lease()
-    }
-
-    /// Whether the step needs a grant.
-    pub fn wants_resource(&self) -> bool {
-        self.as_type().wants_resource()
-    }
-
-    /// The lease of a step for the host, whose job is to be started. `resource` is the grant of an earlier step; `key`
-    /// makes the key of a request. `None` for other steps.
-    pub fn host_effect(
-        &self,
-        episode: &Episode,
-        resource: Option<&str>,
-        key: &dyn Fn() -> String,
-    ) -> Option<Result<Effect, String>> {
-        self.as_type().host_effect(episode, resource, key)
-    }
-
-    /// What a step for the host would do, for `explain`.
-    pub fn preview(&self, episode: &Episode, resource: Option<&str>) -> Option<Result<String, String>> {
-        self.as_type().preview(episode, resource)
-    }
-
-    /// Whether it runs a command, which the configuration must allow.
-    pub fn is_command(&self) -> bool {
-        self.as_type().is_command()
-    }
-
-    /// The fields of a process that the guard needs for it.
-    pub fn fields(&self) -> ProcessFields {
-        self.as_type().fields()
-    }
-
-    /// What is missing, if this host could not do it or could not undo it.
-    pub fn missing_privilege(&self, host: &dyn Host) -> Option<&'static str> {
-        self.as_type().missing_privilege(host)
-    }
-
-    /// What is missing, if it reaches no processes of other users on this host.
-    pub fn missing_reach(&self, host: &dyn Host) -> Option<&'static str> {
-        self.as_type().missing_reach(host)
-    }
-
     pub fn is_wait(&self) -> bool {
         matches!(self, Step::Wait(_))
     }
@@ -181,6 +134,6 @@ impl Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_type().fmt(f)
+        (**self).fmt(f)
     }
 }

@@ -39,15 +39,7 @@ pub struct Reclaim {
     pub bytes: u64,
 }
 
-impl StepType for Reclaim {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-}
+impl StepType for Reclaim {}
 
 impl fmt::Display for Reclaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

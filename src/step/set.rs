@@ -19,14 +19,6 @@ const LIMITS: Key = optional(
 pub const KEYS: &[Key] = &join::<{ knob::KEYS.len() + 1 }>(&[knob::KEYS, &[LIMITS]]);
 
 impl StepType for Change {
-    fn action(&self) -> &'static str {
-        self.knob().as_str()
-    }
-
-    fn targets(&self) -> Targets {
-        self.knob().targets()
-    }
-
     fn is_lease(&self) -> bool {
         true
     }

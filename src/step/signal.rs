@@ -75,14 +75,6 @@ impl Send {
 }
 
 impl StepType for Send {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-
     fn final_signal(&self) -> Option<Signal> {
         (self.kind() == SignalKind::Final).then_some(self.signal)
     }

@@ -6,18 +6,12 @@ use crate::host::Host;
 use crate::knob::Invalid;
 use crate::ledger::{Effect, Episode};
 use crate::process::ProcessFields;
-use crate::process::target::Targets;
 use crate::yaml::Text;
 use nix::sys::signal::Signal;
 use std::fmt;
 
 /// One step of a rule; as a string it is what the history shows.
 pub trait StepType: fmt::Display {
-    /// The closed label value of `evenkeel_actions_total{action}`.
-    fn action(&self) -> &'static str;
-
-    fn targets(&self) -> Targets;
-
     /// The kind of kill, if the step kills processes.
     fn final_signal(&self) -> Option<Signal> {
         None

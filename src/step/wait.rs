@@ -20,15 +20,7 @@ pub const TARGETS: Targets = Targets::All;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wait(pub Duration);
 
-impl StepType for Wait {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-}
+impl StepType for Wait {}
 
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -118,14 +118,6 @@ pub struct GiveBack {
 }
 
 impl StepType for Arc<Allocate> {
-    fn action(&self) -> &'static str {
-        KEYS[0].name
-    }
-
-    fn targets(&self) -> Targets {
-        TARGETS
-    }
-
     fn is_lease(&self) -> bool {
         true
     }

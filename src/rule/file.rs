@@ -8,19 +8,18 @@ use crate::step::{self, ReadStep, STEP, wait};
 use crate::yaml::{self, Content, Fields, Node, Text};
 use std::time::Duration;
 
-pub static RULE_FILE: Object = Object {
-    title: "a rule file",
-    keys: &[required(
+pub static RULE_FILE: Object = Object::new(
+    "a rule file",
+    &[required(
         "rules",
         Kind::List(&Kind::Object(&RULE)),
         "The rules, in any order.",
     )],
-    one_of: false,
-};
+);
 
-pub static RULE: Object = Object {
-    title: "a rule",
-    keys: &[
+pub static RULE: Object = Object::new(
+    "a rule",
+    &[
         required(
             "name",
             Kind::Text,
@@ -111,12 +110,11 @@ pub static RULE: Object = Object {
              is applied then.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub static SELECT: Object = Object {
-    title: "a selector",
-    keys: &[
+pub static SELECT: Object = Object::new(
+    "a selector",
+    &[
         optional(
             "group",
             Kind::Text,
@@ -168,8 +166,7 @@ pub static SELECT: Object = Object {
             "Excludes the processes that match all of these keys.",
         ),
     ],
-    one_of: false,
-};
+);
 
 /// The rules of one file, and the findings so far.
 #[derive(Debug)]

@@ -29,9 +29,9 @@ pub const KEYS: &[Key] = &[optional(
 )];
 pub const TARGETS: Targets = Targets::Host;
 
-pub static EXEC: Object = Object {
-    title: "a command",
-    keys: &[
+pub static EXEC: Object = Object::new(
+    "a command",
+    &[
         required(
             "argv",
             Kind::List(&Kind::Text),
@@ -58,8 +58,7 @@ pub static EXEC: Object = Object {
             "Environment variables in addition to those of the alert. Values can contain labels.",
         ),
     ],
-    one_of: false,
-};
+);
 
 /// Programs that run the file that an argument names, without a version in their name.
 const INTERPRETERS: &[&str] = &[

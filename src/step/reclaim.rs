@@ -20,9 +20,9 @@ pub const KEYS: &[Key] = &[optional(
 )];
 pub const TARGETS: Targets = Targets::ProcessesOrCgroups;
 
-pub static RECLAIM: Object = Object {
-    title: "a reclaim of a named cgroup",
-    keys: &[
+pub static RECLAIM: Object = Object::new(
+    "a reclaim of a named cgroup",
+    &[
         required("size", Kind::Size, "Amount of memory."),
         required(
             "cgroup",
@@ -30,8 +30,7 @@ pub static RECLAIM: Object = Object {
             "Literal path of the cgroup. For rules without `select`.",
         ),
     ],
-    one_of: false,
-};
+);
 
 /// At most this much memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,9 +22,9 @@ pub const KEYS: &[Key] = &[optional(
 )];
 pub const TARGETS: Targets = Targets::Processes;
 
-pub static SIGNAL: Object = Object {
-    title: "a signal that is undone",
-    keys: &[
+pub static SIGNAL: Object = Object::new(
+    "a signal that is undone",
+    &[
         required("send", Kind::Text, "The signal to send, by name."),
         required(
             "undo",
@@ -32,8 +32,7 @@ pub static SIGNAL: Object = Object {
             "The signal that reverts it when the alert resolves.",
         ),
     ],
-    one_of: false,
-};
+);
 
 /// A signal by name; with `undo` it is a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

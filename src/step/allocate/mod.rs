@@ -30,9 +30,9 @@ pub const TARGETS: Targets = Targets::Host;
 
 const METHODS: Kind = Kind::Choice(&["GET", "POST", "PUT", "PATCH", "DELETE"]);
 
-pub static ALLOCATE: Object = Object {
-    title: "an allocation",
-    keys: &[
+pub static ALLOCATE: Object = Object::new(
+    "an allocation",
+    &[
         required(
             "url",
             Kind::Text,
@@ -68,12 +68,11 @@ pub static ALLOCATE: Object = Object {
         optional("basic_auth", Kind::Object(&BASIC_AUTH), "User name and password."),
         optional("tls_config", Kind::Object(&TLS), "TLS settings."),
     ],
-    one_of: false,
-};
+);
 
-pub static RELEASE: Object = Object {
-    title: "a release",
-    keys: &[
+pub static RELEASE: Object = Object::new(
+    "a release",
+    &[
         required(
             "url",
             Kind::Text,
@@ -82,8 +81,7 @@ pub static RELEASE: Object = Object {
         optional("method", METHODS, "Default DELETE."),
         optional("body", Kind::Json, "As above. Default none."),
     ],
-    one_of: false,
-};
+);
 
 /// `allocate:`.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,9 +12,9 @@ use std::time::Duration;
 /// As Prometheus waits for a scrape.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-pub static AUTHORIZATION: Object = Object {
-    title: "the authorization of a request",
-    keys: &[
+pub static AUTHORIZATION: Object = Object::new(
+    "the authorization of a request",
+    &[
         optional("type", Kind::Text, "Default Bearer."),
         required(
             "credentials_file",
@@ -22,12 +22,11 @@ pub static AUTHORIZATION: Object = Object {
             "The file that holds the secret, read for each request.",
         ),
     ],
-    one_of: false,
-};
+);
 
-pub static BASIC_AUTH: Object = Object {
-    title: "the basic authentication of a request",
-    keys: &[
+pub static BASIC_AUTH: Object = Object::new(
+    "the basic authentication of a request",
+    &[
         required("username", Kind::Text, "The name of the user."),
         required(
             "password_file",
@@ -35,8 +34,7 @@ pub static BASIC_AUTH: Object = Object {
             "The file that holds the password, read for each request.",
         ),
     ],
-    one_of: false,
-};
+);
 
 /// The keys of `tls_config`, as Prometheus spells them.
 pub const TLS_KEYS: &[Key] = &[
@@ -59,11 +57,7 @@ pub const TLS_KEYS: &[Key] = &[
     ),
 ];
 
-pub static TLS: Object = Object {
-    title: "the TLS of a request",
-    keys: TLS_KEYS,
-    one_of: false,
-};
+pub static TLS: Object = Object::new("the TLS of a request", TLS_KEYS);
 
 pub(super) fn read_server(fields: &Fields, is_https: bool, findings: &mut Findings) -> Option<Server> {
     let timeout = read_timeout(fields, findings).unwrap_or(DEFAULT_TIMEOUT);

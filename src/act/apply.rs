@@ -42,13 +42,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
     let mut saved = Vec::new();
     for thread in concerned(host, target, knob)? {
         match host.get(target, thread, knob) {
-            Ok(value) => saved.push(SavedValue {
-                tid: thread.tid,
-                start_ticks: thread.start_ticks,
-                value,
-                unit: None,
-                favour: None,
-            }),
+            Ok(value) => saved.push(SavedValue::of_thread(thread, value)),
             // A thread that exits meanwhile needs no restore.
             Err(HostError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -161,11 +155,8 @@ fn set_thread(
             ..favour
         });
         saved.push(SavedValue {
-            tid: thread.tid,
-            start_ticks: thread.start_ticks,
-            value: own,
-            unit: None,
             favour,
+            ..SavedValue::of_thread(thread, own)
         });
     }
     // First the flag, so that no child gets the value in between.
@@ -217,10 +208,7 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
     let threads = host.threads(target)?;
     if !knob.is_per_thread() {
         // The first thread stands for the process, also where it has exited and others run.
-        return Ok(vec![Thread {
-            tid: target.pid,
-            start_ticks: target.start_ticks,
-        }]);
+        return Ok(vec![target.main_thread()]);
     }
     let mut normal = Vec::with_capacity(threads.len());
     for thread in threads {

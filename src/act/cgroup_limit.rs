@@ -1,7 +1,7 @@
 //! Limits of cgroups: the arithmetic of changes (pure), and their application and revert. Policy is in `plan` and
 //! `guard`. Every outcome is read back from the host.
 
-use super::apply::StepResult;
+use super::apply::{Prepared, StepResult};
 use super::{guard, unit};
 use crate::host::{CgroupError, Host, Knob, Reading, Value};
 use crate::knob::limit::Capacity;
@@ -31,14 +31,6 @@ pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, StepResult> {
     Ok(Knob::Io(number, *kind))
 }
 
-/// The new value of a step on a cgroup, and the present one.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PreparedLimit {
-    pub value: Value,
-    pub saved: SavedValue,
-    pub is_set_already: bool,
-}
-
 /// `reading` is the present value without earlier ones of evenkeel under the same path; `base` is the base of the change.
 ///
 /// # Errors
@@ -49,21 +41,16 @@ pub fn prepare(
     change: &Change,
     base: &Value,
     reading: Reading,
-) -> Result<PreparedLimit, StepResult> {
+) -> Result<Prepared, StepResult> {
     let value = change.of_cgroup(base, capacity(host, cgroup)).ok_or_else(|| {
         let reason = format!("{} has no relative form", base.knob());
         StepResult::only(Outcome::Failed, reason)
     })?;
-    Ok(PreparedLimit {
+    Ok(Prepared {
         is_set_already: value == reading.value,
         value,
-        saved: SavedValue {
-            tid: 0,
-            start_ticks: 0,
-            value: reading.value,
-            unit: reading.unit,
-            favour: None,
-        },
+        saved: vec![SavedValue::of_cgroup(reading)],
+        hint: String::new(),
     })
 }
 

@@ -79,13 +79,9 @@ pub fn holders(host: &mut impl Host, lease: &Lease, ours: &Value, own: &Value, f
     });
     let mut found = Vec::new();
     for process in young {
-        let thread = Thread {
-            tid: process.identity.pid,
-            start_ticks: process.identity.start_ticks,
-        };
         let value = match ours.knob().in_table(process) {
             Some(value) => Ok(value),
-            None => host.get(process.identity, thread, ours.knob()),
+            None => host.get(process.identity, process.identity.main_thread(), ours.knob()),
         };
         let is_ours = value.is_ok_and(|value| value.favours(own) && value.favours(&initial) && !value.favours(ours));
         if is_ours && is_of_user(host, process, uid, favour.cgroup.as_deref()) {

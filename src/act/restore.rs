@@ -87,11 +87,7 @@ fn tell_of_orphans(host: &mut impl Host, lease: &Lease, ours: &Value, family: &F
         if let Some(found) = knob.in_table(process) {
             return found == *ours;
         }
-        let thread = Thread {
-            tid: process.identity.pid,
-            start_ticks: process.identity.start_ticks,
-        };
-        host.get(process.identity, thread, knob)
+        host.get(process.identity, process.identity.main_thread(), knob)
             .is_ok_and(|found| found == *ours)
     };
     let pids: Vec<String> = suspects

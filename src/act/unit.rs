@@ -4,15 +4,12 @@
 use super::apply::StepResult;
 use crate::host::{CgroupError, Host, Knob, UnitState, Value};
 use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Effect, Outcome, SavedValue};
+use crate::ledger::{Outcome, SavedValue};
 use crate::process::Cgroup;
 
 /// What systemd had on record for the unit of a lease, where there is one.
 pub fn held_unit(lease: &Lease) -> Option<&UnitState> {
-    match &lease.effect {
-        Effect::Value { saved, .. } => saved.first().and_then(|saved| saved.unit.as_ref()),
-        _ => None,
-    }
+    lease.effect.saved().first()?.unit.as_ref()
 }
 
 /// Takes ours out of the record of a unit whose file could not be put back. `next` is what an older lease still wants.

@@ -206,27 +206,19 @@ impl<H: Host> StepPlanner<'_, H> {
         if let (Knob::Io(..), Some(unit)) = (knob, &mut reading.unit) {
             forget_other_devices(ledger, cgroup, knob, unit);
         }
-        let found = SavedValue {
-            tid: 0,
-            start_ticks: 0,
+        let found = SavedValue::of_cgroup(Reading {
             value: reading.value.clone(),
             unit: None,
-            favour: None,
-        };
+        });
         let base = base_of(ledger, context, knob, &[found]);
         let mut prepared = cgroup_limit::prepare(self.host, cgroup, change, &base, reading)?;
-        if let (Some(_), Value::Cgroup(setting)) = (&prepared.saved.unit, &mut prepared.value) {
+        if let (Some(SavedValue { unit: Some(_), .. }), Value::Cgroup(setting)) =
+            (prepared.saved.first(), &mut prepared.value)
+        {
             *setting = setting.kept_in_drop_in();
         }
-        let saved = vec![prepared.saved];
-        let own = own_values(ledger, cgroup.identity.into(), knob, &saved);
+        let own = own_values(ledger, cgroup.identity.into(), knob, &prepared.saved);
         let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
-        let prepared = Prepared {
-            value: prepared.value,
-            saved,
-            is_set_already: prepared.is_set_already,
-            hint: String::new(),
-        };
         Ok(Draft {
             prepared,
             is_by_birth: false,

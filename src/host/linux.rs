@@ -427,10 +427,7 @@ impl Host for LinuxHost {
     }
 
     fn reach(&mut self, id: Identity, knob: Knob) -> Reach {
-        let thread = Thread {
-            tid: id.pid,
-            start_ticks: id.start_ticks,
-        };
+        let thread = id.main_thread();
         knob.reach(&mut LinuxThread { host: self, id, thread })
     }
 

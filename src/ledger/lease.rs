@@ -3,7 +3,7 @@
 use super::episode::EpisodeKey;
 use super::job::{Allocation, Command, RetryState};
 use super::operation::OperatorRequest;
-use crate::host::{Thread, UnitState, Value};
+use crate::host::{Reading, Thread, UnitState, Value};
 use crate::knob::limit::{IoLimit, IoLimits, Setting};
 use crate::process::Target;
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,26 @@ pub struct Favour {
 }
 
 impl SavedValue {
+    pub fn of_thread(thread: Thread, value: Value) -> SavedValue {
+        SavedValue {
+            tid: thread.tid,
+            start_ticks: thread.start_ticks,
+            value,
+            unit: None,
+            favour: None,
+        }
+    }
+
+    pub fn of_cgroup(reading: Reading) -> SavedValue {
+        SavedValue {
+            tid: 0,
+            start_ticks: 0,
+            value: reading.value,
+            unit: reading.unit,
+            favour: None,
+        }
+    }
+
     pub fn thread(&self) -> Thread {
         Thread {
             tid: self.tid,

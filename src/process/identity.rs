@@ -19,6 +19,16 @@ pub struct Identity {
     pub start_ticks: u64,
 }
 
+impl Identity {
+    /// The first thread, which stands for the process.
+    pub fn main_thread(self) -> Thread {
+        Thread {
+            tid: self.pid,
+            start_ticks: self.start_ticks,
+        }
+    }
+}
+
 /// A thread, because most knobs belong to threads in Linux. The start time is needed because thread ids are reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Thread {

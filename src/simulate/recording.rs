@@ -1,7 +1,7 @@
 //! A recording of a host's processes and cgroups in a file, on which `explain` can run elsewhere and later.
 
 use crate::host::fake::FakeHost;
-use crate::host::{Host, Knob, Moment, Thread, Value};
+use crate::host::{Host, Knob, Moment, Value};
 use crate::knob::limit::{CgroupFile, Setting};
 use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessFields};
@@ -87,12 +87,10 @@ pub fn record(host: &mut impl Host, names: Vec<String>, wait: impl FnOnce(Durati
             continue;
         }
         let id = process.identity;
-        let main = Thread {
-            tid: id.pid,
-            start_ticks: id.start_ticks,
-        };
         // Unreadable values have the kernel's default in the replay.
-        let values = Knob::ALL.into_iter().filter_map(|knob| host.get(id, main, knob).ok());
+        let values = Knob::ALL
+            .into_iter()
+            .filter_map(|knob| host.get(id, id.main_thread(), knob).ok());
         let values = values.collect();
         processes.push(Recorded { process, values });
     }

@@ -33,11 +33,7 @@ pub(super) fn own_values(ledger: &LedgerState, target: Target, knob: Knob, found
 
 /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.
 fn newest_of_episode(ledger: &LedgerState, context: &StepContext<'_>, stack: &[&Lease]) -> Option<Value> {
-    let key = EpisodeKey {
-        rule: context.rule.name.clone(),
-        fingerprint: context.about.fingerprint.clone(),
-        simulated: false,
-    };
+    let key = EpisodeKey::new(&context.rule.name, &context.about.fingerprint, false);
     let opened_at = ledger.episodes.get(&key)?.opened_at;
     let is_own =
         |lease: &&&Lease| lease.rule == key.rule && lease.fingerprint == key.fingerprint && lease.taken_at >= opened_at;

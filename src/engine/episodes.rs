@@ -13,10 +13,10 @@ use crate::act::guard::Denial;
 use crate::alert::Alert;
 use crate::ledger::{
     Closed, Decision, Effect, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome,
-    Record, TargetProgress, Victim,
+    Record, TargetProgress,
 };
 use crate::process::{Candidate, Target};
-use crate::rule::Rule;
+use crate::rule::{Rule, Step};
 use crate::telemetry::Telemetry;
 use jiff::Timestamp;
 use smol_str::SmolStr;
@@ -109,11 +109,7 @@ impl Episodes<'_> {
         }
         let alert = statement.alert;
         let simulated = self.policy.is_simulated(rule);
-        let key = EpisodeKey {
-            rule: rule.name.clone(),
-            fingerprint: alert.fingerprint.clone(),
-            simulated,
-        };
+        let key = EpisodeKey::new(&rule.name, &alert.fingerprint, simulated);
         let ends = [
             self.ledger.closed.get(&key).copied(),
             self.open.recent_ends.of(&alert.fingerprint).copied(),
@@ -216,12 +212,7 @@ impl Episodes<'_> {
             self.resolve_episode(key, statement);
         }
         for rule in matching {
-            let simulated = self.policy.is_simulated(rule);
-            let key = EpisodeKey {
-                rule: rule.name.clone(),
-                fingerprint: alert.fingerprint.clone(),
-                simulated,
-            };
+            let key = EpisodeKey::new(&rule.name, &alert.fingerprint, self.policy.is_simulated(rule));
             if open.contains(&key) || !self.is_about_us(rule, statement) {
                 continue;
             }
@@ -244,11 +235,7 @@ impl Episodes<'_> {
     /// make a late duplicate look like news.
     pub fn record_recent_ends(&mut self) {
         for (fingerprint, closed) in self.open.recent_ends.recent(self.now()) {
-            let key = EpisodeKey {
-                rule: SmolStr::default(),
-                fingerprint,
-                simulated: false,
-            };
+            let key = EpisodeKey::new(&SmolStr::default(), &fingerprint, false);
             self.record_always(Entry::EpisodeClosed { key, closed });
         }
     }
@@ -370,9 +357,7 @@ impl Episodes<'_> {
         self.cancel_unsent_signals(key);
         if key.simulated {
             // The imagined victims of a dry-run would block every later one.
-            let is_its =
-                |victim: &&Victim| victim.simulated && victim.rule == key.rule && victim.fingerprint == key.fingerprint;
-            let imagined = self.ledger.victims.iter().filter(is_its);
+            let imagined = self.ledger.victims.iter().filter(|victim| victim.episode() == *key);
             for target in imagined.map(|victim| victim.target).collect::<Vec<_>>() {
                 let (at, simulated) = (self.now(), true);
                 self.record_always(Entry::VictimGone { target, at, simulated });
@@ -382,6 +367,48 @@ impl Episodes<'_> {
         let closed = end_to_remember(self.ledger.closed.get(&key), ended_at, self.now());
         self.record_always(Entry::EpisodeClosed { key, closed });
         self.bound_interrupted();
+    }
+
+    /// A lease that is neither staged nor applied yet.
+    pub fn new_lease(&self, rule: &Rule, about: &AlertRef, target: (Target, &str), effect: Effect) -> Lease {
+        let (target, name) = target;
+        Lease {
+            id: self.ledger.last_lease_id + 1,
+            rule: rule.name.clone(),
+            fingerprint: about.fingerprint.clone(),
+            target,
+            name: name.to_owned(),
+            effect,
+            taken_at: self.now(),
+            deadline: self.now() + rule.hold,
+            settled: false,
+            is_undoing: false,
+            released: None,
+        }
+    }
+
+    /// Returns a target of an open episode to the last step before its present one for which `is_it` holds. False if the
+    /// episode is over, or the steps of its rule are others by now.
+    pub fn return_to_step(&mut self, key: &EpisodeKey, target: Target, is_it: impl Fn(&Step) -> bool) -> bool {
+        let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
+            return false;
+        };
+        let Some(rule) = self.rule_of(&episode).filter(|rule| rule.ladder() == episode.ladder) else {
+            return false;
+        };
+        let now = self.now();
+        let mut targets = episode.targets.iter_mut();
+        let Some(progress) = targets.find(|progress| progress.target == target) else {
+            return false;
+        };
+        let Some(step_index) = rule.actions.iter().take(progress.step_index).rposition(is_it) else {
+            return false;
+        };
+        progress.step_index = step_index;
+        progress.due = now;
+        progress.refused = None;
+        self.record_always(Entry::Episode(episode));
+        true
     }
 
     /// Closes an episode that stayed unconfirmed for too long.
@@ -480,11 +507,7 @@ impl Episodes<'_> {
 /// The episode that an alert opens for a rule. `now` is CLOCK_BOOTTIME.
 pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
-        key: EpisodeKey {
-            rule: rule.name.clone(),
-            fingerprint: alert.fingerprint.clone(),
-            simulated,
-        },
+        key: EpisodeKey::new(&rule.name, &alert.fingerprint, simulated),
         ladder: rule.ladder(),
         source: alert.source.into(),
         labels: alert.labels.clone(),

@@ -5,10 +5,10 @@ use super::status::log_not_begun;
 use super::steps::{StepPlanner, may_begin};
 use super::timers::ROUND;
 use super::transaction::{Action, AlertRef};
-use crate::act::guard::{Denial, FinalGate};
+use crate::act::guard::Denial;
 use crate::act::plan::{DueSteps, HOST_NAME};
 use crate::host::Host;
-use crate::ledger::{Decision, Effect, Entry, Episode, Lease, Outcome, TargetProgress, Victim};
+use crate::ledger::{Decision, Effect, Entry, Episode, Outcome, TargetProgress, Victim};
 use crate::process::Target;
 use crate::rule::{Rule, Step};
 use crate::step::allocate::without_query;
@@ -103,19 +103,7 @@ impl<H: Host> StepPlanner<'_, H> {
                 self.episodes.stage_record(record);
                 continue;
             }
-            let lease = Lease {
-                id: self.episodes.ledger.last_lease_id + 1,
-                rule: rule.name.clone(),
-                fingerprint: about.fingerprint.clone(),
-                target: Target::Host,
-                name: HOST_NAME.to_owned(),
-                effect,
-                taken_at: self.episodes.now(),
-                deadline: self.episodes.now() + rule.hold,
-                settled: false,
-                is_undoing: false,
-                released: None,
-            };
+            let lease = self.episodes.new_lease(rule, about, (Target::Host, HOST_NAME), effect);
             let id = lease.id;
             self.episodes.stage(Entry::Lease(lease));
             self.episodes.transaction.actions.push(Action::Send {
@@ -131,20 +119,9 @@ impl<H: Host> StepPlanner<'_, H> {
     }
 
     fn may_run(&self, rule: &Rule, episode: &Episode, condition: Option<Answer>) -> Result<(), Denial> {
-        let (now, condition) = (self.episodes.now(), condition.map(|answer| answer.holds));
-        let (stuck, orphaned) = (BTreeSet::new(), BTreeSet::new());
-        let gate = FinalGate {
-            rule,
-            episode,
-            victims: &self.episodes.ledger.victims,
-            budget: self.episodes.policy.budget,
-            now,
-            sample_at: now,
-            condition,
-            stuck: &stuck,
-            orphaned: &orphaned,
-            is_broken: self.episodes.ledger.is_breaker_open(&rule.name),
-        };
+        // No step waits for a command as it does for a process.
+        let nothing = BTreeSet::new();
+        let gate = self.final_gate(rule, episode, condition, &nothing, &nothing);
         gate.run().map(drop)
     }
 

@@ -5,6 +5,7 @@ use super::episodes::Episodes;
 use super::status::{end_of, log_outcome};
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, AlertRef};
+use crate::host::Moment;
 use crate::ledger::{Effect, Entry, EpisodeKey, Lease, LedgerState, Outcome, Record, Stage, TargetProgress};
 use crate::process::Target;
 use crate::step::allocate::lifecycle as allocate;
@@ -85,8 +86,7 @@ impl Episodes<'_> {
                 command.retry.next = Duration::MAX;
             }
             let (step, is_undone, id) = (command.step.clone(), command.undo.is_some(), lease.id);
-            let mut record = self.about(&lease).record(self.transaction.now);
-            record.target = Some((lease.target, lease.name.clone()));
+            let mut record = self.record_of(&lease);
             record.step = Some(step);
             record.outcome = Some(Outcome::Failed);
             record.reason = "evenkeel stopped during the run; unknown whether it finished".to_owned();
@@ -133,8 +133,7 @@ impl Episodes<'_> {
             "lease dropped by an operator"
         );
         let (id, outcome) = (lease.id, Outcome::Failed);
-        let mut record = self.about(&lease).record(self.transaction.now);
-        record.target = Some((lease.target, lease.name.clone()));
+        let mut record = self.record_of(&lease);
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
         record.reason = lease.reason_of_revert(format!("dropped by hand: {what}"));
@@ -148,7 +147,7 @@ impl Episodes<'_> {
         let outcome = update.outcome;
         let resource = update.allocation.as_ref().and_then(|allocation| allocation.resource());
         if update.is_news {
-            let mut record = self.about(lease).record(self.transaction.now);
+            let mut record = self.record_of(lease);
             record.step = Some(step);
             record.outcome = Some(outcome);
             record.reason = update.reason;
@@ -181,7 +180,7 @@ impl Episodes<'_> {
 
     pub fn record_command_exit(&mut self, lease: &Lease, update: command::JobUpdate, step: String) {
         let outcome = update.outcome;
-        let mut record = self.about(lease).record(self.transaction.now);
+        let mut record = self.record_of(lease);
         record.step = Some(step);
         record.outcome = Some(outcome);
         record.reason = update.reason;
@@ -230,7 +229,6 @@ impl Episodes<'_> {
             output,
             "job finished"
         );
-        record.target = Some((lease.target, lease.name.clone()));
         self.record_always(Entry::Record(record));
     }
 
@@ -248,8 +246,8 @@ impl Episodes<'_> {
         }
     }
 
-    fn about(&self, lease: &Lease) -> AlertRef {
-        alert_of(self.ledger, lease)
+    fn record_of(&self, lease: &Lease) -> Record {
+        record_of(self.ledger, lease, self.transaction.now)
     }
 }
 
@@ -271,9 +269,11 @@ pub(super) fn uncounted(lease: &Lease) -> Entry {
     }
 }
 
-/// The rule and the alert of a lease; without a name if its episode is closed.
-pub(super) fn alert_of(ledger: &LedgerState, lease: &Lease) -> AlertRef {
+/// A record about a lease; without a name of the alert if its episode is closed.
+pub(super) fn record_of(ledger: &LedgerState, lease: &Lease, now: Moment) -> Record {
     let episode = ledger.episodes.get(&lease.episode());
     let labels = episode.map(|episode| episode.labels.clone()).unwrap_or_default();
-    AlertRef::new(&lease.rule, &labels, &lease.fingerprint)
+    let mut record = AlertRef::new(&lease.rule, &labels, &lease.fingerprint).record(now);
+    record.target = Some((lease.target, lease.name.clone()));
+    record
 }

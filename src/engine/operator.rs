@@ -2,7 +2,7 @@
 //! who asked, when and the reason given.
 
 use super::Engine;
-use super::job_results::alert_of;
+use super::job_results::record_of;
 use super::transaction::{AlertRef, Transaction};
 use crate::host::{Host, Moment};
 use crate::ledger::{Breaker, Entry, Lease, LedgerState, Operation, OperatorRequest, Outcome, Record};
@@ -20,17 +20,13 @@ impl<H: Host> Engine<H> {
         }
         let count = chosen.len();
         let mut record = match (id, chosen.first()) {
-            (Some(_), Some(lease)) => alert_of(&self.ledger, lease).record(transaction.now),
+            (Some(_), Some(lease)) => record_of(&self.ledger, lease, transaction.now),
             _ => AlertRef::default().record(transaction.now),
         };
         record.step = Some(match id {
             Some(id) => format!("lease {id}"),
             None => format!("all leases ({count})"),
         });
-        record.target = chosen
-            .first()
-            .filter(|_| id.is_some())
-            .map(|lease| (lease.target, lease.name.clone()));
         transaction.record_operation(&mut self.ledger, Operation::Release, request, record);
         for lease in &mut chosen {
             lease.released = Some(Box::new(request.clone()));

@@ -197,35 +197,10 @@ impl Episodes<'_> {
                 self.record_always(Entry::Lease(lease));
                 continue;
             }
-            self.set_back_to_step(&lease);
+            let is_it = |step: &Step| matches!(step, Step::Set(change) if change.knob().as_str() == lease.knob());
+            self.return_to_step(&lease.episode(), lease.target, is_it);
             self.begin_undo(lease.id, Outcome::Cancelled);
         }
-    }
-
-    /// Sets the target of a lease back to the step of the lease.
-    fn set_back_to_step(&mut self, lease: &Lease) {
-        let key = lease.episode();
-        let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
-            return;
-        };
-        let Some(rule) = self.rule_of(&episode).filter(|rule| rule.ladder() == episode.ladder) else {
-            return;
-        };
-        let Some(progress) = episode
-            .targets
-            .iter_mut()
-            .find(|progress| progress.target == lease.target)
-        else {
-            return;
-        };
-        let is_it = |step: &Step| matches!(step, Step::Set(change) if change.knob().as_str() == lease.knob());
-        let Some(step_index) = rule.actions.iter().take(progress.step_index).rposition(is_it) else {
-            return;
-        };
-        progress.step_index = step_index;
-        progress.due = self.now();
-        progress.refused = None;
-        self.record_always(Entry::Episode(episode));
     }
 
     /// Whether the episode of a lease is open and unconfirmed.

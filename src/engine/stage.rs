@@ -295,19 +295,8 @@ impl<H: Host> StepPlanner<'_, H> {
     }
 
     fn new_lease(&self, context: &StepContext<'_>, effect: Effect) -> Lease {
-        Lease {
-            id: self.episodes.ledger.last_lease_id + 1,
-            rule: context.rule.name.clone(),
-            fingerprint: context.about.fingerprint.clone(),
-            target: context.candidate.target(),
-            name: context.candidate.name().to_owned(),
-            effect,
-            taken_at: self.episodes.now(),
-            deadline: self.episodes.now() + context.rule.hold,
-            settled: false,
-            is_undoing: false,
-            released: None,
-        }
+        let target = (context.candidate.target(), context.candidate.name());
+        self.episodes.new_lease(context.rule, context.about, target, effect)
     }
 
     /// Records what became of a step that needs no action.

@@ -1,7 +1,7 @@
 //! The start of the jobs of a lease: requests to an allocator, and commands.
 
 use super::executor::Executor;
-use super::job_results::{alert_of, uncounted};
+use super::job_results::{record_of, uncounted};
 use super::jobs_in_flight::{InFlight, JobKind};
 use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
@@ -72,8 +72,7 @@ impl<H: Host> Executor<'_, H> {
             Effect::Allocation(allocation) => allocation.end_unasked(word),
             _ => (word, "not revertible".to_owned(), None),
         };
-        let mut record = alert_of(self.ledger, &lease).record(self.transaction.now);
-        record.target = Some((lease.target, lease.name.clone()));
+        let mut record = record_of(self.ledger, &lease, self.transaction.now);
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
         record.reason = lease.reason_of_revert(reason);

@@ -20,6 +20,7 @@ use crate::process::{Candidate, Selector, Target};
 use crate::rule::{Rule, Step};
 use crate::step::{Change, SignalKind};
 use nix::sys::signal::Signal;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -272,29 +273,41 @@ impl<H: Host> StepPlanner<'_, H> {
         }
     }
 
+    /// The guard of irreversible actions, for one of this rule in this episode.
+    pub(super) fn final_gate<'g>(
+        &'g self,
+        rule: &'g Rule,
+        episode: &'g Episode,
+        condition: Option<Answer>,
+        stuck: &'g BTreeSet<Target>,
+        orphaned: &'g BTreeSet<Target>,
+    ) -> FinalGate<'g> {
+        let Episodes { ledger, policy, .. } = &self.episodes;
+        FinalGate {
+            rule,
+            episode,
+            victims: &ledger.victims,
+            budget: policy.budget,
+            now: self.episodes.now(),
+            sample_at: condition.map_or(self.episodes.now(), |answer| answer.sample_at),
+            condition: condition.map(|answer| answer.holds),
+            stuck,
+            orphaned,
+            is_broken: ledger.is_breaker_open(&rule.name),
+        }
+    }
+
     fn may_kill(
         &mut self,
         signal: Signal,
         context: &StepContext<'_>,
         episode: &Episode,
     ) -> Result<Option<KillClass>, Denial> {
-        let answer = context.condition;
         let mut stuck = spent(self.episodes.ledger, self.episodes.transaction.processes());
         let given_up = self.episodes.ledger.victims.iter().filter(|victim| victim.outlived);
         stuck.extend(given_up.map(|victim| victim.target));
         let orphaned = orphaned_victims(self.episodes.ledger);
-        let gate = FinalGate {
-            rule: context.rule,
-            episode,
-            victims: &self.episodes.ledger.victims,
-            budget: self.episodes.policy.budget,
-            now: self.episodes.now(),
-            sample_at: answer.map_or(self.episodes.now(), |answer| answer.sample_at),
-            condition: answer.map(|answer| answer.holds),
-            stuck: &stuck,
-            orphaned: &orphaned,
-            is_broken: self.episodes.ledger.is_breaker_open(&context.rule.name),
-        };
+        let gate = self.final_gate(context.rule, episode, context.condition, &stuck, &orphaned);
         let kill_class = gate.kill_class(context.candidate.target(), signal)?;
         if kill_class != KillClass::Done {
             may_deliver(self.host, self.episodes.ledger, signal, context.candidate)?;

@@ -56,11 +56,7 @@ pub struct ActionContext {
 impl ActionContext {
     /// The episode of the step. Dry-run steps have no action.
     pub fn episode(&self) -> EpisodeKey {
-        EpisodeKey {
-            rule: self.about.rule.clone(),
-            fingerprint: self.about.fingerprint.clone(),
-            simulated: false,
-        }
+        EpisodeKey::new(&self.about.rule, &self.about.fingerprint, false)
     }
 
     /// Whether the step is irreversible.

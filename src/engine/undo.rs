@@ -1,11 +1,11 @@
 //! The revert of one lease: its value is put back, handed over to a newer lease, or waits for room.
 
 use super::executor::Executor;
+use super::job_results::record_of;
 use super::process_view::{ProcessView, read_tree};
 use super::recheck::is_cgroup_there;
 use super::status::{log_outcome, show_decisions};
 use super::timers::ROUND;
-use super::transaction::AlertRef;
 use crate::act::apply::StepResult;
 use crate::act::descendants::Family;
 use crate::act::memory_headroom::{self, Shortage};
@@ -15,7 +15,6 @@ use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
 use crate::ledger::{Entry, Lease, Outcome};
 use crate::process::{Cgroup, Identity, ProcessTree, Target};
-use smol_str::SmolStr;
 use std::collections::BTreeSet;
 
 /// Maximum number of readings of the process table for the children that hold a favour.
@@ -96,13 +95,10 @@ impl<H: Host> Executor<'_, H> {
             reason = result.reason,
             "undo"
         );
-        let mut record = AlertRef {
-            rule: lease.rule.clone(),
-            alertname: self.alertname_of(&lease),
-            fingerprint: lease.fingerprint.clone(),
+        let mut record = record_of(self.ledger, &lease, self.transaction.now);
+        if let Some(alertname) = self.transaction.closed.get(&lease.fingerprint) {
+            record.alertname = alertname.to_string();
         }
-        .record(self.transaction.now);
-        record.target = Some((lease.target, lease.name.clone()));
         record.step = Some(format!("undo {}", lease.knob()));
         record.outcome = Some(outcome);
         record.before = result.before;
@@ -130,16 +126,6 @@ impl<H: Host> Executor<'_, H> {
         let is_undoing = true;
         let lease = lease.clone();
         self.settle(Entry::Lease(Lease { is_undoing, ..lease }));
-    }
-
-    fn alertname_of(&self, lease: &Lease) -> SmolStr {
-        if let Some(name) = self.transaction.closed.get(&lease.fingerprint) {
-            return name.clone();
-        }
-        let key = lease.episode();
-        let episode = self.ledger.episodes.get(&key);
-        let name = episode.and_then(|episode| episode.labels.get("alertname"));
-        name.unwrap_or_default().into()
     }
 
     /// Postpones the revert of a lease. True the first time, for the record.

@@ -74,8 +74,9 @@ impl Episodes<'_> {
         for mut victim in self.ledger.victims.iter().filter(is_open).cloned().collect::<Vec<_>>() {
             let Some(unsent) = victim.unsent.take() else { continue };
             victim.signals.retain(|sent| *sent != unsent);
-            let is_set_back = self.set_back_to(&victim, unsent);
             let target = victim.target;
+            let sends = |step: &Step| step.final_signal().is_some_and(|sent| sent as i32 == unsent);
+            let is_set_back = self.return_to_step(&victim.episode(), target, sends);
             let entry = if is_set_back || !victim.signals.is_empty() {
                 Entry::Victim(victim)
             } else {
@@ -83,31 +84,6 @@ impl Episodes<'_> {
             };
             self.record_always(entry);
         }
-    }
-
-    /// Sets a victim back to the step that sends this signal. False if its episode is over.
-    fn set_back_to(&mut self, victim: &Victim, signal: i32) -> bool {
-        let key = victim.episode();
-        let Some(mut episode) = self.ledger.episodes.get(&key).cloned() else {
-            return false;
-        };
-        let Some(rule) = self.rule_of(&episode) else {
-            return false;
-        };
-        let is_it = |progress: &&mut TargetProgress| progress.target == victim.target;
-        let Some(progress) = episode.targets.iter_mut().find(is_it) else {
-            return false;
-        };
-        let sends = |step: &Step| step.final_signal().is_some_and(|sent| sent as i32 == signal);
-        let step_index = rule.actions.iter().take(progress.step_index).rposition(sends);
-        let Some(step_index) = step_index.filter(|_| episode.ladder == rule.ladder()) else {
-            return false;
-        };
-        progress.step_index = step_index;
-        progress.due = self.now();
-        progress.refused = None;
-        self.record_always(Entry::Episode(episode));
-        true
     }
 
     /// Removes victims of an episode whose first signal may have been sent, and now will not be.

@@ -18,6 +18,16 @@ pub struct EpisodeKey {
     pub simulated: bool,
 }
 
+impl EpisodeKey {
+    pub fn new(rule: &SmolStr, fingerprint: &SmolStr, simulated: bool) -> EpisodeKey {
+        EpisodeKey {
+            rule: rule.clone(),
+            fingerprint: fingerprint.clone(),
+            simulated,
+        }
+    }
+}
+
 /// An open episode of an alert and a rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Episode {

@@ -182,11 +182,7 @@ pub enum Undo {
 impl Lease {
     /// The episode that took the lease. Dry-run episodes have none.
     pub fn episode(&self) -> EpisodeKey {
-        EpisodeKey {
-            rule: self.rule.clone(),
-            fingerprint: self.fingerprint.clone(),
-            simulated: false,
-        }
+        EpisodeKey::new(&self.rule, &self.fingerprint, false)
     }
 
     /// Whether two leases have the same knob and target.

@@ -113,11 +113,7 @@ impl Victim {
 
     /// The episode of the victim.
     pub fn episode(&self) -> EpisodeKey {
-        EpisodeKey {
-            rule: self.rule.clone(),
-            fingerprint: self.fingerprint.clone(),
-            simulated: self.simulated,
-        }
+        EpisodeKey::new(&self.rule, &self.fingerprint, self.simulated)
     }
 
     pub fn lives_as(&self, target: Target, simulated: bool) -> bool {

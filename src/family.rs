@@ -174,13 +174,14 @@ pub fn unlabelled_descriptors<const N: usize>(table: [(&'static str, &'static st
     table.map(|(name, help)| Family::counter_or_gauge(name, help).value(0.0).descriptor)
 }
 
-/// Families of one series without labels each: a number per descriptor, in order.
+/// Families of one series without labels each: a number per descriptor, in order. One without a number is left out.
 pub fn unlabelled_families<'f>(
     descriptors: impl IntoIterator<Item = &'f Arc<Descriptor>>,
-    values: impl IntoIterator<Item = f64>,
+    values: impl IntoIterator<Item = Option<f64>>,
 ) -> Vec<Family> {
     let both = descriptors.into_iter().zip(values);
-    both.map(|(descriptor, value)| descriptor.family([value])).collect()
+    both.filter_map(|(descriptor, value)| Some(descriptor.family([value?])))
+        .collect()
 }
 
 /// A metric family at one moment. Successive samples share its descriptor, so that a comparison of addresses says

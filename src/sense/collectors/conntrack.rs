@@ -1,7 +1,7 @@
 //! `conntrack`: tracked connections from `/proc/sys/net/netfilter` and `/proc/net/stat/nf_conntrack`.
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, MetricKind, unlabelled_descriptors};
+use crate::family::{Descriptor, Family, MetricKind, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without, parse_number};
 use crate::sense::runtime::lines::lines;
@@ -85,10 +85,10 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     };
     let (count, maximum, sums) = read().map_err(|error| error.or_absent("no connection tracking"))?;
     let sums = sums.map_or([None; 8], |sums| sums.map(Some));
-    let values = CONNECTIONS.iter().zip([count, maximum].into_iter().chain(sums));
-    Ok(values
-        .filter_map(|(descriptor, value)| Some(descriptor.family([value?])))
-        .collect())
+    Ok(unlabelled_families(
+        CONNECTIONS.iter(),
+        [count, maximum].into_iter().chain(sums),
+    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
@@ -32,8 +32,8 @@ pub fn parse_file_nr(text: &str) -> Result<[f64; 2], ParseError> {
 }
 
 pub fn read_filefd(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let [allocated, maximum] = roots.parse_value("sys/fs/file-nr", parse_file_nr)?;
-    Ok(unlabelled_families(&*FILE_HANDLES, [allocated, maximum]))
+    let handles = roots.parse("sys/fs/file-nr", FileLayout::Value, parse_file_nr)?;
+    Ok(unlabelled_families(&*FILE_HANDLES, handles.map(Some)))
 }
 
 #[cfg(test)]

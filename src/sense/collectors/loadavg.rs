@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
 
@@ -35,8 +35,8 @@ pub fn parse_loadavg(text: &str) -> Result<[f64; 3], ParseError> {
 }
 
 pub fn read_loadavg(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let loads = roots.parse_record("loadavg", parse_loadavg)?;
-    Ok(unlabelled_families(&*DESCRIPTORS, loads))
+    let loads = roots.parse("loadavg", FileLayout::Record, parse_loadavg)?;
+    Ok(unlabelled_families(&*DESCRIPTORS, loads.map(Some)))
 }
 
 #[cfg(test)]

@@ -76,7 +76,8 @@ fn parse_line(line: &str, name_cache: &mut Names) -> Result<Family, ParseError> 
 
 /// Reads only `MemAvailable`, in bytes, for a cheap poll. `None` where it cannot be read; kernels before 3.14 lack it.
 pub fn read_available_bytes(roots: &Roots) -> Option<u64> {
-    roots.parse_record("meminfo", |text| Ok(available_bytes(text))).ok()?
+    let parse = |text: &str| Ok(available_bytes(text));
+    roots.parse("meminfo", FileLayout::Record, parse).ok()?
 }
 
 fn available_bytes(text: &str) -> Option<u64> {

@@ -1,7 +1,7 @@
 //! `pressure`: stall times from `/proc/pressure` (PSI, Documentation/accounting/psi.rst).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, unlabelled_descriptors};
+use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
 use crate::sense::runtime::lines::lines;
@@ -95,10 +95,7 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     // The system-wide `full` line of cpu is always 0.
     let stalled = [io.full_seconds, memory.full_seconds];
     let waiting = [cpu, io, memory].map(|stalls| stalls.some_seconds);
-    let values = DESCRIPTORS.iter().zip(waiting.into_iter().chain(stalled));
-    Ok(values
-        .filter_map(|(descriptor, seconds)| Some(descriptor.family([seconds?])))
-        .collect())
+    Ok(unlabelled_families(&*DESCRIPTORS, waiting.into_iter().chain(stalled)))
 }
 
 #[cfg(test)]

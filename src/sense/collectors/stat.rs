@@ -1,7 +1,7 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, unlabelled_descriptors};
+use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
@@ -32,62 +32,38 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
     ])
 });
 
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct StatSample {
-    pub interrupts: Option<f64>,
-    pub context_switches: Option<f64>,
-    pub forks: Option<f64>,
-    /// Unix time.
-    pub boot_time_seconds: Option<f64>,
-    pub running: Option<f64>,
-    pub blocked: Option<f64>,
-}
+/// The beginnings of the lines with these counts.
+const LINES: [&str; 6] = ["intr", "ctxt", "processes", "btime", "procs_running", "procs_blocked"];
+const BOOT_TIME: usize = 3;
 
 /// The Unix time of the last boot.
 pub fn parse_boot_time(text: &str) -> Result<f64, ParseError> {
-    let sample = parse_stat(text, &mut BadLines::default())?;
-    sample
-        .boot_time_seconds
-        .ok_or(ParseError::File("no line begins with btime"))
+    let counts = parse_stat(text, &mut BadLines::default())?;
+    counts[BOOT_TIME].ok_or(ParseError::File("no line begins with btime"))
 }
 
-pub fn parse_stat(text: &str, bad: &mut BadLines) -> Result<StatSample, ParseError> {
-    let mut sample = StatSample::default();
+/// The counts in the order of `LINES`.
+pub fn parse_stat(text: &str, bad: &mut BadLines) -> Result<[Option<f64>; LINES.len()], ParseError> {
+    let mut counts = [None; LINES.len()];
     for line in lines(text) {
         let mut fields = line.split_ascii_whitespace();
-        let slot = match fields.next() {
-            Some("intr") => &mut sample.interrupts,
-            Some("ctxt") => &mut sample.context_switches,
-            Some("processes") => &mut sample.forks,
-            Some("btime") => &mut sample.boot_time_seconds,
-            Some("procs_running") => &mut sample.running,
-            Some("procs_blocked") => &mut sample.blocked,
-            _ => continue,
+        let name = fields.next();
+        let Some(place) = LINES.iter().position(|line| Some(*line) == name) else {
+            continue;
         };
         let field = fields.next().unwrap_or("");
         let count = field.parse::<u64>().map(|count| count as f64);
-        *slot = bad.keep(count.map_err(|_| ParseError::text(field, "is not a count")));
+        counts[place] = bad.keep(count.map_err(|_| ParseError::text(field, "is not a count")));
     }
-    if sample == StatSample::default() {
+    if counts == [None; LINES.len()] {
         return Err(ParseError::File("no line is known"));
     }
-    Ok(sample)
+    Ok(counts)
 }
 
 pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let sample = roots.parse_lines("stat", FileLayout::Record, parse_stat)?;
-    let values = [
-        sample.interrupts,
-        sample.context_switches,
-        sample.forks,
-        sample.boot_time_seconds,
-        sample.running,
-        sample.blocked,
-    ];
-    let families = DESCRIPTORS.iter().zip(values);
-    Ok(families
-        .filter_map(|(descriptor, value)| Some(descriptor.family([value?])))
-        .collect())
+    let counts = roots.parse_lines("stat", FileLayout::Record, parse_stat)?;
+    Ok(unlabelled_families(&*DESCRIPTORS, counts))
 }
 
 #[cfg(test)]
@@ -98,14 +74,7 @@ mod tests {
     #[test]
     fn first_number_of_a_line_is_the_sum() {
         let text = "cpu 1 2\nintr 99 1 2 3\nctxt 7\nbtime 1700000000\nprocesses 12\nprocs_running 3\nprocs_blocked 1\n";
-        let expected = StatSample {
-            interrupts: Some(99.0),
-            context_switches: Some(7.0),
-            forks: Some(12.0),
-            boot_time_seconds: Some(1.7e9),
-            running: Some(3.0),
-            blocked: Some(1.0),
-        };
+        let expected = [99.0, 7.0, 12.0, 1.7e9, 3.0, 1.0].map(Some);
         assert_eq!(parsed(text, parse_stat), Ok(expected));
         assert!(parsed("ctxt x\n", parse_stat).is_err() && parsed("", parse_stat).is_err());
         assert!(parse_boot_time("ctxt 7\n").is_err());

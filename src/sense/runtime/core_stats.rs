@@ -75,7 +75,7 @@ impl CoreStatsReader {
 
     /// Reads all figures; `now` is the clock. A file that cannot be read is reported by its collector, not here.
     pub fn read(&mut self, roots: &Roots, now: impl Fn() -> Instant) {
-        let times = || roots.parse_record("stat", cpu::parse_all).ok();
+        let times = || roots.parse("stat", FileLayout::Record, cpu::parse_all).ok();
         let times = self.sources.cpu.then(times).flatten();
         self.stats.cpu_busy_ratio = self.busy.ratio(times);
         self.stats.memory_used_ratio = self.memory_used_ratio(roots);
@@ -85,7 +85,8 @@ impl CoreStatsReader {
 
     /// The figure of this round, without an update of the reader.
     pub fn memory_used_ratio(&self, roots: &Roots) -> Option<f64> {
-        let used = || roots.parse_record("meminfo", |text| Ok(meminfo::used_ratio(text))).ok();
+        let parse = |text: &str| Ok(meminfo::used_ratio(text));
+        let used = || roots.parse("meminfo", FileLayout::Record, parse).ok();
         self.sources.meminfo.then(used).flatten().flatten()
     }
 
@@ -119,14 +120,14 @@ impl CoreStatsReader {
         } = self;
         if let Some(shown) = &sources.netdev {
             let is_shown = |device: &str| device != "lo" && shown.allows(device);
-            let outcome = roots.parse_file("net/dev", |text| {
+            let outcome = roots.parse("net/dev", FileLayout::Pieces, |text| {
                 core_stats.traffic.update(now(), netdev::bytes(text), is_shown);
                 Ok(())
             });
             outcome.unwrap_or_else(|_| core_stats.traffic = DeviceRates::default());
         }
         if let Some(shown) = &sources.diskstats {
-            let outcome = roots.parse_file("diskstats", |text| {
+            let outcome = roots.parse("diskstats", FileLayout::Pieces, |text| {
                 core_stats
                     .disks
                     .update(now(), diskstats::bytes(text), |device| shown.allows(device));

@@ -38,33 +38,6 @@ impl Roots {
         self.file_cache.begin_round();
     }
 
-    /// Parses a file of procfs that is read every second. An error of the parser gets the path as prefix.
-    pub(in crate::sense) fn parse_file<T>(
-        &self,
-        path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, ParseError>,
-    ) -> Result<T, ReadError> {
-        self.parse_cached(path, FileLayout::Pieces, parse)
-    }
-
-    /// Parses a file that the kernel writes as one record.
-    pub(in crate::sense) fn parse_record<T>(
-        &self,
-        path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, ParseError>,
-    ) -> Result<T, ReadError> {
-        self.parse_cached(path, FileLayout::Record, parse)
-    }
-
-    /// Parses a sysctl of one line.
-    pub(in crate::sense) fn parse_value<T>(
-        &self,
-        path: &'static str,
-        parse: impl FnOnce(&str) -> Result<T, ParseError>,
-    ) -> Result<T, ReadError> {
-        self.parse_cached(path, FileLayout::Value, parse)
-    }
-
     /// Parses the lines of a file of procfs that is read every second. A bad line is counted and left out; the file
     /// fails where no line is good.
     pub(in crate::sense) fn parse_lines<T>(
@@ -74,7 +47,7 @@ impl Roots {
         parse: impl FnOnce(&str, &mut BadLines) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
         let mut lines = BadLines::default();
-        let parsed = self.parse_cached(path, layout, |text| lines.parse(text, parse));
+        let parsed = self.parse(path, layout, |text| lines.parse(text, parse));
         if lines.has_bad() {
             self.bad_lines.record(&self.proc(path), lines);
         }
@@ -109,7 +82,8 @@ impl Roots {
         self.bad_lines.take()
     }
 
-    fn parse_cached<T>(
+    /// Parses a file of procfs that is read every second. An error of the parser gets the path as prefix.
+    pub(in crate::sense) fn parse<T>(
         &self,
         path: &'static str,
         layout: FileLayout,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
 
 /// A request is one short line. JSON may spell a character of the reason in 12 bytes.
 const MAX_REQUEST_BYTES: u64 = 12 * MAX_REASON as u64 + 2048;
@@ -205,10 +206,6 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
     let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            if !door.try_send(Input::Leases(reply)) {
-                return busy();
-            }
             let boot_now = crate::host::linux::boot_time();
             let held = |held: Held| Reply::Leases {
                 boot_now,
@@ -216,29 +213,17 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
                 breakers: held.breakers,
                 unconfirmed: held.unconfirmed,
             };
-            answer.await.map_or_else(|_| busy(), held)
+            ask_engine(door, Input::Leases).await.map_or_else(busy, held)
         }
         Request::CloseBreaker(rule) => {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            if !door.try_send(Input::CloseBreaker {
-                rule,
-                request: operator,
-                reply,
-            }) {
-                return busy();
-            }
-            answer.await.map_or_else(|_| busy(), Reply::ClosedBreaker)
+            let request = operator;
+            let input = |reply| Input::CloseBreaker { rule, request, reply };
+            ask_engine(door, input).await.map_or_else(busy, Reply::ClosedBreaker)
         }
         Request::Release(id) => {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            if !door.try_send(Input::Release {
-                id,
-                request: operator,
-                reply,
-            }) {
-                return busy();
-            }
-            answer.await.map_or_else(|_| busy(), Reply::Released)
+            let request = operator;
+            let input = |reply| Input::Release { id, request, reply };
+            ask_engine(door, input).await.map_or_else(busy, Reply::Released)
         }
         Request::Reload => match tokio::task::spawn_blocking(move || reload(operator)).await {
             Ok(Ok(())) => Reply::Done,
@@ -252,6 +237,15 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
                 busy()
             }
         }
+    }
+}
+
+/// The engine's reply to an input; `None` if the engine is busy or has stopped.
+async fn ask_engine<T>(door: &EngineHandle, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    match door.try_send(input(reply)) {
+        true => answer.await.ok(),
+        false => None,
     }
 }
 

@@ -52,11 +52,7 @@ pub fn tests(command: &Test) -> ExitCode {
             }
         }
     }
-    if reports.iter().all(test::TestReport::is_ok) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    exit_code(reports.iter().all(test::TestReport::is_ok))
 }
 
 /// Prints what each rule would do for a payload, or records the host for a later explanation.
@@ -66,16 +62,11 @@ pub fn explanation(command: &Explain) -> ExitCode {
         (None, Some(payload)) => try_explain(command, payload),
         (None, None) => Err("--alert or --record is required\n".to_owned()),
     };
-    match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            eprint!("{problem}");
-            ExitCode::FAILURE
-        }
+    match &result {
+        Ok(text) => print!("{text}"),
+        Err(problem) => eprint!("{problem}"),
     }
+    exit_code(result.is_ok())
 }
 
 fn measure(time: Duration) {
@@ -297,21 +288,20 @@ fn print_bytes(bytes: &[u8]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn exit_code(is_ok: bool) -> ExitCode {
+    if is_ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn unexpected(reply: &Reply) -> String {
     format!("unexpected answer: {reply:?}\n")
 }
 
 fn finish(result: Result<String, String>) -> ExitCode {
-    match result {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            eprintln!("error: {problem}");
-            ExitCode::FAILURE
-        }
+    match &result {
+        Ok(text) => print!("{text}"),
+        Err(problem) => eprintln!("error: {problem}"),
     }
+    exit_code(result.is_ok())
 }
 
 /// The colours and the width that standard output supports.

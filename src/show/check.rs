@@ -1,7 +1,7 @@
 //! `check`: the findings in configuration, rules and alerting rules, and what this host lacks for them.
 
 use super::unrecognised::unrecognised;
-use super::{json, linux_host, use_color};
+use super::{exit_code, json, linux_host, use_color};
 use crate::app;
 use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, Schema};
 use crate::config::{self, Config, FileKind, Loaded};
@@ -50,11 +50,7 @@ pub fn check(check: &Check) -> ExitCode {
             }
         }
     }
-    if has_errors {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    exit_code(!has_errors)
 }
 
 fn reports(check: &Check) -> Vec<Report> {

@@ -12,7 +12,7 @@ use super::write_ahead_log::has_damaged_log;
 use crate::process::{BootId, Target};
 use crate::storage::{self, StorageError};
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, params};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -163,9 +163,10 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn go_on_after(&mut self, last_lease: u64) -> Result<(), StoreError> {
-        let note = "INSERT OR REPLACE INTO meta VALUES ('last_lease', ?1)";
-        let written = self.connection.execute(note, [last_lease.to_string()]);
-        written.map(|_| ()).map_err(|source| self.sql(source))
+        self.execute(
+            "INSERT OR REPLACE INTO meta VALUES ('last_lease', ?1)",
+            [last_lease.to_string()],
+        )
     }
 
     /// Records that a file beside the ledger tells from now on whether the ledger is up to date.
@@ -173,9 +174,12 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub fn begin_to_note_outcomes(&mut self) -> Result<(), StoreError> {
-        let note = "INSERT OR IGNORE INTO meta VALUES (?1, 'true')";
-        let written = self.connection.execute(note, [NOTES_OUTCOMES]);
-        written.map(|_| ()).map_err(|source| self.sql(source))
+        self.execute("INSERT OR IGNORE INTO meta VALUES (?1, 'true')", [NOTES_OUTCOMES])
+    }
+
+    fn execute(&self, statement: &str, values: impl Params) -> Result<(), StoreError> {
+        let written = self.connection.execute(statement, values);
+        written.map(drop).map_err(|source| self.sql(source))
     }
 
     pub fn path(&self) -> &Path {
@@ -195,9 +199,7 @@ impl Store {
     /// # Errors
     /// When it cannot.
     pub fn probe(&mut self) -> Result<(), StoreError> {
-        let note = "INSERT OR REPLACE INTO meta VALUES ('probe', datetime('now'))";
-        let written = self.connection.execute(note, []);
-        written.map(|_| ()).map_err(|source| self.sql(source))
+        self.execute("INSERT OR REPLACE INTO meta VALUES ('probe', datetime('now'))", [])
     }
 
     /// Makes entries durable, all or none.

@@ -30,6 +30,16 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+impl Refusal {
+    fn of_whole(message: String, hint: &str) -> Refusal {
+        Refusal {
+            message,
+            offset: None,
+            hint: Some(hint.to_owned()),
+        }
+    }
+}
+
 /// Parses an expression and checks that evenkeel supports all of it.
 ///
 /// # Errors
@@ -37,11 +47,7 @@ pub struct Refusal {
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     if nesting(text) > MAX_NESTING {
         let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
-        return Err(vec![Refusal {
-            message,
-            offset: None,
-            hint: Some("split it with recording rules".into()),
-        }]);
+        return Err(vec![Refusal::of_whole(message, "split it with recording rules")]);
     }
     // The parser panics at durations out of range.
     let parsed = std::panic::catch_unwind(|| parser::parse(text)).unwrap_or_else(|_| Err("number out of range".into()));
@@ -74,12 +80,8 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     query.add_to_read_set(&mut read_set);
     if read_set.longest_ms() > MAX_REACH_MS {
         let message = "looks back more than 7 days, which is more than the history in memory keeps".into();
-        let hint = Some("shorten the range or the offset, or let a Prometheus evaluate this rule".into());
-        return Err(vec![Refusal {
-            message,
-            offset: None,
-            hint,
-        }]);
+        let hint = "shorten the range or the offset, or let a Prometheus evaluate this rule";
+        return Err(vec![Refusal::of_whole(message, hint)]);
     }
     Ok(query)
 }

@@ -107,16 +107,15 @@ impl fmt::Display for Send {
 
 pub(super) fn read(fields: &Fields, _: Span, findings: &mut Findings) -> Option<ReadStep> {
     let node = fields.get(KEYS[0].name)?;
-    if !matches!(node.content, Content::Mapping(_)) {
-        let send = node.text(KEYS[0].name, &KEYS[0].kind, findings)?;
-        return Some(ReadStep::of(compile_signal(&send, None, findings).ok_or(Invalid)));
-    }
-    let fields = Fields::open(node, &SIGNAL, findings)?;
-    let (send, undo) = (fields.text("send", findings), fields.text("undo", findings));
-    let (send, undo) = (send?, undo?);
-    Some(ReadStep::of(
-        compile_signal(&send, Some(&undo), findings).ok_or(Invalid),
-    ))
+    let (send, undo) = if let Content::Mapping(_) = node.content {
+        let fields = Fields::open(node, &SIGNAL, findings)?;
+        let (send, undo) = (fields.text("send", findings), fields.text("undo", findings));
+        (send?, Some(undo?))
+    } else {
+        (node.text(KEYS[0].name, &KEYS[0].kind, findings)?, None)
+    };
+    let send = compile_signal(&send, undo.as_ref(), findings);
+    Some(ReadStep::of(send.ok_or(Invalid)))
 }
 
 fn compile_signal(send: &Text, undo: Option<&Text>, findings: &mut Findings) -> Option<Send> {

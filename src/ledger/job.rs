@@ -97,6 +97,13 @@ pub struct RetryState {
     pub is_by_hand: bool,
 }
 
+impl RetryState {
+    /// The same with the next attempt at this time.
+    pub fn at(self, next: Duration) -> RetryState {
+        RetryState { next, ..self }
+    }
+}
+
 impl Allocation {
     /// The closed label value of `evenkeel_allocations{state}`.
     pub fn state(&self) -> &'static str {

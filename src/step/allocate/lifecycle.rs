@@ -353,16 +353,9 @@ impl Allocation {
     fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> JobUpdate {
         let is_ending = self.retry.ending.is_some();
         let retry = match &self.stage {
-            // A renewal was in flight, and the resource must be released now.
-            Stage::Granted { .. } if is_ending => RetryState {
-                next: now,
-                ..self.retry
-            },
-            // Without a release the name is not needed any more.
-            Stage::Requested { .. } if is_ending && self.release.is_none() => RetryState {
-                next: now,
-                ..self.retry
-            },
+            // A renewal was in flight, and the resource must be released now. Without a release the name is not needed.
+            Stage::Granted { .. } if is_ending => self.retry.at(now),
+            Stage::Requested { .. } if is_ending && self.release.is_none() => self.retry.at(now),
             _ => self.failed(now),
         };
         let is_over_now = |until: &Option<Duration>| until.is_some_and(|until| until <= now);

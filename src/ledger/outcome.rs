@@ -10,6 +10,8 @@ macro_rules! words {
 
         impl $name {
             pub const ALL: &[$name] = &[$($name::$variant),*];
+            /// The words of all, in the same order.
+            pub const WORDS: &[&str] = &[$($word),*];
 
             /// The closed label value.
             pub const fn as_str(self) -> &'static str {

@@ -8,22 +8,6 @@ use crate::schema::{Key, Kind, Object, join, optional, required};
 const MAX_COUNT: i64 = 10_000;
 pub(super) const PID: Kind = Kind::Integer(1, i32::MAX as i64);
 
-/// The words of a closed enum of the ledger, for the table of keys.
-macro_rules! words_of {
-    ($words:ident) => {{
-        const WORDS: [&str; $words::ALL.len()] = {
-            let mut words = [""; $words::ALL.len()];
-            let mut index = 0;
-            while index < words.len() {
-                words[index] = $words::ALL[index].as_str();
-                index += 1;
-            }
-            words
-        };
-        &WORDS
-    }};
-}
-
 pub static TEST_FILE: Object = Object::new(
     "a test file",
     &[
@@ -259,10 +243,10 @@ pub static EXPECTED: Object = Object::new(
         ),
         optional(
             "decision",
-            Kind::Choice(words_of!(Decision)),
+            Kind::Choice(Decision::WORDS),
             "Reason why the step was not applied.",
         ),
-        optional("outcome", Kind::Choice(words_of!(Outcome)), "Outcome of the step."),
+        optional("outcome", Kind::Choice(Outcome::WORDS), "Outcome of the step."),
         optional("before", Kind::Text, "Value before the step."),
         optional("after", Kind::Text, "Value after the step."),
         optional("reason", Kind::Text, "Part of the recorded reason."),

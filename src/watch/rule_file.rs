@@ -8,10 +8,9 @@ use super::yaml_path::{LineLookup, YamlPath};
 use crate::diagnostic::SourceText;
 use crate::labels::Labels;
 use crate::yaml::{self, Unread};
-use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::de::{DeserializeOwned, Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
 
 /// An error in a rule file or a unit-test file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -150,32 +149,20 @@ pub(super) struct Scalar(pub String);
 
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl Visitor<'_> for Any {
-            type Value = Scalar;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar(text.into()))
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-                Ok(Scalar(value.to_string()))
-            }
-            fn visit_unit<E: serde::de::Error>(self) -> Result<Scalar, E> {
-                Err(E::custom("expected a string, found nothing"))
-            }
+        let wrong = |found| Err(D::Error::invalid_type(found, &"a string"));
+        match Unread::deserialize(deserializer)? {
+            Unread::String(text) => Ok(Scalar(text)),
+            Unread::Bool(value) => Ok(Scalar(value.to_string())),
+            Unread::Number(number) => Ok(Scalar(match (number.as_i64(), number.as_u64()) {
+                (Some(number), _) => number.to_string(),
+                (None, Some(number)) => number.to_string(),
+                (None, None) => number.as_f64().unwrap_or(f64::NAN).to_string(),
+            })),
+            Unread::Null => Err(D::Error::custom("expected a string, found nothing")),
+            Unread::Sequence(_) => wrong(Unexpected::Seq),
+            Unread::Mapping(_) => wrong(Unexpected::Map),
+            Unread::Tagged(_) => wrong(Unexpected::Enum),
         }
-        deserializer.deserialize_any(Any)
     }
 }
 

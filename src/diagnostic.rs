@@ -1,7 +1,7 @@
 //! A diagnostic, which is an error or a warning for people: the place, the source line with a mark, the message, and a
 //! hint. It is independent of YAML, rules and files.
 
-use crate::terminal::{COLUMNS, width, wrap};
+use crate::terminal::{self, COLUMNS, count, width, wrap};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -112,13 +112,7 @@ impl Diagnostic {
 
     /// The finding as rustc would print it, within 80 columns, with ANSI colours on demand. Ends with a line feed.
     pub fn render(&self, color: bool) -> String {
-        let paint = |style: &str, text: &str| {
-            if color {
-                format!("\x1b[{style}m{text}\x1b[0m")
-            } else {
-                text.to_owned()
-            }
-        };
+        let paint = |style: &str, text: &str| terminal::paint(color, style, text);
         let (word, style) = match self.severity {
             Severity::Error => ("error", "1;31"),
             Severity::Warning => ("warning", "1;33"),
@@ -186,7 +180,6 @@ pub fn render_all(diagnostics: &[Diagnostic], color: bool) -> String {
         .filter(|diagnostic| diagnostic.severity == Severity::Error)
         .count();
     let warnings = diagnostics.len() - errors;
-    let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
     match (errors, warnings) {
         (0, 0) => {}
         (_, 0) => out.push_str(&format!("{}\n", count(errors, "error"))),

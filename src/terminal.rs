@@ -40,11 +40,7 @@ impl Style {
             Tone::Bad => "31",
             Tone::Dim => "2",
         };
-        if self.color && !text.is_empty() {
-            format!("\x1b[{code}m{text}\x1b[0m")
-        } else {
-            text.to_owned()
-        }
+        paint(self.color && !text.is_empty(), code, text)
     }
 
     /// Wraps a text that follows `first` columns of other text, and indents its lines by as many.
@@ -53,6 +49,15 @@ impl Style {
             None => vec![text.to_owned()],
             Some(columns) => wrap(text, columns.saturating_sub(first).max(20)),
         }
+    }
+}
+
+/// A text in an ANSI style, if there are colours.
+pub fn paint(color: bool, code: &str, text: &str) -> String {
+    if color {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
     }
 }
 

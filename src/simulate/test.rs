@@ -10,7 +10,7 @@ use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::knob::Knob;
 use crate::rule::RuleSet;
-use crate::terminal::count;
+use crate::terminal::{self, count};
 use crate::watch::promql::Dialect;
 use crate::watch::unit_test;
 use crate::yaml;
@@ -52,13 +52,7 @@ impl TestReport {
 
     /// The report for a terminal. The last line is a summary.
     pub fn text(&self, color: bool) -> String {
-        let paint = |style: &str, text: &str| {
-            if color {
-                format!("\x1b[{style}m{text}\x1b[0m")
-            } else {
-                text.to_owned()
-            }
-        };
+        let paint = |style: &str, text: &str| terminal::paint(color, style, text);
         let mut text = String::new();
         for error in &self.errors {
             text += &(error.render(color) + "\n");

@@ -1,6 +1,7 @@
 //! The page-out of a process's memory: process_madvise(2) with MADV_PAGEOUT through its pidfd, range by range, until
 //! enough is paged out.
 
+use nix::errno::Errno;
 use nix::libc;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -83,11 +84,7 @@ fn advise(pidfd: &OwnedFd, range: Range) -> io::Result<()> {
             0_u32,
         )
     };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    Ok(Errno::result(answer).map(drop)?)
 }
 
 #[cfg(test)]

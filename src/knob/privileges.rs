@@ -2,6 +2,7 @@
 //! that are opened and not written, and with signal 0 on processes of other users. Where no trial is possible, the
 //! capabilities decide (capabilities(7)).
 
+use nix::errno::Errno;
 use nix::libc;
 use rustix::process::{Pid, PidfdFlags};
 use std::fs::{self, OpenOptions};
@@ -144,11 +145,7 @@ fn send_nothing(pidfd: &OwnedFd) -> io::Result<()> {
             0,
         )
     };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    Ok(Errno::result(answer).map(drop)?)
 }
 
 /// Probes evenkeel's own process. Kernels before 5.3 have no pidfd, and containers may filter its calls.

@@ -1,12 +1,18 @@
 //! A host in memory with its own clock, for rule tests and for the property tests of the engine. It behaves like
-//! Linux wherever the engine can tell the difference.
+//! Linux wherever the engine can tell the difference. `process` and `cgroup` have its parts.
 
-use super::unit::{self, UnitState};
+mod cgroup;
+mod process;
+
+pub use cgroup::{DeviceLimits, FakeCgroup};
+pub use process::{FakeProcess, FakeThread};
+
+use super::unit::UnitState;
 use super::{
     CgroupError, Host, HostError, Job, Knob, LimitState, Moment, Reading, Reclaimed, Suspension, Thread, Value,
 };
-use crate::knob::CpuSet;
-use crate::knob::limit::{CgroupFile, Device, IoKind, IoLimit, IoLimits, Limit, Property, Setting};
+use crate::knob::limit::{CgroupFile, Device, Setting};
+use crate::process::cgroup::unit_of;
 use crate::process::table::TICKS_PER_SECOND;
 use crate::process::{BootId, Cgroup, CgroupIdentity, Details, Identity, Process, ProcessFields};
 use jiff::Timestamp;
@@ -14,199 +20,6 @@ use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
-
-#[derive(Debug, Clone)]
-pub struct FakeProcess {
-    pub process: Process,
-    pub threads: BTreeMap<i32, FakeThread>,
-    /// Ignored signals among those that would kill the process. SIGKILL and SIGSTOP cannot be ignored.
-    pub ignores: BTreeSet<i32>,
-    /// Of the knobs that the process has, not each thread. Its state says whether it is stopped.
-    pub values: BTreeMap<Knob, Value>,
-    /// The part of its resident memory that the kernel can page out.
-    pub movable_bytes: u64,
-    /// A stop signal waits for the end of an uninterruptible sleep (state D).
-    pub is_stop_pending: bool,
-    /// A deadly signal waits for the end of an uninterruptible sleep, a stop or a freeze.
-    pub is_end_pending: bool,
-    /// A freezer of cgroup v1 holds it.
-    pub is_in_freezer: bool,
-    /// The process is in exit(2): memory and executable are gone, but its state does not show that yet.
-    pub is_exiting: bool,
-}
-
-#[derive(Debug, Clone)]
-pub struct FakeThread {
-    pub start_ticks: u64,
-    /// Of the knobs that each thread has.
-    pub values: BTreeMap<Knob, Value>,
-    /// SCHED_RESET_ON_FORK.
-    pub resets_on_fork: bool,
-}
-
-impl FakeProcess {
-    pub fn put(&mut self, value: Value) {
-        self.values.insert(value.knob(), value);
-    }
-}
-
-impl FakeThread {
-    pub fn put(&mut self, value: Value) {
-        self.values.insert(value.knob(), value);
-    }
-
-    /// Its nice value, which the process table shows as well.
-    pub fn nice(&self) -> i32 {
-        match self.values.get(&Knob::Nice) {
-            Some(Value::Nice(nice)) => *nice,
-            _ => 0,
-        }
-    }
-}
-
-/// The limits of `io.max` in systemd's form: a list of devices for each kind.
-pub type DeviceLimits = BTreeMap<IoKind, BTreeMap<Device, u64>>;
-
-/// A cgroup with all controllers. Its members are the processes with its path.
-#[derive(Debug, Clone, Default)]
-pub struct FakeCgroup {
-    pub inode: u64,
-    pub settings: BTreeMap<CgroupFile, Setting>,
-    pub is_frozen: bool,
-    /// `memory.current`.
-    pub memory_bytes: u64,
-    /// The part of `memory_bytes` that the kernel can reclaim.
-    pub reclaimable_bytes: u64,
-    /// `cpuset.cpus`; `None` inherits those of the parent.
-    pub cpus: Option<CpuSet>,
-    /// The runtime properties of its unit, which the unit's next cgroup gets as well; `None` if no unit owns the
-    /// cgroup.
-    pub runtime: Option<BTreeMap<CgroupFile, Setting>>,
-    /// The runtime properties for `io.max`.
-    pub runtime_io: DeviceLimits,
-    /// The persistent properties of the unit. After a reload they hide runtime properties.
-    pub persistent: BTreeMap<CgroupFile, Setting>,
-    /// The properties in systemd's memory: the last ones set, or those read at a later reload.
-    pub live: BTreeMap<CgroupFile, Setting>,
-    /// The persistent properties for `io.max`.
-    pub persistent_io: DeviceLimits,
-    pub live_io: DeviceLimits,
-}
-
-impl FakeCgroup {
-    fn new(inode: u64, is_unit: bool) -> FakeCgroup {
-        FakeCgroup {
-            inode,
-            settings: CgroupFile::ALL.map(|file| (file, unlimited(file))).into(),
-            runtime: is_unit.then(BTreeMap::new),
-            ..FakeCgroup::default()
-        }
-    }
-
-    fn io_limits(&mut self) -> &mut IoLimits {
-        let setting = self.settings.entry(CgroupFile::IoMax);
-        match setting.or_insert_with(|| Setting::IoMax(IoLimits::default())) {
-            Setting::IoMax(limits) => limits,
-            other => panic!("{other} in io.max"),
-        }
-    }
-
-    /// The cgroup files that systemd writes from the properties in its memory.
-    fn write_live(&mut self) {
-        self.settings = CgroupFile::ALL.map(|file| (file, unlimited(file))).into();
-        self.settings.extend(self.live.clone());
-        for (kind, devices) in self.live_io.clone() {
-            for (device, limit) in devices {
-                self.io_limits().put(device, kind, Limit(Some(limit)));
-            }
-        }
-    }
-
-    /// systemd writes changed entries of its list into the file, and leaves other devices unchanged.
-    fn put_live_io(&mut self, kind: IoKind, devices: BTreeMap<Device, u64>) {
-        let former = self.live_io.remove(&kind).unwrap_or_default();
-        for device in former.keys().chain(devices.keys()) {
-            let limit = Limit(devices.get(device).copied());
-            self.io_limits().put(*device, kind, limit);
-        }
-        if !devices.is_empty() {
-            self.live_io.insert(kind, devices);
-        }
-    }
-
-    fn set_io(&mut self, limit: IoLimit, is_property: bool) {
-        if !is_property || self.runtime.is_none() {
-            return self.io_limits().put(limit.device, limit.kind, limit.limit);
-        }
-        let mut devices = self.live_io.get(&limit.kind).cloned().unwrap_or_default();
-        match limit.limit.0 {
-            Some(most) => drop(devices.insert(limit.device, most)),
-            None => drop(devices.remove(&limit.device)),
-        }
-        self.runtime_io.insert(limit.kind, devices.clone());
-        self.put_live_io(limit.kind, devices);
-    }
-
-    /// Restores the former limits of one device, as [`super::systemd`] does, and removes an unneeded drop-in.
-    fn restore_io(&mut self, state: &UnitState, device: Device, kind: IoKind) {
-        let now = [io_property(&self.live_io, kind)];
-        let state = state.of_device(device, &now, unit::number_in);
-        let Some((name, Property::Devices(entries))) = state.properties.first() else {
-            return;
-        };
-        let number = |path: &str| unit::number_in(path).expect("the number of a device");
-        let devices: BTreeMap<Device, u64> = entries.iter().map(|(path, limit)| (number(path), *limit)).collect();
-        self.put_live_io(kind, devices.clone());
-        match state.at_runtime.contains(name) {
-            true => drop(self.runtime_io.insert(kind, devices)),
-            false => drop(self.runtime_io.remove(&kind)),
-        }
-    }
-
-    fn limit_state_io(&mut self, ours: IoLimit, state: &UnitState) -> LimitState {
-        let IoLimit { device, kind, limit } = ours;
-        if self.io_limits().get(device, kind) == limit {
-            return LimitState::Holds;
-        }
-        let live = limit_in(&self.live_io, ours);
-        if live == limit {
-            return LimitState::Overwritten;
-        }
-        let former = state.properties.first();
-        let former = former.map(|(_, former)| former.limits_of(device, unit::number_in));
-        let is_former = former.is_some_and(|former| former.first().copied() == live.0);
-        match is_former && limit_in(&self.runtime_io, ours) == limit {
-            true => LimitState::ResetBySystemd,
-            false => LimitState::Changed,
-        }
-    }
-
-    /// Removes the limits of a device from the drop-in while systemd has others in memory.
-    fn clear_hidden_io(&mut self, state: &UnitState, ours: IoLimit) {
-        let IoLimit { device, kind, limit } = ours;
-        let Some(devices) = self.runtime_io.get(&kind) else {
-            return;
-        };
-        if devices.get(&device).copied() != limit.0 {
-            return;
-        }
-        let rest = state.of_device(device, &[io_property(&self.runtime_io, kind)], unit::number_in);
-        match rest.at_runtime.is_empty() {
-            true => drop(self.runtime_io.remove(&kind)),
-            false => drop(
-                self.runtime_io
-                    .insert(kind, self.live_io.get(&kind).cloned().unwrap_or_default()),
-            ),
-        }
-    }
-}
-
-/// A property that was never set.
-const DEFAULT: &str = "default";
-
-fn unlimited(file: CgroupFile) -> Setting {
-    Setting::parse(file, file.unlimited()).expect("the kernel's own default")
-}
 
 /// A change or a signal that reached a process.
 #[cfg(test)]
@@ -385,12 +198,7 @@ impl FakeHost {
         for part in path.split('/').filter(|part| !part.is_empty()) {
             above = format!("{above}/{part}");
             if !self.cgroups.contains_key(&above) {
-                let identity = CgroupIdentity {
-                    boot: BootId(1),
-                    inode: self.next_inode,
-                };
-                let is_unit = Cgroup::at(identity, above.clone()).unit().is_some();
-                let made = FakeCgroup::new(self.next_inode, is_unit);
+                let made = FakeCgroup::new(self.next_inode, unit_of(&above).is_some());
                 self.next_inode += 1;
                 self.cgroups.insert(above.clone(), made);
             }
@@ -449,14 +257,7 @@ impl FakeHost {
         }
         let found = self.verify_cgroup(cgroup)?;
         match value {
-            Value::Cgroup(Setting::IoLimit(limit)) => found.set_io(*limit, unit.is_some()),
-            Value::Cgroup(setting) => {
-                if let (Some(runtime), Some(_)) = (&mut found.runtime, unit) {
-                    runtime.insert(setting.file(), setting.clone());
-                    found.live.insert(setting.file(), setting.clone());
-                }
-                found.settings.insert(setting.file(), setting.clone());
-            }
+            Value::Cgroup(setting) => found.set(setting, unit.is_some()),
             Value::Freeze(frozen) => self.set_frozen(&cgroup.path, *frozen),
             _ => {}
         }
@@ -666,21 +467,14 @@ impl Host for FakeHost {
     fn get(&mut self, id: Identity, thread: Thread, knob: Knob) -> Result<Value, HostError> {
         #[cfg(test)]
         self.note_call(Some(id.pid));
+        let of_thread = self.verify_thread(id, thread)?.values.get(&knob).cloned();
         let found = self.verify(id)?;
-        let at = found
-            .threads
-            .get(&thread.tid)
-            .filter(|at| at.start_ticks == thread.start_ticks)
-            .ok_or(HostError::Gone { pid: thread.tid })?;
-        if knob == Knob::Freeze {
-            return Ok(Value::Freeze(found.process.state == 'T'));
-        }
-        let values = if knob.is_per_thread() {
-            &at.values
-        } else {
-            &found.values
+        let value = match knob {
+            Knob::Freeze => Some(Value::Freeze(found.process.state == 'T')),
+            knob if knob.is_per_thread() => of_thread,
+            knob => found.values.get(&knob).cloned(),
         };
-        values.get(&knob).cloned().ok_or(HostError::Gone { pid: id.pid })
+        value.ok_or(HostError::Gone { pid: id.pid })
     }
 
     fn set(&mut self, id: Identity, thread: Thread, value: &Value) -> Result<(), HostError> {
@@ -700,12 +494,8 @@ impl Host for FakeHost {
         #[cfg(test)]
         self.record_action(id, None)?;
         let most = self.processors_of(id);
+        self.verify_thread(id, thread)?;
         let found = self.verify(id)?;
-        let at = found
-            .threads
-            .get_mut(&thread.tid)
-            .filter(|at| at.start_ticks == thread.start_ticks)
-            .ok_or(HostError::Gone { pid: thread.tid })?;
         // The kernel drops processors outside the cpuset.
         match value.kept(&mut || most.clone()) {
             Value::Freeze(true) if found.process.state == 'D' => found.is_stop_pending = true,
@@ -718,7 +508,7 @@ impl Host for FakeHost {
                 self.deliver_pending(id.pid);
             }
             Value::Cgroup(_) => return Err(HostError::Gone { pid: id.pid }),
-            value if value.knob().is_per_thread() => at.put(value),
+            value if value.knob().is_per_thread() => self.verify_thread(id, thread)?.put(value),
             value => found.put(value),
         }
         Ok(())
@@ -804,49 +594,12 @@ impl Host for FakeHost {
     }
 
     fn read_cgroup(&mut self, cgroup: &Cgroup, knob: Knob) -> Result<Reading, CgroupError> {
-        let unit = cgroup.unit().map(str::to_owned);
-        let found = self.verify_cgroup(cgroup)?;
-        if let Knob::Io(device, kind) = knob {
-            let limit = found.io_limits().get(device, kind);
-            let value = Value::Cgroup(Setting::IoLimit(IoLimit { device, kind, limit }));
-            let name = (*kind.property()).to_owned();
-            let properties = vec![(name.clone(), io_property(&found.live_io, kind))];
-            let runtime = found.runtime_io.get(&kind);
-            let is_effective = runtime.is_some_and(|runtime| found.live_io.get(&kind) == Some(runtime));
-            let at_runtime = is_effective.then_some(name);
-            let unit = found.runtime.as_ref().and(unit).map(|unit| UnitState {
-                unit,
-                properties,
-                at_runtime: at_runtime.into_iter().collect(),
-            });
-            return Ok(Reading { value, unit });
-        }
-        let value = match knob {
-            Knob::Cgroup(file) => found.settings.get(&file).cloned().map(Value::Cgroup),
-            Knob::Freeze => Some(Value::Freeze(found.is_frozen)),
-            _ => None,
-        };
-        let value = value.ok_or_else(|| CgroupError::Missing {
+        let reading = self.verify_cgroup(cgroup)?.read(knob, cgroup.unit());
+        reading.ok_or_else(|| CgroupError::Missing {
             path: cgroup.path.clone(),
             file: knob.as_str(),
             why: "the controller is not enabled".to_owned(),
-        })?;
-        let live = match knob {
-            Knob::Cgroup(file) => found.live.get(&file),
-            _ => None,
-        };
-        let is_effective = |(file, setting): &(&CgroupFile, &Setting)| found.live.get(file) == Some(*setting);
-        let unit = found.runtime.as_ref().zip(unit).map(|(runtime, unit)| UnitState {
-            unit,
-            // One property stands for the several that a real unit has.
-            properties: vec![(live.map_or(DEFAULT.to_owned(), Setting::to_string), Property::Number(0))],
-            at_runtime: runtime
-                .iter()
-                .filter(is_effective)
-                .map(|(file, _)| file.as_str().to_owned())
-                .collect(),
-        });
-        Ok(Reading { value, unit })
+        })
     }
 
     fn set_cgroup(&mut self, cgroup: &Cgroup, value: &Value, unit: Option<&UnitState>) -> Result<(), CgroupError> {
@@ -858,11 +611,7 @@ impl Host for FakeHost {
         let (Some(state), Value::Cgroup(setting), false) = (unit, value, self.denied.contains(&value.knob())) else {
             return self.set_cgroup(cgroup, value, unit);
         };
-        let found = self.verify_cgroup(cgroup)?;
-        match setting {
-            Setting::IoLimit(limit) => found.restore_io(state, limit.device, limit.kind),
-            _ => restore_record(found, state, setting.file()),
-        }
+        self.verify_cgroup(cgroup)?.restore(state, setting);
         self.enforce_memory_max(&cgroup.path);
         self.check_again(cgroup, unit)?;
         // The former value of the file may come from a program that bypassed systemd.
@@ -874,33 +623,16 @@ impl Host for FakeHost {
 
     fn limit_state(&mut self, cgroup: &Cgroup, value: &Value, state: &UnitState) -> Result<LimitState, CgroupError> {
         let found = self.verify_cgroup(cgroup)?;
-        let Value::Cgroup(ours) = value else {
-            return Ok(LimitState::Holds);
-        };
-        if let Setting::IoLimit(ours) = ours {
-            return Ok(found.limit_state_io(*ours, state));
-        }
-        let file = ours.file();
-        if found.settings.get(&file) == Some(ours) {
-            return Ok(LimitState::Holds);
-        }
-        let live = found.live.get(&file);
-        if live == Some(ours) {
-            return Ok(LimitState::Overwritten);
-        }
-        let live = live.map_or(DEFAULT.to_owned(), Setting::to_string);
-        let is_former = state.properties.iter().any(|(former, _)| *former == live);
-        let is_on_record = found.runtime.as_ref().and_then(|runtime| runtime.get(&file)) == Some(ours);
-        Ok(match is_former && is_on_record {
-            true => LimitState::ResetBySystemd,
-            false => LimitState::Changed,
+        Ok(match value {
+            Value::Cgroup(ours) => found.limit_state(ours, state),
+            _ => LimitState::Holds,
         })
     }
 
     fn recorded(&self, file: CgroupFile, unit: &UnitState) -> Option<Setting> {
         let (text, _) = unit.properties.first()?;
         match text.as_str() {
-            DEFAULT => Some(unlimited(file)),
+            cgroup::DEFAULT => Some(cgroup::unlimited(file)),
             text => Setting::parse(file, text).ok(),
         }
     }
@@ -909,40 +641,20 @@ impl Host for FakeHost {
         #[cfg(test)]
         super::fault::point();
         let is_its = |path: &&String| path.ends_with(&format!("/{}", state.unit));
-        let Some(path) = self.cgroups.keys().find(is_its).cloned() else {
+        let path = self.cgroups.keys().find(is_its).cloned();
+        let found = path.as_ref().and_then(|path| self.cgroups.get_mut(path));
+        let (Some(path), Some(found), Value::Cgroup(setting)) = (&path, found, ours) else {
             return Ok(true);
         };
-        let Some(found) = self.cgroups.get_mut(&path) else {
-            return Ok(true);
-        };
-        let Value::Cgroup(setting) = ours else { return Ok(true) };
-        if let Setting::IoLimit(ours) = setting {
-            if limit_in(&found.live_io, *ours) != ours.limit {
-                found.clear_hidden_io(state, *ours);
-                return Ok(false);
-            }
-            match next {
-                Some(Value::Cgroup(Setting::IoLimit(next))) => found.set_io(*next, true),
-                _ => found.restore_io(state, ours.device, ours.kind),
-            }
-            return Ok(true);
+        let next = next.and_then(|next| match next {
+            Value::Cgroup(next) => Some(next),
+            _ => None,
+        });
+        let is_withdrawn = found.withdraw(state, setting, next);
+        if is_withdrawn {
+            self.enforce_memory_max(path);
         }
-        let file = setting.file();
-        if found.live.get(&file) != Some(setting) {
-            let runtime = found.runtime.iter_mut();
-            runtime.for_each(|runtime| runtime.retain(|of, value| *of != file || value != setting));
-            return Ok(false);
-        }
-        if let (Some(Value::Cgroup(next)), Some(runtime)) = (next, &mut found.runtime) {
-            found.settings.insert(file, next.clone());
-            found.live.insert(file, next.clone());
-            runtime.insert(file, next.clone());
-            self.enforce_memory_max(&path);
-            return Ok(true);
-        }
-        restore_record(found, state, file);
-        self.enforce_memory_max(&path);
-        Ok(true)
+        Ok(is_withdrawn)
     }
 
     fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
@@ -1031,36 +743,4 @@ impl Host for FakeHost {
             Ok(())
         }
     }
-}
-
-/// Restores the record of a unit. systemd writes the file where the property changes.
-fn restore_record(found: &mut FakeCgroup, state: &UnitState, file: CgroupFile) {
-    let Some(runtime) = &mut found.runtime else { return };
-    let former = state.properties.first().map(|(text, _)| Setting::parse(file, text));
-    let former = former.and_then(Result::ok);
-    let was_at_runtime = state.at_runtime.iter().any(|known| known == file.as_str());
-    match former.clone().filter(|_| was_at_runtime) {
-        Some(former) => drop(runtime.insert(file, former)),
-        None => drop(runtime.remove(&file)),
-    }
-    let live = match former.clone() {
-        Some(former) => found.live.insert(file, former),
-        None => found.live.remove(&file),
-    };
-    if live != former {
-        found.settings.insert(file, former.unwrap_or_else(|| unlimited(file)));
-    }
-}
-
-fn limit_in(limits: &DeviceLimits, of: IoLimit) -> Limit {
-    Limit(
-        limits
-            .get(&of.kind)
-            .and_then(|devices| devices.get(&of.device).copied()),
-    )
-}
-
-fn io_property(limits: &DeviceLimits, kind: IoKind) -> Property {
-    let named = |(device, limit): (&Device, &u64)| (format!("/dev/block/{device}"), *limit);
-    Property::Devices(limits.get(&kind).into_iter().flatten().map(named).collect())
 }

@@ -579,7 +579,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
-            ladder: String::new(),
+            steps_text: String::new(),
             source: case.source,
             labels: Default::default(),
             annotations: Default::default(),

@@ -158,7 +158,7 @@ mod tests {
                 fingerprint: "f".into(),
                 simulated: false,
             },
-            ladder: String::new(),
+            steps_text: String::new(),
             source: WireSource::Local,
             labels: Default::default(),
             annotations: Default::default(),

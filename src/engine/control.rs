@@ -84,7 +84,7 @@ impl<H: Host> Engine<H> {
         let mut episodes = verifier.episodes;
         episodes.close_after_lost_outcomes();
         episodes.release_orphans();
-        episodes.leave_changed_ladders();
+        episodes.leave_changed_steps();
         episodes.resend_unsettled();
         episodes.bound_interrupted();
         episodes.revert_unsettled();
@@ -187,7 +187,7 @@ impl<H: Host> Engine<H> {
         let mut episodes = self.episodes(&mut transaction);
         episodes.record_recent_ends();
         episodes.release_orphans();
-        episodes.leave_changed_ladders();
+        episodes.leave_changed_steps();
         episodes.bound_interrupted();
         self.finish(transaction);
     }

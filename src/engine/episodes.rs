@@ -337,16 +337,16 @@ impl Episodes<'_> {
             return;
         };
         self.open.remove(key);
-        let ladder = self.rule_of(&episode).map_or(usize::MAX, |rule| rule.actions.len());
+        let step_count = self.rule_of(&episode).map_or(usize::MAX, |rule| rule.actions.len());
         for progress in episode
             .targets
             .iter()
-            .filter(|progress| progress.step_index < ladder && progress.due < Duration::MAX)
+            .filter(|progress| progress.step_index < step_count && progress.due < Duration::MAX)
         {
             let mut record = about.record(self.transaction.now);
             record.target = Some((progress.target, progress.name.clone()));
             record.outcome = Some(Outcome::Cancelled);
-            record.reason = format!("{why} before step {} of the ladder", progress.step_index + 1);
+            record.reason = format!("{why} before step {} of the rule", progress.step_index + 1);
             self.telemetry.action(&about.rule, "wait", Outcome::Cancelled.as_str());
             self.record_always(Entry::Record(record));
         }
@@ -393,7 +393,10 @@ impl Episodes<'_> {
         let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
             return false;
         };
-        let Some(rule) = self.rule_of(&episode).filter(|rule| rule.ladder() == episode.ladder) else {
+        let Some(rule) = self
+            .rule_of(&episode)
+            .filter(|rule| rule.steps_text() == episode.steps_text)
+        else {
             return false;
         };
         let now = self.now();
@@ -508,7 +511,7 @@ impl Episodes<'_> {
 pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
     Episode {
         key: EpisodeKey::new(&rule.name, &alert.fingerprint, simulated),
-        ladder: rule.ladder(),
+        steps_text: rule.steps_text(),
         source: alert.source.into(),
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),

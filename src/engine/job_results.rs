@@ -237,9 +237,10 @@ impl Episodes<'_> {
         let Some(mut episode) = self.ledger.episodes.get(&lease.episode()).cloned() else {
             return;
         };
-        let ladder = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
+        let step_count = self.rule_of(&episode).map_or(0, |rule| rule.actions.len());
         let mut targets = episode.targets.iter_mut();
-        let waits = |progress: &&mut TargetProgress| progress.target == Target::Host && progress.step_index < ladder;
+        let waits =
+            |progress: &&mut TargetProgress| progress.target == Target::Host && progress.step_index < step_count;
         if let Some(progress) = targets.find(waits) {
             progress.due = self.now();
             self.record_always(Entry::Episode(episode));

@@ -256,7 +256,7 @@ mod tests {
                     fingerprint: "f".into(),
                     simulated: false,
                 },
-                ladder: String::new(),
+                steps_text: String::new(),
                 source: WireSource::Alertmanager,
                 labels: Default::default(),
                 annotations: Default::default(),

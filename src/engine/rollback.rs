@@ -131,17 +131,17 @@ impl Episodes<'_> {
 
     /// Handles rules whose steps changed, by a reload or while the daemon was down. Their targets keep their values and get no
     /// further steps, because it is unknown which of the new steps they already had. New targets get the new steps.
-    pub fn leave_changed_ladders(&mut self) {
+    pub fn leave_changed_steps(&mut self) {
         for mut episode in self.ledger.episodes.values().cloned().collect::<Vec<_>>() {
             let Some(rule) = self.rule_of(&episode) else { continue };
-            if episode.ladder == rule.ladder() {
+            if episode.steps_text == rule.steps_text() {
                 continue;
             }
             tracing::info!(
                 rule = rule.name.as_str(),
                 "steps of the rule changed, its targets keep their values"
             );
-            episode.ladder = rule.ladder();
+            episode.steps_text = rule.steps_text();
             for progress in &mut episode.targets {
                 progress.step_index = rule.actions.len();
                 progress.due = Duration::MAX;

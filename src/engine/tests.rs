@@ -767,9 +767,9 @@ fn unwritable_ledger_does_not_make_the_engine_spin() {
 
 #[test]
 fn a_return_to_dry_run_releases_and_does_no_more() {
-    let ladder = "nice 15; wait 10; signal TERM";
+    let steps = "nice 15; wait 10; signal TERM";
     for is_reload in [true, false] {
-        let mut world = world(policy(vec![example("end", ladder)]));
+        let mut world = world(policy(vec![example("end", steps)]));
         world.add(100, 1);
         world.fire("end");
         world.policy.enforce = false;
@@ -800,7 +800,7 @@ fn a_rule_that_comes_back_acts_on_an_alert_that_still_fires() {
 }
 
 #[test]
-fn changed_ladder_applies_to_new_targets_of_all_open_episodes() {
+fn changed_steps_apply_to_new_targets_of_all_open_episodes() {
     let mut world = world(policy(vec![example("end", "nice 15; wait 10; nice 19")]));
     world.add(100, 1);
     world.fire("end");
@@ -822,7 +822,7 @@ fn changed_ladder_applies_to_new_targets_of_all_open_episodes() {
     assert_eq!(
         (world.signals(), world.nice(100)),
         (vec![], vec![5]),
-        "the target of the former ladder gets no further step of it"
+        "the target of the former steps gets no further one of them"
     );
 }
 
@@ -834,8 +834,8 @@ fn steps_changed_while_the_daemon_was_down_are_not_continued() {
     )]));
     world.add(100, 1);
     world.fire("end");
-    for ladder in ["nice 1; wait 9; signal KILL", "nice 1"] {
-        world.policy = policy(vec![example("end", ladder)]);
+    for steps in ["nice 1; wait 9; signal KILL", "nice 1"] {
+        world.policy = policy(vec![example("end", steps)]);
         world.crash_and_restart();
         world.pass(60);
         assert_eq!((world.signals(), world.nice(100)), (vec![], vec![15]));
@@ -1037,10 +1037,10 @@ fn fork(host: &mut FakeHost, parent: i32, pid: i32, name: &str) -> Identity {
 }
 
 /// Also for alerts of the name `calm`.
-fn along(name: &str, ladder: &str) -> Rule {
+fn along(name: &str, steps: &str) -> Rule {
     Rule {
         matchers: example("calm", "nice 1").matchers,
-        ..example(name, ladder)
+        ..example(name, steps)
     }
 }
 

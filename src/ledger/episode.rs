@@ -33,8 +33,8 @@ impl EpisodeKey {
 pub struct Episode {
     pub key: EpisodeKey,
     /// The steps as text, to which the step indexes of the targets refer.
-    #[serde(default)]
-    pub ladder: String,
+    #[serde(default, rename = "ladder")]
+    pub steps_text: String,
     pub source: WireSource,
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]

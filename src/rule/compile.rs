@@ -2,7 +2,6 @@
 
 use super::context::Context;
 use super::file::{RuleFile, WrittenRule, WrittenStep};
-use super::ladder::compile_ladder;
 use super::lint;
 use super::narrow::why_too_wide;
 use super::ruleset::{
@@ -10,6 +9,7 @@ use super::ruleset::{
     TargetSelector,
 };
 use super::select::warn_of_anchors;
+use super::steps::compile_steps;
 use super::target_selector::compile_aim;
 use super::unchecked_rule::{Candidate, Setting};
 use crate::alert::Labels;
@@ -67,7 +67,7 @@ pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
 /// `None` if the rule has no name. With other errors the rule is only used for further checks.
 fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
     let matchers = compile_matchers(&written.matchers, findings);
-    let actions = compile_ladder(&written.actions, context.allow_exec, findings);
+    let actions = compile_steps(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, findings);
     warn_of_idle_select(&written, &actions, findings);
     let target_selector = compile_aim(&written, &actions, context, findings);
@@ -123,11 +123,11 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
             "otherwise leases expire at once; the default is 5h",
         );
     }
-    if let Some(ladder) = written.whole_ladder
+    if let Some(actions_span) = written.actions_span
         && written.actions.iter().all(WrittenStep::is_wait)
     {
         findings.error(
-            ladder,
+            actions_span,
             "a rule that only waits",
             "add a step to `actions`, such as `nice: 10`",
         );
@@ -194,7 +194,7 @@ fn settings(written: &[WrittenStep], findings: &Findings) -> Vec<Setting> {
 /// Warns of keys that select processes in a rule without steps for processes.
 fn warn_of_idle_select(written: &WrittenRule, actions: &[Step], findings: &mut Findings) {
     // A step with an error may have been one for processes.
-    let is_whole = written.whole_ladder.is_some() && actions.len() == written.actions.len();
+    let is_whole = written.actions_span.is_some() && actions.len() == written.actions.len();
     let is_for_host = |step: &Step| step.is_for(Target::Host);
     if let Some(select) = &written.select
         && is_whole

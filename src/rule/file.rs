@@ -191,7 +191,7 @@ pub(super) struct WrittenRule {
     pub condition: Option<Text>,
     pub actions: Vec<WrittenStep>,
     /// The place of the list of actions, if all of them are readable.
-    pub whole_ladder: Option<Span>,
+    pub actions_span: Option<Span>,
     pub hold: Option<Spanned<Duration>>,
     pub cooldown: Option<Spanned<Duration>>,
     pub any_host: bool,
@@ -277,10 +277,10 @@ fn read_rule(node: &Node, findings: &mut Findings) -> Option<WrittenRule> {
 fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenRule {
     let steps = fields.filled_list("actions", findings);
     let actions: Vec<WrittenStep> = steps.iter().filter_map(|item| read_step(item, findings)).collect();
-    let whole_ladder = fields
+    let actions_span = fields
         .get("actions")
         .filter(|_| !steps.is_empty() && steps.len() == actions.len());
-    let whole_ladder = whole_ladder.map(|node| node.span);
+    let actions_span = actions_span.map(|node| node.span);
     WrittenRule {
         span: node.span,
         name: fields.text("name", findings),
@@ -297,7 +297,7 @@ fn read_fields(node: &Node, fields: Fields, findings: &mut Findings) -> WrittenR
         max_matches: fields.integer("max_matches", findings),
         condition: fields.text("while", findings),
         actions,
-        whole_ladder,
+        actions_span,
         hold: fields.duration("hold", findings),
         cooldown: fields.duration("cooldown", findings),
         any_host: fields.flag("any_host", findings).is_some_and(|flag| flag.value),

@@ -6,7 +6,7 @@ mod compile;
 mod context;
 mod favours;
 pub mod file;
-mod ladder;
+mod steps;
 mod lint;
 mod narrow;
 pub mod ruleset;

@@ -94,7 +94,7 @@ impl Rule {
     }
 
     /// All steps as strings, in their order, to compare the steps of two rules.
-    pub fn ladder(&self) -> String {
+    pub fn steps_text(&self) -> String {
         let steps: Vec<String> = self.actions.iter().map(ToString::to_string).collect();
         steps.join("; ")
     }

@@ -43,7 +43,7 @@ pub(super) fn compile_aim(
             processes
         };
         let help = "make two rules: one that selects cgroups, one that selects processes";
-        let message = "some steps of this ladder are done to cgroups, others to processes";
+        let message = "some steps of this rule are done to cgroups, others to processes";
         findings.error(later.span, message, help);
     }
     let is_about_cgroups = match &written.targets {

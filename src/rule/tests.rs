@@ -442,7 +442,7 @@ fn steps_are_shown_without_query_and_arguments() {
     let text = "rules:\n- name: r\n  matchers: ['alertname=\"A\"']\n  actions:\n  \
                 - allocate: {url: 'https://b/x?token=secret', resource: /r, ttl: /t}\n  - exec: [/bin/a, secret]\n";
     let rules = compile_all(&[text]).rules.unwrap();
-    assert_eq!(rules.rules[0].ladder(), "allocate POST https://b/x; exec /bin/a");
+    assert_eq!(rules.rules[0].steps_text(), "allocate POST https://b/x; exec /bin/a");
 }
 
 #[test]

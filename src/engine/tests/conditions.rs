@@ -162,7 +162,7 @@ fn false_condition_gives_no_place_to_a_new_target() {
 }
 
 #[test]
-fn false_condition_stops_a_ladder_between_its_steps() {
+fn false_condition_stops_a_rule_between_its_steps() {
     let holds = Arc::new(Mutex::new(Some(true)));
     let mut world = with_condition(example("calm", "nice 5; wait 10; nice 15"), &holds, 2);
     world.add(100, 1);

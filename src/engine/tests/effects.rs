@@ -5,14 +5,14 @@ use super::*;
 use crate::rule::OrderBy;
 
 const MIB: u64 = 1 << 20;
-/// Longer than a victim has to end, its ladder included.
+/// Longer than a victim has to end, its steps included.
 const LONG: u64 = 45;
 
-fn killer(name: &str, ladder: &str) -> Rule {
+fn killer(name: &str, steps: &str) -> Rule {
     Rule {
         limit: 9,
         cooldown: Duration::from_secs(1),
-        ..example(name, ladder)
+        ..example(name, steps)
     }
 }
 
@@ -361,8 +361,8 @@ fn resolve_beside_its_firing_counts_without_a_ledger() {
 }
 
 /// A rule that ends the largest, on a host where process 100 got SIGTERM, lives on, and its alert resolved before SIGKILL.
-fn interrupted(ladder: &str) -> World {
-    let mut rule = killer("end", ladder);
+fn interrupted(steps: &str) -> World {
+    let mut rule = killer("end", steps);
     rule.order_by = OrderBy {
         key: crate::rule::OrderKey::Memory,
         reverse: false,
@@ -534,8 +534,8 @@ fn orphaned_victim_is_not_killed_beyond_cooldown_and_budget() {
 
 #[test]
 fn victim_of_an_unconfirmed_alert_blocks_others_for_a_bound_only() {
-    let ladder = "signal TERM; wait 60; signal KILL";
-    let mut rule = killer("end", ladder);
+    let steps = "signal TERM; wait 60; signal KILL";
+    let mut rule = killer("end", steps);
     rule.limit = 1;
     let mut world = world(generous(vec![rule]));
     let rename = |world: &mut World, name: &str| {

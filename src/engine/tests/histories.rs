@@ -140,7 +140,7 @@ fn cpus(text: &str) -> Value {
     Value::Affinity(text.parse().unwrap())
 }
 
-fn kill_ladder() -> [Step; 3] {
+fn kill_steps() -> [Step; 3] {
     [
         signal(Signal::SIGTERM, None),
         Step::Wait(Wait(KILL_WAIT)),
@@ -152,13 +152,13 @@ fn kill_ladder() -> [Step; 3] {
 static POLICIES: LazyLock<[Policy; 4]> = LazyLock::new(|| [0, 1, 2, 3].map(policy));
 
 fn policy(variant: usize) -> Policy {
-    let mut end = rule("end", "c", 2, kill_ladder().to_vec());
+    let mut end = rule("end", "c", 2, kill_steps().to_vec());
     let mut slow_end = rule("slow-end", "c", 1, vec![set(Value::Nice(5)), wait(5)]);
-    slow_end.actions.extend(kill_ladder());
+    slow_end.actions.extend(kill_steps());
     end.cooldown = Duration::from_secs(5);
     slow_end.without_ledger = true;
     let mut warm_up = rule("rehearsal", "a", 2, vec![set(Value::Nice(19)), wait(5)]);
-    warm_up.actions.extend(kill_ladder());
+    warm_up.actions.extend(kill_steps());
     warm_up.dry_run = true;
     let mut by_label = rule(
         "by-label",
@@ -184,7 +184,7 @@ fn policy(variant: usize) -> Policy {
         vec![set(Value::Nice(15)), wait(5), set(cpus("0-1,9"))]
     };
     if variant == 2 {
-        slow_end.actions = kill_ladder().to_vec();
+        slow_end.actions = kill_steps().to_vec();
     }
     let still = vec![set(Value::Sched(SchedPolicy::Batch)), wait(7), set(Value::Freeze(true))];
     let mut rules = vec![
@@ -754,7 +754,7 @@ impl History {
                 found.map(|(at, _)| *at).collect()
             };
             let (terms, kills) = (at(Signal::SIGTERM), at(Signal::SIGKILL));
-            // Only a later episode sends a signal again, to one whose earlier ladder was interrupted long ago.
+            // Only a later episode sends a signal again, to one whose earlier steps were interrupted long ago.
             let is_repeated = |times: &[Duration]| times.windows(2).any(|pair| pair[1] - pair[0] < PATIENCE);
             assert!(
                 self.has_crashed || !(is_repeated(&terms) || is_repeated(&kills)),

@@ -114,8 +114,8 @@ fn value_set_by_others_between_two_holders_is_the_new_base() {
 
 #[test]
 fn steps_of_one_rule_build_on_each_other() {
-    let ladder = ["cgroup: {cpu.max: -50%}", "wait: 5s", "cgroup: {cpu.max: -50%}"];
-    let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &ladder));
+    let steps = ["cgroup: {cpu.max: -50%}", "wait: 5s", "cgroup: {cpu.max: -50%}"];
+    let rules = ["a", "b"].map(|name| rule(name, OF_UNIT, &steps));
     let mut world = world_of(rules.into());
     world.write(CgroupFile::CpuMax, "200000");
     for name in ["a", "b"] {

@@ -86,10 +86,10 @@ fn races_for_a_pid_never_reach_its_new_process() {
 }
 
 /// A rule for the process whose number stands in a label, and an alert about process 100 that began so many seconds ago.
-fn by_label(ladder: &str, began: i64) -> (World, Alert) {
+fn by_label(steps: &str, began: i64) -> (World, Alert) {
     use crate::process::pattern::Part;
     use crate::process::selector::{Condition, Pattern};
-    let mut rule = example("end", ladder);
+    let mut rule = example("end", steps);
     rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![
             Condition::Name(Pattern::fixed("burner").unwrap()),
@@ -113,12 +113,12 @@ fn add_aged(world: &mut World, age: u64) {
 #[test]
 fn pid_from_a_label_never_means_a_later_process() {
     for (age, is_meant) in [(3600, true), (61, true), (59, true), (50, false), (1, false)] {
-        for ladder in ["signal TERM", "nice 15"] {
-            let (mut world, alert) = by_label(ladder, 60);
+        for steps in ["signal TERM", "nice 15"] {
+            let (mut world, alert) = by_label(steps, 60);
             add_aged(&mut world, age);
             world.engine.take(&[alert], Instant::now()).unwrap();
             let is_done = !world.signals().is_empty() || world.nice(100) == [15];
-            assert_eq!(is_done, is_meant, "{age} s old, {ladder}");
+            assert_eq!(is_done, is_meant, "{age} s old, {steps}");
             let records = world.engine.records();
             let is_told = records.iter().any(|record| {
                 record.decision == Some(Decision::NoTarget)

@@ -3,10 +3,10 @@
 use super::*;
 use crate::engine::Answer;
 
-fn with_limit(limit: usize, ladder: &str) -> Policy {
+fn with_limit(limit: usize, steps: &str) -> Policy {
     policy(vec![Rule {
         limit,
-        ..example("calm", ladder)
+        ..example("calm", steps)
     }])
 }
 
@@ -67,7 +67,7 @@ fn reload_changes_while_of_an_open_episode() {
 }
 
 #[test]
-fn targets_of_a_changed_ladder_get_no_further_steps() {
+fn targets_get_no_further_steps_after_a_change_of_the_steps() {
     let mut world = world(with_limit(2, "nice 15; wait 10; nice 19"));
     world.add(100, 1);
     world.fire("calm");

@@ -5,8 +5,8 @@ use crate::process::selector::{Condition, Pattern};
 
 const BATCH: &str = "/batch.slice/job.service";
 
-fn two_rules(ladder: &str) -> World {
-    let mut world = world(policy(vec![example("rest", "freeze true"), example("end", ladder)]));
+fn two_rules(steps: &str) -> World {
+    let mut world = world(policy(vec![example("rest", "freeze true"), example("end", steps)]));
     add(&mut world);
     world
 }

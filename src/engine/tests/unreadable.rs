@@ -5,8 +5,8 @@ use super::*;
 use crate::process::Unread;
 use crate::process::selector::{Condition, Pattern};
 
-fn by_cmdline(ladder: &str) -> World {
-    let mut rule = example("calm", ladder);
+fn by_cmdline(steps: &str) -> World {
+    let mut rule = example("calm", steps);
     rule.target_selector = TargetSelector::Processes(Selector {
         conditions: vec![Condition::Cmdline(Pattern::fixed("burner --all").unwrap())],
     });

@@ -65,7 +65,7 @@ fn episode() -> Episode {
             fingerprint: "f".into(),
             simulated: false,
         },
-        ladder: String::new(),
+        steps_text: String::new(),
         source: crate::ledger::episode::WireSource::Local,
         labels: Default::default(),
         annotations: Default::default(),

@@ -86,7 +86,7 @@ fn episode() -> Entry {
             fingerprint: "f".into(),
             simulated: false,
         },
-        ladder: String::new(),
+        steps_text: String::new(),
         source: WireSource::Local,
         labels: Default::default(),
         annotations: Default::default(),

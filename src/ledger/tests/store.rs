@@ -65,7 +65,7 @@ fn episode() -> Episode {
             fingerprint: "f".into(),
             simulated: false,
         },
-        ladder: String::new(),
+        steps_text: String::new(),
         source: WireSource::Local,
         labels: [("alertname".to_owned(), "X".to_owned())].into(),
         annotations: Default::default(),

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 /// A rule that matches the alert of its name, selects processes named `burner`, and has steps
 /// written as `nice 5; wait 10; signal TERM`.
-pub fn example(name: &str, ladder: &str) -> Rule {
-    let actions = ladder.split("; ").map(|step| {
+pub fn example(name: &str, steps: &str) -> Rule {
+    let actions = steps.split("; ").map(|step| {
         let (word, value) = step.split_once(' ').expect("a word and a value");
         match word {
             "nice" => Step::Set(Change::To(Value::Nice(value.parse().expect("a number")))),
@@ -24,7 +24,7 @@ pub fn example(name: &str, ladder: &str) -> Rule {
                 signal: format!("SIG{value}").parse().expect("a signal"),
                 undo: None,
             }),
-            other => panic!("no step {other:?} in test ladders"),
+            other => panic!("no step {other:?} in test rules"),
         }
     });
     Rule {

@@ -134,7 +134,7 @@ impl Simulation {
         self.disrupt();
         let before = std::mem::replace(&mut self.variant, variant);
         self.memory.reload(before, variant, self.now);
-        self.leave_changed_ladders(before);
+        self.leave_changed_steps(before);
         let names = &self.configuration().own_names;
         for name in CONFIGURATIONS[before]
             .own_names
@@ -156,10 +156,10 @@ impl Simulation {
     }
 
     /// Notes the targets of rules that have other steps from now on.
-    fn leave_changed_ladders(&mut self, before: usize) {
+    fn leave_changed_steps(&mut self, before: usize) {
         let [before, after] = [before, self.variant].map(|variant| &CONFIGURATIONS[variant].policy.rules);
         let is_other = |name: &str| match (before.get(name), after.get(name)) {
-            (Some(before), Some(after)) => before.ladder() != after.ladder(),
+            (Some(before), Some(after)) => before.steps_text() != after.steps_text(),
             _ => false,
         };
         let episodes = self.engine.ledger.episodes.values();

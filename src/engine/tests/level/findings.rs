@@ -1,8 +1,8 @@
 //! Histories that found faults, each with the number of the finding in the issue *Level-triggered episodes*.
 
 use super::policies::{
-    ANY_HOST, BASE, BOTH, BY_WEBHOOK, FEWER_RULES, OF_A_PID, OTHER_CHOICES, OTHER_IDENTITY, OTHER_LADDERS,
-    OTHER_MATCHERS, OTHER_NAMES, OTHER_OWN_ALERTS, OWN,
+    ANY_HOST, BASE, BOTH, BY_WEBHOOK, FEWER_RULES, OF_A_PID, OTHER_CHOICES, OTHER_IDENTITY, OTHER_MATCHERS,
+    OTHER_NAMES, OTHER_OWN_ALERTS, OTHER_STEPS, OWN,
 };
 use super::processes::{NAMES, SLOTS};
 use super::*;
@@ -29,7 +29,7 @@ fn name(name: &str) -> usize {
     NAMES.iter().position(|known| *known == name).unwrap()
 }
 
-/// Finding 1: the ladder of the former rule went on after the resolve, which the new matchers do not mean.
+/// Finding 1: the steps of the former rule went on after the resolve, which the new matchers do not mean.
 #[test]
 fn resolve_ends_an_episode_whose_rule_has_other_matchers_now() {
     check([
@@ -76,7 +76,7 @@ fn resolve_ends_an_episode_of_a_rule_that_was_for_any_host() {
 #[test]
 fn start_ends_no_process_before_the_alert_is_confirmed() {
     check([
-        Reload(OTHER_LADDERS),
+        Reload(OTHER_STEPS),
         Dies(slot(130)),
         Condition(OWN, true),
         Pass(60),
@@ -425,7 +425,7 @@ fn reload_changes_the_rule_of_an_open_episode() {
 #[test]
 fn reload_of_other_steps_violates_nothing() {
     for crash in [None, Some(Crash(1))] {
-        let reload = [Condition(OWN, true), Pass(60), Reload(OTHER_LADDERS)];
+        let reload = [Condition(OWN, true), Pass(60), Reload(OTHER_STEPS)];
         check(reload.into_iter().chain(crash).chain([Pass(900)]));
     }
 }

@@ -108,7 +108,7 @@ impl Memory {
             if is_elsewhere || format!("{one:?}") != format!("{other:?}") {
                 self.changed_at.insert(rule.name.clone(), now);
             }
-            if matches!((one, other), (Some(one), Some(other)) if one.ladder() != other.ladder()) {
+            if matches!((one, other), (Some(one), Some(other)) if one.steps_text() != other.steps_text()) {
                 self.other_steps_at.insert(rule.name.clone(), now);
             }
         }

@@ -46,7 +46,7 @@ pub const OTHER_NAMES: usize = 2;
 pub const OTHER_IDENTITY: usize = 3;
 pub const ANY_HOST: usize = 4;
 pub const DRY_RUN: usize = 5;
-pub const OTHER_LADDERS: usize = 6;
+pub const OTHER_STEPS: usize = 6;
 pub const FEWER_RULES: usize = 7;
 pub const OTHER_OWN_ALERTS: usize = 8;
 pub const OTHER_CHOICES: usize = 9;
@@ -102,7 +102,7 @@ fn signal(signal: Signal, undo: Option<Signal>) -> Step {
 
 fn rules(variant: usize) -> Vec<Rule> {
     let is_other = |wanted: usize| variant == wanted;
-    let nice = if is_other(OTHER_LADDERS) {
+    let nice = if is_other(OTHER_STEPS) {
         OTHER_CALM_NICE
     } else {
         CALM_NICE
@@ -114,7 +114,7 @@ fn rules(variant: usize) -> Vec<Rule> {
         wait(60),
         signal(Signal::SIGTERM, None),
     ];
-    if is_other(OTHER_LADDERS) {
+    if is_other(OTHER_STEPS) {
         end.insert(1, signal(Signal::SIGINT, None));
         late.remove(1);
     }

@@ -5,7 +5,7 @@ use crate::diagnostic::Findings;
 use crate::step::Step;
 
 /// Compiles the steps of a rule. A step with an error is left out, and is among the findings.
-pub(super) fn compile_ladder(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
+pub(super) fn compile_steps(written: &[WrittenStep], allow_exec: bool, findings: &mut Findings) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for (written, step) in written
         .iter()

@@ -188,16 +188,16 @@ fn is_own_file(name: &str) -> bool {
     let Some(rest) = name.strip_prefix(LEDGER) else {
         return false;
     };
-    let stage = COMPANIONS
+    let file = COMPANIONS
         .iter()
         .rev()
         .find_map(|companion| rest.strip_suffix(companion));
-    let stage = stage.unwrap_or(rest);
+    let file = file.unwrap_or(rest);
     let is_time = |time: &str| {
         time.chars()
             .all(|letter| letter.is_ascii_digit() || "TZ-".contains(letter))
     };
-    LEDGERS.contains(&stage) || stage.strip_prefix(SET_ASIDE).is_some_and(is_time)
+    LEDGERS.contains(&file) || file.strip_prefix(SET_ASIDE).is_some_and(is_time)
 }
 
 fn check_kind(path: &Path, is_right: fn(&fs::FileType) -> bool, expected: &'static str) -> Result<(), Untrusted> {

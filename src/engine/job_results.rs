@@ -6,7 +6,7 @@ use super::status::{end_of, log_outcome};
 use super::timers::{RETRY, ROUND};
 use super::transaction::{Action, AlertRef};
 use crate::host::Moment;
-use crate::ledger::{Effect, Entry, EpisodeKey, Lease, LedgerState, Outcome, Record, Stage, TargetProgress};
+use crate::ledger::{Effect, Entry, EpisodeKey, GrantState, Lease, LedgerState, Outcome, Record, TargetProgress};
 use crate::process::Target;
 use crate::step::allocate::lifecycle as allocate;
 use crate::step::exec as command;
@@ -38,7 +38,7 @@ impl Episodes<'_> {
             }
             let mut was_in_doubt = false;
             if let Effect::Allocation(allocation) = &mut lease.effect
-                && let Stage::Requested { in_doubt } = allocation.stage
+                && let GrantState::Requested { in_doubt } = allocation.grant
             {
                 if room == 0 {
                     allocation.retry.next = now + RETRY;
@@ -49,7 +49,7 @@ impl Episodes<'_> {
                 was_in_doubt = in_doubt;
                 if !in_doubt {
                     // Durable before the request, because after a crash the grant is unknown otherwise.
-                    allocation.stage = Stage::Requested { in_doubt: true };
+                    allocation.grant = GrantState::Requested { in_doubt: true };
                     self.stage(Entry::Lease(lease));
                 }
             }

@@ -1,4 +1,4 @@
-//! The latency of each stage from a sample to an action, for the log at level debug.
+//! The latency of each part of the way from a sample to an action, for the log at level debug.
 
 use std::time::Instant;
 
@@ -19,19 +19,19 @@ impl From<Instant> for Arrival {
     }
 }
 
-/// The end of each stage of a transaction.
+/// When each part of a transaction ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Stages {
+pub struct TransactionTimes {
     begun: Instant,
     pub decided: Instant,
     /// The intent is on disk.
     pub durable: Instant,
 }
 
-impl Stages {
-    pub fn begin() -> Stages {
+impl TransactionTimes {
+    pub fn begin() -> TransactionTimes {
         let now = Instant::now();
-        Stages {
+        TransactionTimes {
             begun: now,
             decided: now,
             durable: now,

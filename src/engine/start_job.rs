@@ -6,7 +6,7 @@ use super::jobs_in_flight::{InFlight, JobKind};
 use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
 use crate::host::{Host, Job};
-use crate::ledger::{Effect, Entry, Lease, Outcome, Stage};
+use crate::ledger::{Effect, Entry, GrantState, Lease, Outcome};
 
 impl<H: Host> Executor<'_, H> {
     /// Starts the next job of a lease, unless too many run.
@@ -28,7 +28,7 @@ impl<H: Host> Executor<'_, H> {
         if is_called_off || self.jobs.room(kind == JobKind::Command) == 0 {
             lease.retry_mut().into_iter().for_each(|retry| retry.next = now + RETRY);
             if let Effect::Allocation(allocation) = &mut lease.effect
-                && let Stage::Requested { in_doubt } = &mut allocation.stage
+                && let GrantState::Requested { in_doubt } = &mut allocation.grant
             {
                 // The request was not sent, so a resolve meanwhile needs no release.
                 *in_doubt = was_in_doubt;
@@ -66,7 +66,7 @@ impl<H: Host> Executor<'_, H> {
             Effect::Command(command) if !command.has_ended => (Outcome::Cancelled, "not started yet".to_owned(), None),
             _ if next_job(&lease).is_some() => {
                 let is_in_doubt = matches!(&lease.effect, Effect::Allocation(allocation)
-                    if allocation.stage == Stage::Requested { in_doubt: true });
+                    if allocation.grant == GrantState::Requested { in_doubt: true });
                 return self.send(id, is_in_doubt);
             }
             Effect::Allocation(allocation) => allocation.end_unasked(word),

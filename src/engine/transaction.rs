@@ -2,7 +2,7 @@
 //! actions that follow. Alerts that arrive together share a transaction, and so share commits and the reading of the
 //! process table.
 
-use super::latency::{Arrival, Stages};
+use super::latency::{Arrival, TransactionTimes};
 use super::share::{OpenCounts, ShareExceeded};
 use crate::alert::Labels;
 use crate::host::Moment;
@@ -126,7 +126,7 @@ enum Kind {
 
 pub struct Transaction {
     pub now: Moment,
-    pub latency: Stages,
+    pub latency: TransactionTimes,
     /// For rules with `without_ledger: allow` after a failed commit: the intents stay, and are recorded later.
     pub is_unledgered: bool,
     /// The arrival of the alert of this transaction.
@@ -159,7 +159,7 @@ impl Transaction {
     pub fn new(now: Moment, arrival: Option<Arrival>) -> Transaction {
         Transaction {
             now,
-            latency: Stages::begin(),
+            latency: TransactionTimes::begin(),
             is_unledgered: false,
             arrival,
             closed: BTreeMap::new(),

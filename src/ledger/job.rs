@@ -24,7 +24,8 @@ pub struct Allocation {
     /// `None`: no release; the grant expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<Release>,
-    pub stage: Stage,
+    #[serde(rename = "stage")]
+    pub grant: GrantState,
     /// The last response with a grant without a name, until one has a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unnamed: Option<UnnamedGrant>,
@@ -52,10 +53,10 @@ pub struct Release {
     pub body: Option<JsonTemplate>,
 }
 
-/// The stage of an allocation.
+/// Whether an allocation is requested or granted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
+pub enum GrantState {
     /// `in_doubt`: a request may have been sent whose response was not a clear refusal, so it may have been granted.
     Requested { in_doubt: bool },
     Granted {
@@ -107,18 +108,18 @@ impl RetryState {
 impl Allocation {
     /// The closed label value of `evenkeel_allocations{state}`.
     pub fn state(&self) -> &'static str {
-        match (&self.stage, self.retry.ending) {
+        match (&self.grant, self.retry.ending) {
             (_, Some(_)) => "releasing",
-            (Stage::Requested { .. }, None) => "requested",
-            (Stage::Granted { lapsed: true, .. }, None) => "expired",
-            (Stage::Granted { .. }, None) => "granted",
+            (GrantState::Requested { .. }, None) => "requested",
+            (GrantState::Granted { lapsed: true, .. }, None) => "expired",
+            (GrantState::Granted { .. }, None) => "granted",
         }
     }
 
     pub fn resource(&self) -> Option<&str> {
-        match &self.stage {
-            Stage::Granted { resource, .. } => Some(resource),
-            Stage::Requested { .. } => None,
+        match &self.grant {
+            GrantState::Granted { resource, .. } => Some(resource),
+            GrantState::Requested { .. } => None,
         }
     }
 }

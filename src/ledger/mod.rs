@@ -29,7 +29,7 @@ pub use breaker::Breaker;
 pub use entry::{Entry, Record};
 pub use episode::{Closed, Episode, EpisodeKey, TargetProgress};
 pub use evidence::{Evidence, EvidenceSource, Level};
-pub use job::{Allocation, Command, Release, RetryState, Stage, UnnamedGrant};
+pub use job::{Allocation, Command, GrantState, Release, RetryState, UnnamedGrant};
 pub use journal::Journal;
 pub use lease::{Effect, Lease, SavedValue};
 pub use operation::{OperatorRequest, Requester};

@@ -6,11 +6,11 @@ mod compile;
 mod context;
 mod favours;
 pub mod file;
-mod steps;
 mod lint;
 mod narrow;
 pub mod ruleset;
 mod select;
+mod steps;
 #[cfg(test)]
 mod tests;
 

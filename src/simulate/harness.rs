@@ -62,7 +62,7 @@ pub struct Harness {
 
 /// Why a simulated host could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum StageError {
+pub enum HarnessError {
     #[error(transparent)]
     Clock(#[from] jiff::Error),
     #[error(transparent)]
@@ -80,7 +80,7 @@ impl Harness {
         source: Source,
         processes: &[ProcessSpec],
         cgroups: &[CgroupSpec],
-    ) -> Result<Harness, StageError> {
+    ) -> Result<Harness, HarnessError> {
         let wall = Timestamp::from_second(START_SECOND)?;
         let condition = Arc::new(Mutex::new(Answer {
             holds: true,
@@ -118,7 +118,7 @@ impl Harness {
             conditions,
             telemetry.clone(),
         );
-        let mut stage = Harness {
+        let mut harness = Harness {
             began: engine.host().now,
             engine,
             telemetry,
@@ -132,11 +132,11 @@ impl Harness {
             reported: 0,
             counted: BTreeMap::new(),
         };
-        stage.began.boot += MIN_CPU_WINDOW;
-        stage.began.wall += MIN_CPU_WINDOW;
-        stage.pass_until(Duration::ZERO);
-        stage.settle();
-        Ok(stage)
+        harness.began.boot += MIN_CPU_WINDOW;
+        harness.began.wall += MIN_CPU_WINDOW;
+        harness.pass_until(Duration::ZERO);
+        harness.settle();
+        Ok(harness)
     }
 
     fn now(&mut self) -> Duration {

@@ -206,15 +206,15 @@ struct Player<'a> {
     test: &'a Test,
     source: &'a SourceText,
     report: &'a mut TestReport,
-    stage: Harness,
+    harness: Harness,
     /// Events since the last `expect`.
     happened: Vec<Happening>,
 }
 
 impl Player<'_> {
     fn play(test: &Test, file: &TestFile, policy: Policy, source: &SourceText, report: &mut TestReport) {
-        let stage = match Harness::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
-            Ok(stage) => stage,
+        let harness = match Harness::new(policy, file.cpus, test.source, &test.processes, &test.cgroups) {
+            Ok(harness) => harness,
             Err(problem) => {
                 let error = source.diagnose(Severity::Error, test.name.span, problem.to_string(), "");
                 return report.errors.push(error);
@@ -224,7 +224,7 @@ impl Player<'_> {
             test,
             source,
             report,
-            stage,
+            harness,
             happened: Vec::new(),
         };
         for moment in &test.timeline {
@@ -249,38 +249,38 @@ impl Player<'_> {
     }
 
     fn live_through(&mut self, moment: &TimelineEntry) {
-        self.stage.pass_until(moment.at);
+        self.harness.pass_until(moment.at);
         if let Some(holds) = moment.condition {
-            self.stage.set_condition(holds);
+            self.harness.set_condition(holds);
         }
         if let Some(answer) = &moment.answer {
-            self.stage.set_answer(answer.clone());
+            self.harness.set_answer(answer.clone());
         }
         let at = seconds(moment.at);
         for spec in &moment.start {
-            self.stage.start(spec);
+            self.harness.start(spec);
         }
         for spec in &moment.change {
-            if !self.stage.change(spec) {
+            if !self.harness.change(spec) {
                 self.no_such(spec.pid, &at);
             }
         }
         for pid in &moment.exit {
-            if !self.stage.exit(*pid) {
+            if !self.harness.exit(*pid) {
                 self.no_such(*pid, &at);
             }
         }
         for path in &moment.restart {
-            if !self.stage.restart(&path.value) {
+            if !self.harness.restart(&path.value) {
                 let message = format!("there is no cgroup {} at {at} to restart", path.value);
                 self.fail(path.span, message, "", Vec::new(), Vec::new());
             }
         }
         if let Some(labels) = &moment.resolve {
-            self.stage.resolve(labels.clone());
+            self.harness.resolve(labels.clone());
         }
         if let Some(labels) = &moment.fire {
-            self.stage.fire(labels.clone());
+            self.harness.fire(labels.clone());
         }
         if let Some(expect) = &moment.expect {
             self.collect();
@@ -293,7 +293,7 @@ impl Player<'_> {
 
     /// Collects new events, and the rules that applied a step.
     fn collect(&mut self) {
-        let news = self.stage.happenings();
+        let news = self.harness.happenings();
         let acted = news.iter().filter(|news| news.event.outcome.is_some());
         self.report
             .fired
@@ -345,7 +345,7 @@ impl Player<'_> {
         };
         if let Some(expected) = values.alive {
             self.report.checks += 1;
-            let found = self.stage.is_alive(&values.target);
+            let found = self.harness.is_alive(&values.target);
             if found != expected {
                 let message = format!("whether {target} is alive at {at}: {found}");
                 let (expected, found) = (format!("alive: {expected}"), format!("alive: {found}"));
@@ -357,7 +357,7 @@ impl Player<'_> {
             let Some(knob) = Knob::named(key) else {
                 continue;
             };
-            let found = self.stage.value(&values.target, knob);
+            let found = self.harness.value(&values.target, knob);
             if found.as_ref() == Some(&expected.value) {
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::ledger::files::FILE_NAME;
 use crate::ledger::retention::KEEP_CLOSED;
 use crate::ledger::store::{Store, StoreError, read_records};
 use crate::ledger::{
-    Allocation, Effect, Episode, Lease, Outcome, Release, RetryState, SavedValue, Stage, TargetProgress, Victim,
+    Allocation, Effect, Episode, GrantState, Lease, Outcome, Release, RetryState, SavedValue, TargetProgress, Victim,
 };
 use crate::ledger::{Closed, Entry, LedgerState};
 use crate::process::{BootId, Identity, Target};
@@ -324,7 +324,7 @@ fn grant_outlasts_a_reboot_and_is_released_at_once() {
             url: vec![Segment::Text("https://broker.example/".into()), Segment::Resource],
             body: None,
         }),
-        stage: Stage::Requested { in_doubt: true },
+        grant: GrantState::Requested { in_doubt: true },
         unnamed: None,
         retry: RetryState::default(),
     }));

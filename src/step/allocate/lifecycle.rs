@@ -4,7 +4,7 @@
 use super::{Allocate, Body};
 use crate::diagnostic::printable;
 use crate::host::job::{Report, Request};
-use crate::ledger::{Allocation, Episode, Outcome, Release, RetryState, Stage, UnnamedGrant};
+use crate::ledger::{Allocation, Episode, GrantState, Outcome, Release, RetryState, UnnamedGrant};
 use crate::template::{self, Segment};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -95,7 +95,7 @@ pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: Str
         resource_at: step.resource_at.clone(),
         ttl_at: step.ttl_at.clone(),
         release,
-        stage: Stage::Requested { in_doubt: true },
+        grant: GrantState::Requested { in_doubt: true },
         unnamed: None,
         retry: RetryState::default(),
     })
@@ -161,14 +161,14 @@ impl Allocation {
     /// The next request; `None` if there is none.
     pub fn next_job(&self) -> Option<(AllocatorCall, Request)> {
         let ask = (AllocatorCall::Ask, self.ask.clone());
-        match (&self.stage, self.retry.ending) {
+        match (&self.grant, self.retry.ending) {
             (_, None) => Some(ask),
             // To learn the resource that must be released.
-            (Stage::Requested { in_doubt: true }, Some(_)) if self.release.is_some() && !self.is_nameless() => {
+            (GrantState::Requested { in_doubt: true }, Some(_)) if self.release.is_some() && !self.is_nameless() => {
                 Some(ask)
             }
-            (Stage::Requested { .. }, Some(_)) => None,
-            (Stage::Granted { resource, .. }, Some(_)) => {
+            (GrantState::Requested { .. }, Some(_)) => None,
+            (GrantState::Granted { resource, .. }, Some(_)) => {
                 let release = begin_release(self.release.as_ref()?, resource, &self.ask.key).ok()?;
                 Some((AllocatorCall::GiveBack, release))
             }
@@ -184,9 +184,11 @@ impl Allocation {
     /// The end without a further request: the outcome, the reason, and the last response. `word` is the outcome if no release is
     /// needed.
     pub fn end_unasked(&self, word: Outcome) -> (Outcome, String, Option<String>) {
-        match (&self.stage, &self.unnamed) {
-            (Stage::Requested { in_doubt: false }, _) => (Outcome::Cancelled, "nothing was granted".to_owned(), None),
-            (Stage::Requested { in_doubt: true }, Some(unnamed)) if self.release.is_some() => {
+        match (&self.grant, &self.unnamed) {
+            (GrantState::Requested { in_doubt: false }, _) => {
+                (Outcome::Cancelled, "nothing was granted".to_owned(), None)
+            }
+            (GrantState::Requested { in_doubt: true }, Some(unnamed)) if self.release.is_some() => {
                 let reason = format!("{}; {}", unnamed.problem, self.nameless_advice());
                 (Outcome::Failed, reason, Some(unnamed.body.clone()))
             }
@@ -300,8 +302,8 @@ impl Allocation {
     }
 
     fn granted(&self, resource: String, ttl: Option<Duration>, now: Duration) -> JobUpdate {
-        let left_over = match &self.stage {
-            Stage::Granted { resource: former, .. } if *former != resource => Some(Allocation {
+        let left_over = match &self.grant {
+            GrantState::Granted { resource: former, .. } if *former != resource => Some(Allocation {
                 // Each release needs a key of its own, or the allocator may take the second for a repeat of the first.
                 ask: Request {
                     key: format!("{}-{:x}", self.ask.key, now.as_nanos()),
@@ -317,7 +319,7 @@ impl Allocation {
             }),
             _ => None,
         };
-        let is_renewed = matches!(self.stage, Stage::Granted { lapsed: false, .. }) && left_over.is_none();
+        let is_renewed = matches!(self.grant, GrantState::Granted { lapsed: false, .. }) && left_over.is_none();
         let reason = match (&self.ttl_at, ttl) {
             (Some(at), None) => format!("no number of seconds at {at:?}; assuming that the grant does not expire"),
             (_, Some(ttl)) => format!("for {} s", ttl.as_secs_f64()),
@@ -327,7 +329,7 @@ impl Allocation {
             now.saturating_add(ttl.mul_f64(RENEW_AFTER).max(FIRST_PAUSE))
         });
         let allocation = Allocation {
-            stage: Stage::Granted {
+            grant: GrantState::Granted {
                 resource,
                 until: ttl.map(|ttl| now.saturating_add(ttl)),
                 lapsed: false,
@@ -352,19 +354,19 @@ impl Allocation {
 
     fn not_granted(&self, was_in_doubt: bool, failure: Failure, now: Duration) -> JobUpdate {
         let is_ending = self.retry.ending.is_some();
-        let retry = match &self.stage {
+        let retry = match &self.grant {
             // A renewal was in flight, and the resource must be released now. Without a release the name is not needed.
-            Stage::Granted { .. } if is_ending => self.retry.at(now),
-            Stage::Requested { .. } if is_ending && self.release.is_none() => self.retry.at(now),
+            GrantState::Granted { .. } if is_ending => self.retry.at(now),
+            GrantState::Requested { .. } if is_ending && self.release.is_none() => self.retry.at(now),
             _ => self.failed(now),
         };
         let is_over_now = |until: &Option<Duration>| until.is_some_and(|until| until <= now);
-        let (stage, outcome) = match &self.stage {
-            Stage::Requested { .. } => {
+        let (grant, outcome) = match &self.grant {
+            GrantState::Requested { .. } => {
                 let in_doubt = was_in_doubt || !failure.is_no;
-                (Stage::Requested { in_doubt }, Outcome::Failed)
+                (GrantState::Requested { in_doubt }, Outcome::Failed)
             }
-            Stage::Granted {
+            GrantState::Granted {
                 resource,
                 until,
                 lapsed,
@@ -374,16 +376,16 @@ impl Allocation {
                 } else {
                     Outcome::Failed
                 };
-                let stage = Stage::Granted {
+                let grant = GrantState::Granted {
                     resource: resource.clone(),
                     until: *until,
                     lapsed: *lapsed || is_over_now(until),
                 };
-                (stage, outcome)
+                (grant, outcome)
             }
         };
-        let unnamed = match &self.stage {
-            Stage::Requested { .. } if failure.is_unnamed => Some(UnnamedGrant {
+        let unnamed = match &self.grant {
+            GrantState::Requested { .. } if failure.is_unnamed => Some(UnnamedGrant {
                 answers: self
                     .unnamed
                     .as_ref()
@@ -395,7 +397,7 @@ impl Allocation {
             _ => self.unnamed.clone(),
         };
         let next = Allocation {
-            stage,
+            grant,
             unnamed,
             retry,
             ..self.clone()
@@ -405,23 +407,23 @@ impl Allocation {
             reason = format!("the grant expired and was not renewed: {reason}");
         }
         // A grant is over only after the response to its release.
-        let end = match next.stage {
+        let end = match next.grant {
             _ if !is_ending => None,
-            Stage::Granted { .. } => None,
-            Stage::Requested { in_doubt: false } => Some(String::new()),
-            Stage::Requested { in_doubt: true } if failure.is_no && failure.is_final => Some(format!(
+            GrantState::Granted { .. } => None,
+            GrantState::Requested { in_doubt: false } => Some(String::new()),
+            GrantState::Requested { in_doubt: true } if failure.is_no && failure.is_final => Some(format!(
                 "; an earlier request may have been granted under the Idempotency-Key {}",
                 self.ask.key
             )),
-            Stage::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
+            GrantState::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
                 Some(format!("; {}", next.nameless_advice()))
             }
-            Stage::Requested { in_doubt: true } if retry.failures >= MAX_RETURNS => Some(format!(
+            GrantState::Requested { in_doubt: true } if retry.failures >= MAX_RETURNS => Some(format!(
                 "; no further retries after {MAX_RETURNS} attempts: find the grant under the Idempotency-Key {} and \
                  give it back by hand",
                 self.ask.key
             )),
-            Stage::Requested { in_doubt: true } => None,
+            GrantState::Requested { in_doubt: true } => None,
         };
         reason.push_str(end.as_deref().unwrap_or_default());
         JobUpdate {

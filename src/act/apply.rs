@@ -57,7 +57,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
     Ok(saved)
 }
 
-/// Applies a change to its base, which is the value without the leases of other alerts.
+/// Applies a change to the underlying value, which is the one without the leases of other alerts.
 ///
 /// # Errors
 /// When it is not a change of a process.
@@ -65,10 +65,10 @@ pub fn prepare(
     host: &mut impl Host,
     target: Identity,
     change: &Change,
-    base: &Value,
+    underlying: &Value,
     saved: Vec<SavedValue>,
 ) -> Result<Prepared, StepResult> {
-    let Some(value) = change.of_process(base, &mut || host.processors_of(target)) else {
+    let Some(value) = change.of_process(underlying, &mut || host.processors_of(target)) else {
         return Err(StepResult::only(Outcome::Failed, "a process has no limits of a cgroup"));
     };
     let hint = match host.reach(target, value.knob()) {
@@ -274,8 +274,8 @@ mod tests {
             Change::Affinity(AffinityChange::Percent(100)),
         ] {
             let saved = read(&mut host, target, Knob::Affinity).unwrap();
-            let base = saved[0].value.clone();
-            let prepared = prepare(&mut host, target, &change, &base, saved).unwrap();
+            let underlying = saved[0].value.clone();
+            let prepared = prepare(&mut host, target, &change, &underlying, saved).unwrap();
             assert_eq!(prepared.value, most, "{change:?}");
         }
         let Value::Affinity(most) = most else { panic!() };

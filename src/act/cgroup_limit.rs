@@ -31,7 +31,8 @@ pub fn knob(host: &impl Host, change: &Change) -> Result<Knob, StepResult> {
     Ok(Knob::Io(number, *kind))
 }
 
-/// `reading` is the present value without earlier ones of evenkeel under the same path; `base` is the base of the change.
+/// `reading` is the present value without earlier ones of evenkeel under the same path; `underlying` is the value to which
+/// the change refers.
 ///
 /// # Errors
 /// With the outcome, when the change cannot be computed.
@@ -39,11 +40,11 @@ pub fn prepare(
     host: &mut impl Host,
     cgroup: &Cgroup,
     change: &Change,
-    base: &Value,
+    underlying: &Value,
     reading: Reading,
 ) -> Result<Prepared, StepResult> {
-    let value = change.of_cgroup(base, capacity(host, cgroup)).ok_or_else(|| {
-        let reason = format!("{} has no relative form", base.knob());
+    let value = change.of_cgroup(underlying, capacity(host, cgroup)).ok_or_else(|| {
+        let reason = format!("{} has no relative form", underlying.knob());
         StepResult::only(Outcome::Failed, reason)
     })?;
     Ok(Prepared {
@@ -196,8 +197,8 @@ mod tests {
         let mut value = |path: &str| {
             let cgroup = host.cgroup(path).unwrap();
             let reading = host.read_cgroup(&cgroup, change.knob()).unwrap();
-            let base = reading.value.clone();
-            let prepared = prepare(&mut host, &cgroup, &change, &base, reading);
+            let underlying = reading.value.clone();
+            let prepared = prepare(&mut host, &cgroup, &change, &underlying, reading);
             prepared.unwrap().value.to_string()
         };
         assert_eq!(value("/pinned.slice/one.service"), "100000 100000");

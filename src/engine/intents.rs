@@ -1,10 +1,10 @@
 //! The intent of one allowed step: the values before and after, the lease, and the action.
 
-use super::base::{awaited_value, base_of, forget_other_devices, own_values};
 use super::recheck::{may_favour, may_favour_process};
 use super::status::log_not_begun;
 use super::steps::{StepContext, StepPlanner};
 use super::transaction::{Action, ActionContext, shown};
+use super::underlying_value::{awaited_value, forget_other_devices, own_values, underlying_value};
 use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::guard::Denial;
 use crate::act::{cgroup_limit, descendants, favour, guard};
@@ -183,8 +183,8 @@ impl<H: Host> StepPlanner<'_, H> {
         if let Some(value) = awaited_value(ledger, target.into(), knob) {
             saved.iter_mut().for_each(|saved| saved.value.clone_from(&value));
         }
-        let base = base_of(ledger, context, knob, &saved);
-        let prepared = apply::prepare(self.host, target, change, &base, saved)?;
+        let underlying = underlying_value(ledger, context, knob, &saved);
+        let prepared = apply::prepare(self.host, target, change, &underlying, saved)?;
         let own = own_values(ledger, target.into(), knob, &prepared.saved);
         let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
         Ok(Draft {
@@ -210,8 +210,8 @@ impl<H: Host> StepPlanner<'_, H> {
             value: reading.value.clone(),
             unit: None,
         });
-        let base = base_of(ledger, context, knob, &[found]);
-        let mut prepared = cgroup_limit::prepare(self.host, cgroup, change, &base, reading)?;
+        let underlying = underlying_value(ledger, context, knob, &[found]);
+        let mut prepared = cgroup_limit::prepare(self.host, cgroup, change, &underlying, reading)?;
         if let (Some(SavedValue { unit: Some(_), .. }), Value::Cgroup(setting)) =
             (prepared.saved.first(), &mut prepared.value)
         {

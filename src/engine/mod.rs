@@ -1,7 +1,6 @@
 //! The engine: it processes alerts and due work through the pipeline of `pipeline.rs`. It runs on its own thread and
 //! knows no HTTP, no async and no YAML.
 
-mod base;
 pub mod batch;
 mod control;
 mod signal_delivery;
@@ -34,6 +33,7 @@ mod steps;
 mod targets;
 pub mod timers;
 pub mod transaction;
+mod underlying_value;
 mod undo;
 mod verify;
 mod victims;

@@ -134,10 +134,10 @@ impl fmt::Display for AffinityChange {
 }
 
 impl AffinityChange {
-    /// The processors after this change of `base`. `most` are the possible processors of the target.
-    pub fn applied(self, base: &CpuSet, most: &BTreeSet<u32>) -> CpuSet {
+    /// The processors after this change of `underlying`. `most` are the possible processors of the target.
+    pub fn applied(self, underlying: &CpuSet, most: &BTreeSet<u32>) -> CpuSet {
         // Without a mask a target has all of them.
-        let have: BTreeSet<u32> = most.iter().copied().filter(|cpu| base.contains(*cpu)).collect();
+        let have: BTreeSet<u32> = most.iter().copied().filter(|cpu| underlying.contains(*cpu)).collect();
         let wanted = match self {
             AffinityChange::All => most.len(),
             AffinityChange::Cpus(cpus) => have.len().saturating_add_signed(cpus as isize),

@@ -329,23 +329,25 @@ impl Change {
         }
     }
 
-    /// The new value of a process. `base` is the value without the leases of other alerts. `None` for a limit of a
+    /// The new value of a process. `underlying` is the value without the leases of other alerts. `None` for a limit of a
     /// cgroup.
-    pub fn of_process(&self, base: &Value, processors: Processors) -> Option<Value> {
-        match (self, base) {
+    pub fn of_process(&self, underlying: &Value, processors: Processors) -> Option<Value> {
+        match (self, underlying) {
             (Change::To(value), _) => Some(value.kept(processors)),
-            (Change::Affinity(change), Value::Affinity(base)) => {
-                Some(Value::Affinity(change.applied(base, &processors())))
+            (Change::Affinity(change), Value::Affinity(underlying)) => {
+                Some(Value::Affinity(change.applied(underlying, &processors())))
             }
             _ => None,
         }
     }
 
-    /// The new value of a cgroup, with the same base. `None` if the knob has no relative form.
-    pub fn of_cgroup(&self, base: &Value, capacity: Capacity) -> Option<Value> {
-        match (self, base) {
+    /// The new value of a cgroup, with the same underlying value. `None` if the knob has no relative form.
+    pub fn of_cgroup(&self, underlying: &Value, capacity: Capacity) -> Option<Value> {
+        match (self, underlying) {
             (Change::To(value), _) => Some(value.clone()),
-            (Change::Limit { by, .. }, Value::Cgroup(base)) => base.relative(*by, capacity).map(Value::Cgroup),
+            (Change::Limit { by, .. }, Value::Cgroup(underlying)) => {
+                underlying.relative(*by, capacity).map(Value::Cgroup)
+            }
             (Change::Io(IoChange { limit, .. }), Value::Cgroup(Setting::IoLimit(now))) => {
                 Some(Value::Cgroup(Setting::IoLimit(IoLimit { limit: *limit, ..*now })))
             }

@@ -345,9 +345,9 @@ pub fn beneath<'a>(stack: impl Iterator<Item = &'a Lease>) -> Option<SavedValue>
     saved.into_iter().next()
 }
 
-/// The base of relative changes: the value without a stack of leases, given oldest first, where `found` is the present
-/// value. Without a base, several alerts would amplify each other's changes, and the changes would outlast the alerts.
-pub fn base(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
+/// The underlying value, to which relative changes refer: the one without a stack of leases, given oldest first. `found` is
+/// the present value. Otherwise several alerts would amplify each other's changes, and the changes would outlast the alerts.
+pub fn underlying(stack: &[&Lease], found: &[SavedValue]) -> Vec<SavedValue> {
     let mut found = found.to_vec();
     let Some((value, saved)) = top(stack.iter().copied()) else {
         return found;
@@ -553,19 +553,23 @@ mod tests {
 
     #[test]
     fn base_is_the_value_beneath_or_one_set_by_others() {
-        let base = |stack: &[&Lease], found: i32| {
+        let underlying = |stack: &[&Lease], found: i32| {
             let found = [SavedValue {
                 value: Value::Nice(found),
                 ..priors(stack[0])[0].clone()
             }];
-            super::base(stack, &found)[0].value.clone()
+            super::underlying(stack, &found)[0].value.clone()
         };
         let (first, second) = (nice(1, 10, 0), nice(2, 15, 10));
-        assert_eq!(base(&[&first], 10), Value::Nice(0));
-        assert_eq!(base(&[&first, &second], 15), Value::Nice(0));
-        assert_eq!(base(&[&first, &second], 10), Value::Nice(0), "the newest had no effect");
-        assert_eq!(base(&[&first, &second], 0), Value::Nice(0));
-        assert_eq!(base(&[&first, &second], 7), Value::Nice(7));
+        assert_eq!(underlying(&[&first], 10), Value::Nice(0));
+        assert_eq!(underlying(&[&first, &second], 15), Value::Nice(0));
+        assert_eq!(
+            underlying(&[&first, &second], 10),
+            Value::Nice(0),
+            "the newest had no effect"
+        );
+        assert_eq!(underlying(&[&first, &second], 0), Value::Nice(0));
+        assert_eq!(underlying(&[&first, &second], 7), Value::Nice(7));
     }
 
     fn priors(lease: &Lease) -> &[SavedValue] {

@@ -1,5 +1,5 @@
-//! The base of relative changes: the value that a knob would have without the leases of other alerts. Several alerts
-//! then do not amplify each other's changes, and the value returns step by step as they resolve.
+//! The underlying value, to which relative changes refer: the one that a knob would have without the leases of other
+//! alerts. Several alerts then do not amplify each other's changes, and the value returns step by step as they resolve.
 
 use super::steps::StepContext;
 use crate::host::unit::number_in;
@@ -11,24 +11,29 @@ use std::collections::BTreeMap;
 
 /// The value of a knob without the leases of other alerts. `found` is the present value, and never empty. Steps of one rule build
 /// on each other.
-pub(super) fn base_of(ledger: &LedgerState, context: &StepContext<'_>, knob: Knob, found: &[SavedValue]) -> Value {
+pub(super) fn underlying_value(
+    ledger: &LedgerState,
+    context: &StepContext<'_>,
+    knob: Knob,
+    found: &[SavedValue],
+) -> Value {
     let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
     let held = ledger.leases.on(context.candidate.target());
     let stack: Vec<&Lease> = held.filter(of_knob).collect();
-    let base = lease::base(&stack, found);
+    let underlying = lease::underlying(&stack, found);
     let first = found[0].thread();
-    let mut of_first = base.iter().filter(|saved| saved.thread() == first);
-    let base = of_first.next().unwrap_or(&found[0]).value.clone();
+    let mut of_first = underlying.iter().filter(|saved| saved.thread() == first);
+    let underlying = of_first.next().unwrap_or(&found[0]).value.clone();
     let is_ours = stack.iter().any(|lease| lease.effect.value() == Some(&found[0].value));
     let own = newest_of_episode(ledger, context, &stack);
-    own.filter(|_| is_ours).unwrap_or(base)
+    own.filter(|_| is_ours).unwrap_or(underlying)
 }
 
 /// The values without any lease: those of the process itself. `found` are the present ones.
 pub(super) fn own_values(ledger: &LedgerState, target: Target, knob: Knob, found: &[SavedValue]) -> Vec<SavedValue> {
     let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
     let stack: Vec<&Lease> = ledger.leases.on(target).filter(of_knob).collect();
-    lease::base(&stack, found)
+    lease::underlying(&stack, found)
 }
 
 /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.

@@ -8,7 +8,7 @@ use super::table::{Process, ProcessFields};
 
 /// One entry of the built-in protection.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Protection {
+pub struct BuiltInProtection {
     /// The name in `override_protection`.
     pub name: &'static str,
     /// File names of executables in a system directory (`/usr/bin`, `/usr/sbin`, `/usr/lib`, `/usr/libexec`, `/opt` …).
@@ -20,13 +20,13 @@ pub struct Protection {
 const LOGIN_SESSION: &str = "login-session";
 
 /// The list, by name.
-pub const BUILT_IN: &[Protection] = &[
-    Protection {
+pub const BUILT_IN: &[BuiltInProtection] = &[
+    BuiltInProtection {
         name: "sshd",
         exes: &["sshd", "sshd-session", "sshd-auth"],
         units: &["ssh.service", "sshd.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "systemd",
         exes: &[
             "systemd",
@@ -56,12 +56,12 @@ pub const BUILT_IN: &[Protection] = &[
             "systemd-hostnamed.service",
         ],
     },
-    Protection {
+    BuiltInProtection {
         name: "dbus",
         exes: &["dbus-daemon", "dbus-broker", "dbus-broker-launch"],
         units: &["dbus.service", "dbus-broker.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "container-runtime",
         exes: &[
             "dockerd",
@@ -78,33 +78,33 @@ pub const BUILT_IN: &[Protection] = &[
         ],
         units: &["docker.service", "containerd.service", "crio.service", "podman.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "kubelet",
         exes: &["kubelet", "k3s", "rke2"],
         units: &["kubelet.service", "k3s.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "prometheus",
         exes: &["prometheus"],
         units: &["prometheus.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "alertmanager",
         exes: &["alertmanager", "prometheus-alertmanager"],
         units: &["alertmanager.service", "prometheus-alertmanager.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "grafana",
         exes: &["grafana", "grafana-server"],
         units: &["grafana.service", "grafana-server.service"],
     },
-    Protection {
+    BuiltInProtection {
         name: "node-exporter",
         exes: &["node_exporter", "prometheus-node-exporter"],
         units: &["node_exporter.service", "prometheus-node-exporter.service"],
     },
     // `login` recognises it, without an executable.
-    Protection {
+    BuiltInProtection {
         name: LOGIN_SESSION,
         exes: &[],
         units: &[],
@@ -118,13 +118,13 @@ pub const NEEDS: ProcessFields = ProcessFields::EXE
     .union(ProcessFields::LOGIN);
 
 /// The built-in protection of a process, if any.
-pub fn recognise(process: &Process) -> Option<&'static Protection> {
+pub fn recognise(process: &Process) -> Option<&'static BuiltInProtection> {
     BUILT_IN.iter().find(|protection| is_recognised(protection, process))
 }
 
 /// The protection of programs with this path. Only where there is one it matters which file is there.
-pub fn entry_of_path(exe: &str) -> Option<&'static Protection> {
-    let is_named = |protection: &&Protection| protection.exes.contains(&file_name(exe));
+pub fn entry_of_path(exe: &str) -> Option<&'static BuiltInProtection> {
+    let is_named = |protection: &&BuiltInProtection| protection.exes.contains(&file_name(exe));
     BUILT_IN.iter().find(is_named).filter(|_| is_in_system_directory(exe))
 }
 
@@ -132,7 +132,7 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-fn is_recognised(protection: &Protection, process: &Process) -> bool {
+fn is_recognised(protection: &BuiltInProtection, process: &Process) -> bool {
     let details = &process.details;
     if protection.name == LOGIN_SESSION {
         return details.leads_login == Some(true);

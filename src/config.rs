@@ -287,18 +287,18 @@ pub fn diagnose_unread(error: &RuleError) -> Diagnostic {
     }
 }
 
-fn assemble(source: &SourceText, shelf: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
+fn assemble(source: &SourceText, file_source: &FileSource) -> Result<Loaded, Vec<Diagnostic>> {
     let mut findings = Findings::new(source);
-    let written = file::read(shelf, &mut findings);
-    let alertmanager = shelf.alertmanager();
+    let written = file::read(file_source, &mut findings);
+    let alertmanager = file_source.alertmanager();
     let files = Files {
-        rules: shelf.find("rule_files", &written.rule_files, &mut findings),
-        alerting: shelf.find("alerting_rule_files", &written.alerting_rule_files, &mut findings),
+        rules: file_source.find("rule_files", &written.rule_files, &mut findings),
+        alerting: file_source.find("alerting_rule_files", &written.alerting_rule_files, &mut findings),
         repeat_interval: alertmanager.and_then(|source| alertmanager_config::repeat_interval(&source)),
     };
     let references = findings.take_references();
     let mut loaded = combine(written.config, &files, findings.into_diagnostics(), references)?;
-    if let FileSource::Directory(_) = shelf {
+    if let FileSource::Directory(_) = file_source {
         let sources = std::iter::once(source).chain(&files.rules).chain(&files.alerting);
         loaded.files = sources.map(|source| PathBuf::from(source.name())).collect();
     }

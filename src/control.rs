@@ -143,7 +143,7 @@ pub fn claim(storage: &Path) -> Result<ClaimedStorage, ControlError> {
 }
 
 /// Serves the socket until `shutdown`.
-pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutdown: impl Future<Output = ()>) {
+pub async fn serve(storage: PathBuf, engine: EngineHandle, reload: ReloadFn, shutdown: impl Future<Output = ()>) {
     let path = storage.join(SOCKET);
     // The socket's daemon is gone, because this process has the lock of the directory.
     drop(std::fs::remove_file(&path));
@@ -163,7 +163,7 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutd
                 if let Ok((stream, _)) = accepted {
                     let peer = Peer::of(&stream).ok();
                     let reload = Arc::clone(&reload);
-                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, peer, door.clone(), reload)));
+                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, peer, engine.clone(), reload)));
                 }
             }
         }
@@ -171,7 +171,7 @@ pub async fn serve(storage: PathBuf, door: EngineHandle, reload: ReloadFn, shutd
     drop(std::fs::remove_file(&path));
 }
 
-async fn answer(stream: UnixStream, peer: Option<Peer>, door: EngineHandle, reload: ReloadFn) {
+async fn answer(stream: UnixStream, peer: Option<Peer>, engine: EngineHandle, reload: ReloadFn) {
     let friend = peer.filter(|peer| permissions::is_trusted(peer.uid));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
@@ -181,7 +181,7 @@ async fn answer(stream: UnixStream, peer: Option<Peer>, door: EngineHandle, relo
         (Ok(_), Some(peer)) => match parse(&line) {
             Ok(RequestLine { request, reason }) => {
                 let by = requester::requester(peer).await;
-                ask(request, OperatorRequest::new(by, &reason), &door, reload).await
+                ask(request, OperatorRequest::new(by, &reason), &engine, reload).await
             }
             Err(error) => Reply::Failed(format!("not a request: {error}")),
         },
@@ -202,7 +202,7 @@ fn parse(line: &str) -> Result<RequestLine<Request>, serde_json::Error> {
     })
 }
 
-async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, reload: ReloadFn) -> Reply {
+async fn ask(request: Request, operator: OperatorRequest, engine: &EngineHandle, reload: ReloadFn) -> Reply {
     let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
@@ -213,17 +213,17 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
                 breakers: held.breakers,
                 unconfirmed: held.unconfirmed,
             };
-            ask_engine(door, Input::Leases).await.map_or_else(busy, held)
+            ask_engine(engine, Input::Leases).await.map_or_else(busy, held)
         }
         Request::CloseBreaker(rule) => {
             let request = operator;
             let input = |reply| Input::CloseBreaker { rule, request, reply };
-            ask_engine(door, input).await.map_or_else(busy, Reply::ClosedBreaker)
+            ask_engine(engine, input).await.map_or_else(busy, Reply::ClosedBreaker)
         }
         Request::Release(id) => {
             let request = operator;
             let input = |reply| Input::Release { id, request, reply };
-            ask_engine(door, input).await.map_or_else(busy, Reply::Released)
+            ask_engine(engine, input).await.map_or_else(busy, Reply::Released)
         }
         Request::Reload => match tokio::task::spawn_blocking(move || reload(operator)).await {
             Ok(Ok(())) => Reply::Done,
@@ -231,7 +231,7 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
             Err(_) => busy(),
         },
         Request::Pause(paused) => {
-            if door.try_send(Input::Pause(paused, operator)) {
+            if engine.try_send(Input::Pause(paused, operator)) {
                 Reply::Done
             } else {
                 busy()
@@ -241,9 +241,9 @@ async fn ask(request: Request, operator: OperatorRequest, door: &EngineHandle, r
 }
 
 /// The engine's reply to an input; `None` if the engine is busy or has stopped.
-async fn ask_engine<T>(door: &EngineHandle, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
+async fn ask_engine<T>(engine: &EngineHandle, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Option<T> {
     let (reply, answer) = oneshot::channel();
-    match door.try_send(input(reply)) {
+    match engine.try_send(input(reply)) {
         true => answer.await.ok(),
         false => None,
     }

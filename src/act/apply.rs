@@ -90,16 +90,16 @@ pub fn prepare(
 pub fn set(host: &mut impl Host, target: Identity, value: &mut Value, saved: &mut Vec<SavedValue>) -> StepResult {
     let before = summary(saved.iter().map(|saved| &saved.value));
     let result = set_threads(host, target, value, saved).and_then(|()| read_back(host, target, value));
-    let mut effected = match result {
+    let mut result = match result {
         // Another lease set it already. This lease is recorded anyway, so that the value outlives the other one.
         Ok(true) if saved.iter().all(|saved| saved.value == *value) => StepResult::only(Outcome::AlreadySet, ""),
         Ok(true) => StepResult::only(Outcome::Applied, ""),
         Ok(false) => StepResult::only(Outcome::NoEffect, "the kernel did not keep the value on every thread"),
-        Err(effected) => effected,
+        Err(result) => result,
     };
-    effected.before = Some(before);
-    effected.after = Some(value.to_string());
-    effected
+    result.before = Some(before);
+    result.after = Some(value.to_string());
+    result
 }
 
 fn set_threads(

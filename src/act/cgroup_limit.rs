@@ -66,7 +66,7 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[Sa
     let done = host
         .set_cgroup(cgroup, value, unit)
         .and_then(|()| host.read_cgroup(cgroup, value.knob()));
-    let mut effected = match done {
+    let mut result = match done {
         Ok(found) if value.explains(&found.value) => {
             *value = found.value;
             StepResult::only(Outcome::Applied, "")
@@ -77,9 +77,9 @@ pub fn set(host: &mut impl Host, cgroup: &Cgroup, value: &mut Value, saved: &[Sa
         ),
         Err(error) => error.into(),
     };
-    effected.before = saved.first().map(|saved| saved.value.to_string());
-    effected.after = Some(value.to_string());
-    effected
+    result.before = saved.first().map(|saved| saved.value.to_string());
+    result.after = Some(value.to_string());
+    result
 }
 
 /// Reverts a lease as the arithmetic of leases demands.
@@ -99,12 +99,12 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
                 None => Host::set_cgroup(host, cgroup, next, unit),
                 Some(foreign) => unit::put_foreign(host, cgroup, foreign, next),
             };
-            let effected = put_back(host, cgroup, ours, value, of_record.as_ref(), put);
+            let result = put_back(host, cgroup, ours, value, of_record.as_ref(), put);
             let is_set_by_other = foreign.is_some_and(|foreign| {
                 !unit::is_by_hand(host, foreign) || unit::foreign_record(host, foreign, next).is_some()
             });
             let next = (!is_set_by_other).then_some(next);
-            unit::settle(host, cgroup, effected, unit, ours, next)
+            unit::settle(host, cgroup, result, unit, ours, next)
         }
         Undo::Restore { saved, ours } => {
             let Some(first) = saved.first() else {
@@ -112,8 +112,8 @@ pub fn undo(host: &mut impl Host, cgroup: &Cgroup, lease: &Lease, undo: &Undo) -
             };
             let unit = first.unit.as_ref();
             let restore = |host: &mut _| Host::restore_cgroup(host, cgroup, &first.value, unit);
-            let effected = put_back(host, cgroup, ours, &first.value, of_record.as_ref(), restore);
-            unit::settle(host, cgroup, effected, unit, ours, None)
+            let result = put_back(host, cgroup, ours, &first.value, of_record.as_ref(), restore);
+            unit::settle(host, cgroup, result, unit, ours, None)
         }
         Undo::Signal(_) | Undo::Nothing => StepResult::only(Outcome::Failed, "not a lease of a cgroup"),
     }
@@ -129,7 +129,7 @@ fn put_back<H: Host>(
     put: impl FnOnce(&mut H) -> Result<(), CgroupError>,
 ) -> StepResult {
     let is_known = |found: &Value| found == ours || found == value || Some(found) == of_record;
-    let mut effected = match host.read_cgroup(cgroup, ours.knob()) {
+    let mut result = match host.read_cgroup(cgroup, ours.knob()) {
         Err(error) => error.into(),
         // After a crash between intent and outcome the value may be restored already, or never have been set.
         Ok(found) if !is_known(&found.value) => StepResult::only(
@@ -141,9 +141,9 @@ fn put_back<H: Host>(
             Err(error) => error.into(),
         },
     };
-    effected.before = Some(ours.to_string());
-    effected.after = Some(value.to_string());
-    effected
+    result.before = Some(ours.to_string());
+    result.after = Some(value.to_string());
+    result
 }
 
 #[cfg(test)]
@@ -250,7 +250,7 @@ mod tests {
                 kind: IoKind::ReadBytes,
                 limit: Limit(Some(7)),
             });
-            let knob = knob(&host, &change).map_err(|effected| effected.reason)?;
+            let knob = knob(&host, &change).map_err(|result| result.reason)?;
             let reading = host.read_cgroup(&cgroup, knob).unwrap();
             let value = change.of_cgroup(&reading.value, HOST).unwrap();
             Ok::<_, String>(format!("{} -> {value}", reading.value))

@@ -18,9 +18,9 @@ pub struct Descendants(BTreeMap<Identity, BTreeSet<Identity>>);
 impl Descendants {
     /// Records the descendants of leased targets in this reading, and forgets exited ones.
     pub fn note(&mut self, tree: &ProcessTree, leases: &Leases) {
-        self.0.retain(|target, brood| {
-            brood.retain(|child| tree.get(*child).is_some());
-            !brood.is_empty() && leases.on((*target).into()).next().is_some()
+        self.0.retain(|target, children| {
+            children.retain(|child| tree.get(*child).is_some());
+            !children.is_empty() && leases.on((*target).into()).next().is_some()
         });
         for target in leases.targets().filter_map(|target| target.process()) {
             let Some(first) = leases.on(target.into()).map(|lease| lease.taken_at).min() else {
@@ -28,8 +28,8 @@ impl Descendants {
             };
             let below = tree.descendants(target, |process| is_born_since(process, first));
             if !below.is_empty() {
-                let brood = self.0.entry(target).or_default();
-                brood.extend(below.iter().map(|process| process.identity));
+                let children = self.0.entry(target).or_default();
+                children.extend(below.iter().map(|process| process.identity));
             }
         }
     }

@@ -48,14 +48,14 @@ pub fn of_end(victim: &Victim, now: Duration, available_bytes: Option<u64>) -> R
     } = before;
     let freed = after.saturating_sub(available_bytes);
     let had = mib(resident_bytes);
-    let told = format!(
+    let note = format!(
         "{ended}; it used {had} MiB, and {} MiB more are available now",
         mib(freed)
     );
     if resident_bytes >= MIN_JUDGED_BYTES && freed < resident_bytes / MIN_FREED_PART {
-        return Err(told);
+        return Err(note);
     }
-    Ok(told)
+    Ok(note)
 }
 
 /// The reason for a victim that still runs.

@@ -19,19 +19,19 @@ pub fn undo(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'_
     let Some(target) = lease.target.process() else {
         return StepResult::only(Outcome::Failed, format!("{} is no process", lease.target));
     };
-    let mut effected = undo_what_is_known(host, target, lease, undo, family);
+    let mut result = undo_what_is_known(host, target, lease, undo, family);
     if !matches!(undo, Undo::HandOver { .. }) {
         favour::let_children_inherit(host, target, lease);
     }
     if let (Some(ours), false) = (lease.effect.value(), matches!(undo, Undo::HandOver { .. })) {
-        let told = tell_of_orphans(host, lease, ours, family);
-        effected.reason = match (effected.reason, told) {
+        let note = tell_of_orphans(host, lease, ours, family);
+        result.reason = match (result.reason, note) {
             (reason, None) => reason,
-            (reason, Some(told)) if reason.is_empty() => told,
-            (reason, Some(told)) => format!("{reason}; {told}"),
+            (reason, Some(note)) if reason.is_empty() => note,
+            (reason, Some(note)) => format!("{reason}; {note}"),
         };
     }
-    effected
+    result
 }
 
 /// Restores children that started between the reading of the table and the revert, and returns all children.
@@ -48,11 +48,11 @@ pub fn sweep(host: &mut impl Host, lease: &Lease, undo: &Undo, family: &Family<'
     };
     let Some(value) = value else { return Vec::new() };
     let born = born(host, target, lease, ours, value, family);
-    let mut telemetry = Back {
+    let mut counts = RevertCounts {
         is_handed_over: matches!(undo, Undo::HandOver { .. }),
-        ..Back::default()
+        ..RevertCounts::default()
     };
-    let missed = restore_children(host, &born, ours, value, &mut telemetry);
+    let missed = restore_children(host, &born, ours, value, &mut counts);
     if missed > 0 {
         tracing::warn!(pid = target.pid, missed, "could not restore late children");
     }
@@ -118,19 +118,19 @@ fn undo_what_is_known(
             ..
         } => {
             let first = saved.first().map_or(ours, |saved| &saved.value);
-            let mut telemetry = Back {
+            let mut counts = RevertCounts {
                 is_handed_over: true,
-                ..Back::default()
+                ..RevertCounts::default()
             };
             if *is_last_of_value {
                 // The remaining lease restores threads that fail now.
-                let _ = restore_threads(host, target, ours, &mut telemetry, |thread| {
+                let _ = restore_threads(host, target, ours, &mut counts, |thread| {
                     let known = saved.iter().find(|saved| saved.thread() == thread);
                     known.map_or_else(|| first.clone(), |saved| saved.value.clone())
                 });
             }
             let born = born(host, target, lease, ours, first, family);
-            let missed = restore_children(host, &born, ours, first, &mut telemetry);
+            let missed = restore_children(host, &born, ours, first, &mut counts);
             let mut reason = format!("lease {heir} holds the knob and restores it");
             if missed > 0 {
                 reason.push_str(&format!("; could not restore {missed} children"));
@@ -142,21 +142,21 @@ fn undo_what_is_known(
             Ok(signal) => catches(host, target, signal)
                 .and_then(|()| host.signal(target, signal).map_err(StepResult::from))
                 .map_or_else(
-                    |effected| effected,
+                    |result| result,
                     |()| StepResult::only(Outcome::Restored, format!("sent {signal}")),
                 ),
             Err(_) => StepResult::only(Outcome::Failed, format!("no signal has the number {number}")),
         },
         Undo::Set { value, saved, ours } => {
             let born = born(host, target, lease, ours, value, family);
-            let mut effected = put_back(host, target, ours, &born, |thread| {
+            let mut result = put_back(host, target, ours, &born, |thread| {
                 let changed = thread.and_then(|thread| saved.iter().find(|saved| saved.thread() == thread));
                 changed.map_or_else(|| value.clone(), |saved| saved.value.clone())
             });
-            if effected.outcome == Outcome::Restored && value == ours && effected.reason.is_empty() {
-                effected.reason = "an older lease holds the same value".to_owned();
+            if result.outcome == Outcome::Restored && value == ours && result.reason.is_empty() {
+                result.reason = "an older lease holds the same value".to_owned();
             }
-            effected
+            result
         }
         Undo::Restore { saved, ours } => {
             let of_thread = |thread: Option<Thread>| {
@@ -181,16 +181,16 @@ fn put_back(
     born: &[Identity],
     value_for: impl Fn(Option<Thread>) -> Value,
 ) -> StepResult {
-    let mut telemetry = Back::default();
-    let on_target = restore_threads(host, target, ours, &mut telemetry, |thread| value_for(Some(thread)));
-    telemetry.missed = restore_children(host, born, ours, &value_for(None), &mut telemetry);
-    let mut effected = match (on_target, telemetry) {
+    let mut counts = RevertCounts::default();
+    let on_target = restore_threads(host, target, ours, &mut counts, |thread| value_for(Some(thread)));
+    counts.missed = restore_children(host, born, ours, &value_for(None), &mut counts);
+    let mut result = match (on_target, counts) {
         // What can be done another time must not be taken for done because one thread or child was.
-        (Err(effected), _) if matches!(effected.outcome, Outcome::Denied | Outcome::Failed) => effected,
-        (Err(effected), Back { restored: 0, .. }) => effected,
+        (Err(result), _) if matches!(result.outcome, Outcome::Denied | Outcome::Failed) => result,
+        (Err(result), RevertCounts { restored: 0, .. }) => result,
         (
             _,
-            Back {
+            RevertCounts {
                 restored: 0,
                 superseded,
                 ..
@@ -199,7 +199,7 @@ fn put_back(
             Outcome::Superseded,
             "another program changed the value meanwhile; left as it is",
         ),
-        (_, Back { superseded, missed, .. }) => {
+        (_, RevertCounts { superseded, missed, .. }) => {
             let mut notes = Vec::new();
             if superseded > 0 {
                 notes.push(format!(
@@ -212,13 +212,13 @@ fn put_back(
             StepResult::only(Outcome::Restored, notes.join("; "))
         }
     };
-    effected.before = Some(ours.to_string());
-    effected.after = Some(value_for(None).to_string());
-    effected
+    result.before = Some(ours.to_string());
+    result.after = Some(value_for(None).to_string());
+    result
 }
 
 #[derive(Default, Clone, Copy)]
-struct Back {
+struct RevertCounts {
     restored: usize,
     superseded: usize,
     missed: usize,
@@ -232,13 +232,13 @@ fn restore_children(
     children: &[Identity],
     ours: &Value,
     value: &Value,
-    telemetry: &mut Back,
+    counts: &mut RevertCounts,
 ) -> usize {
     let mut missed = 0;
     for child in children {
         // Whatever goes wrong with a child must not keep the others from being restored.
-        if let Err(effected) = restore_threads(host, *child, ours, telemetry, |_| value.clone())
-            && matches!(effected.outcome, Outcome::Denied | Outcome::Failed)
+        if let Err(result) = restore_threads(host, *child, ours, counts, |_| value.clone())
+            && matches!(result.outcome, Outcome::Denied | Outcome::Failed)
         {
             missed += 1;
         }
@@ -250,7 +250,7 @@ fn restore_threads(
     host: &mut impl Host,
     process: Identity,
     ours: &Value,
-    telemetry: &mut Back,
+    counts: &mut RevertCounts,
     value_for: impl Fn(Thread) -> Value,
 ) -> Result<(), StepResult> {
     let mut done = BTreeSet::new();
@@ -263,16 +263,9 @@ fn restore_threads(
         }
         for thread in new {
             done.insert(thread);
-            match restore_thread(
-                host,
-                process,
-                thread,
-                ours,
-                &value_for(thread),
-                telemetry.is_handed_over,
-            ) {
-                Ok(true) => telemetry.restored += 1,
-                Ok(false) => telemetry.superseded += 1,
+            match restore_thread(host, process, thread, ours, &value_for(thread), counts.is_handed_over) {
+                Ok(true) => counts.restored += 1,
+                Ok(false) => counts.superseded += 1,
                 Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
                 // The others are restored anyway.
                 Err(error) => failed = Some(error),
@@ -332,8 +325,8 @@ mod tests {
     fn take(host: &mut FakeHost, id: u64, target: Identity, nice: i32) -> Lease {
         let mut saved = apply::read(host, target, Knob::Nice).unwrap();
         let mut value = Value::Nice(nice);
-        let effected = set(host, target, &mut value, &mut saved);
-        assert_eq!(effected.outcome, Outcome::Applied, "{effected:?}");
+        let result = set(host, target, &mut value, &mut saved);
+        assert_eq!(result.outcome, Outcome::Applied, "{result:?}");
         Lease {
             id,
             rule: "calm".into(),
@@ -409,9 +402,9 @@ mod tests {
             host.add(orphan);
         }
         let what = lease::undo(&lease, std::iter::empty());
-        let effected = undone(&mut host, &lease, &what, &Descendants::default());
-        assert!(effected.reason.contains("300 with the same nice value"), "{effected:?}");
-        assert!(!effected.reason.contains("301"), "{effected:?}");
+        let result = undone(&mut host, &lease, &what, &Descendants::default());
+        assert!(result.reason.contains("300 with the same nice value"), "{result:?}");
+        assert!(!result.reason.contains("301"), "{result:?}");
         assert_eq!(niceness(&host, 300), [15]);
     }
 

@@ -16,23 +16,23 @@ pub fn held_unit(lease: &Lease) -> Option<&UnitState> {
 pub fn settle(
     host: &mut impl Host,
     cgroup: &Cgroup,
-    effected: StepResult,
+    result: StepResult,
     unit: Option<&UnitState>,
     ours: &Value,
     next: Option<&Value>,
 ) -> StepResult {
-    let Some(state) = unit else { return effected };
-    let is_replaced = matches!(effected.outcome, Outcome::Gone | Outcome::ChangedIdentity);
-    if !is_replaced && effected.outcome != Outcome::Superseded {
-        return effected;
+    let Some(state) = unit else { return result };
+    let is_replaced = matches!(result.outcome, Outcome::Gone | Outcome::ChangedIdentity);
+    if !is_replaced && result.outcome != Outcome::Superseded {
+        return result;
     }
     let reason = match withdraw_below(host, &cgroup.path, state, ours, next) {
         Err(error) => return error.into(),
-        Ok(_) if !is_replaced => return effected,
-        Ok(true) => format!("{}; {} is restored", effected.reason, state.unit),
-        Ok(false) => format!("{}; another program changed {}", effected.reason, state.unit),
+        Ok(_) if !is_replaced => return result,
+        Ok(true) => format!("{}; {} is restored", result.reason, state.unit),
+        Ok(false) => format!("{}; another program changed {}", result.reason, state.unit),
     };
-    StepResult { reason, ..effected }
+    StepResult { reason, ..result }
 }
 
 /// Takes ours out of the record of a unit and leaves in the file of the cgroup that it has now what another program wrote

@@ -172,10 +172,10 @@ struct Since {
 impl MissingAlerts {
     /// Evaluates a poll at `now` (CLOCK_BOOTTIME), and returns the `open` fingerprints that are over: absent from every
     /// reachable Alertmanager, on each for the poll's patience without a gap. Without a response no alert is over.
-    pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, survey: &PollResult, now: Duration) -> BTreeSet<&'o str> {
+    pub fn judge<'o>(&mut self, open: &BTreeSet<&'o str>, poll: &PollResult, now: Duration) -> BTreeSet<&'o str> {
         let mut kept = BTreeMap::new();
         let mut over = open.clone();
-        for view in &survey.views {
+        for view in &poll.views {
             let firing: BTreeSet<&str> = view.firing.iter().map(|alert| alert.fingerprint.as_str()).collect();
             for fingerprint in open {
                 if firing.contains(fingerprint) {
@@ -191,14 +191,14 @@ impl MissingAlerts {
                 let since = known
                     .filter(|since| since.started_at == view.started_at)
                     .unwrap_or(first);
-                if now.saturating_sub(since.at) < survey.patience {
+                if now.saturating_sub(since.at) < poll.patience {
                     over.remove(fingerprint);
                 }
                 kept.insert(absent, since);
             }
         }
         self.0 = kept;
-        if survey.views.is_empty() {
+        if poll.views.is_empty() {
             over.clear();
         }
         over

@@ -149,7 +149,7 @@ pub(super) fn read_reconcile(fields: &Fields, findings: &mut Findings) -> Reconc
     reconcile
 }
 
-pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Alertmanagers {
+pub(super) fn read(fields: &Fields, file_source: &FileSource, findings: &mut Findings) -> Alertmanagers {
     let scheme = fields.choice("scheme", findings).map_or("http", |word| word.value);
     let prefix = fields.string("path_prefix", findings).unwrap_or_default();
     let prefix = prefix.trim_matches('/');
@@ -167,8 +167,8 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
         targets: Vec::new(),
         target_files: Vec::new(),
         client: ClientSettings {
-            credentials: credentials(fields, shelf, findings),
-            trust: trust(fields, shelf, findings),
+            credentials: credentials(fields, file_source, findings),
+            trust: trust(fields, file_source, findings),
             timeout: fields
                 .duration("timeout", findings)
                 .map_or(DEFAULT_TIMEOUT, |timeout| timeout.value),
@@ -192,7 +192,7 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
         };
         group.duration("refresh_interval", findings);
         for pattern in group.texts("files", findings) {
-            read_pattern(&mut read, &pattern, shelf, findings);
+            read_pattern(&mut read, &pattern, file_source, findings);
         }
     }
     if fields.get("static_configs").is_none() && fields.get("file_sd_configs").is_none() {
@@ -209,8 +209,8 @@ pub(super) fn read(fields: &Fields, shelf: &FileSource, findings: &mut Findings)
     read
 }
 
-fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &FileSource, findings: &mut Findings) {
-    let path = shelf.path(&pattern.value).display().to_string();
+fn read_pattern(read: &mut Alertmanagers, pattern: &Text, file_source: &FileSource, findings: &mut Findings) {
+    let path = file_source.path(&pattern.value).display().to_string();
     match files(&path) {
         Err(problem) => findings.error(
             pattern.span,
@@ -231,7 +231,7 @@ fn read_pattern(read: &mut Alertmanagers, pattern: &Text, shelf: &FileSource, fi
     }
 }
 
-fn credentials(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Option<Credentials> {
+fn credentials(fields: &Fields, file_source: &FileSource, findings: &mut Findings) -> Option<Credentials> {
     let basic = fields.nested("basic_auth", &BASIC_AUTH, findings);
     let authorization = fields.nested("authorization", &AUTHORIZATION, findings);
     if let (Some(_), Some(second)) = (&basic, &authorization) {
@@ -244,27 +244,32 @@ fn credentials(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> 
     if let Some(basic) = basic {
         return Some(Credentials::Basic {
             username: basic.text("username", findings)?.value,
-            password: secret(&basic, ("password", "password_file"), shelf, findings)?,
+            password: secret(&basic, ("password", "password_file"), file_source, findings)?,
         });
     }
     let authorization = authorization?;
     let kind = authorization.text("type", findings);
     Some(Credentials::Authorization {
         kind: kind.map_or_else(|| "Bearer".to_owned(), |kind| kind.value),
-        credentials: secret(&authorization, ("credentials", "credentials_file"), shelf, findings)?,
+        credentials: secret(
+            &authorization,
+            ("credentials", "credentials_file"),
+            file_source,
+            findings,
+        )?,
     })
 }
 
 fn secret(
     fields: &Fields,
     (inline, file): (&'static str, &'static str),
-    shelf: &FileSource,
+    file_source: &FileSource,
     findings: &mut Findings,
 ) -> Option<Secret> {
     let (text, path) = (fields.text(inline, findings), fields.text(file, findings));
     match (text, path) {
         (Some(text), None) => Some(Secret::Text(text.value)),
-        (None, Some(path)) => Some(Secret::File(shelf.path(&path.value))),
+        (None, Some(path)) => Some(Secret::File(file_source.path(&path.value))),
         (found, _) => {
             let many = if found.is_some() { "both" } else { "neither" };
             findings.error(
@@ -277,11 +282,11 @@ fn secret(
     }
 }
 
-fn trust(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Trust {
+fn trust(fields: &Fields, file_source: &FileSource, findings: &mut Findings) -> Trust {
     let Some(tls) = fields.nested("tls_config", &TLS, findings) else {
         return Trust::default();
     };
-    let mut path = |key| tls.text(key, findings).map(|text| shelf.path(&text.value));
+    let mut path = |key| tls.text(key, findings).map(|text| file_source.path(&text.value));
     let (ca_file, cert_file, key_file) = (path("ca_file"), path("cert_file"), path("key_file"));
     if cert_file.is_some() != key_file.is_some() {
         findings.error(

@@ -259,7 +259,7 @@ impl Default for Config {
 }
 
 /// Reads a configuration. A key with an error keeps its default, and is among the findings.
-pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
+pub(super) fn read(file_source: &FileSource, findings: &mut Findings) -> Written {
     let mut written = Written {
         config: Config::default(),
         rule_files: Vec::new(),
@@ -313,11 +313,13 @@ pub(super) fn read(shelf: &FileSource, findings: &mut Findings) -> Written {
         findings,
     );
     if let Some(webhook) = fields.nested("webhook", &WEBHOOK, findings) {
-        config.webhook = read_webhook(&webhook, shelf, findings);
+        config.webhook = read_webhook(&webhook, file_source, findings);
     }
     for node in fields.list("alertmanagers", findings) {
         if let Some(fields) = Fields::open(node, &ALERTMANAGERS, findings) {
-            config.alertmanagers.push(alertmanagers::read(&fields, shelf, findings));
+            config
+                .alertmanagers
+                .push(alertmanagers::read(&fields, file_source, findings));
         }
     }
     if let Some(reconcile) = fields.nested("reconcile", &RECONCILE, findings) {
@@ -421,14 +423,14 @@ fn read_retention(retention: &mut Retention, fields: &Fields, findings: &mut Fin
     }
 }
 
-fn read_webhook(fields: &Fields, shelf: &FileSource, findings: &mut Findings) -> Webhook {
+fn read_webhook(fields: &Fields, file_source: &FileSource, findings: &mut Findings) -> Webhook {
     let allowed = fields.flag("allow_unauthenticated", findings);
     let mut webhook = Webhook {
         token_file: None,
         allow_unauthenticated: allowed.is_some_and(|flag| flag.value),
     };
     if let Some(text) = fields.text("token_file", findings) {
-        let path = shelf.path(&text.value);
+        let path = file_source.path(&text.value);
         // Opened here so that a missing token is reported before the start; the listener reads it again.
         let make = || format!("make one: (umask 077; openssl rand -hex 32 >{})", path.display());
         match TokenFile::open(&path) {

@@ -47,7 +47,7 @@ impl<H: Host> StepPlanner<'_, H> {
             refused: None,
         };
         let known = episode.targets.iter().find(|progress| progress.target == Target::Host);
-        let told = known.and_then(|progress| progress.refused);
+        let former = known.and_then(|progress| progress.refused);
         for (step_index, step) in &due_steps.steps {
             let mut record = about.record(self.episodes.transaction.now);
             record.target = Some((Target::Host, HOST_NAME.to_owned()));
@@ -58,7 +58,7 @@ impl<H: Host> StepPlanner<'_, H> {
                 may_begin(step, condition)
             };
             if let Err(denial) = allowed {
-                if told != Some(denial.decision) {
+                if former != Some(denial.decision) {
                     record.decision = Some(denial.decision);
                     record.reason = denial.reason;
                     self.episodes.stage_record(record);

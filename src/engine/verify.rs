@@ -240,7 +240,7 @@ impl<H: Host> Verifier<'_, H> {
         let Effect::Value { value, saved } = &mut lease.effect else {
             return;
         };
-        let effected = match is_allowed {
+        let result = match is_allowed {
             true => cgroup_limit::set(self.host, cgroup, value, saved),
             false => return self.episodes.begin_undo(lease.id, Outcome::Superseded),
         };
@@ -248,11 +248,11 @@ impl<H: Host> Verifier<'_, H> {
             rule = rule_name.as_str(),
             cgroup = cgroup.path,
             knob,
-            outcome = effected.outcome.as_str(),
-            reason = effected.reason,
+            outcome = result.outcome.as_str(),
+            reason = result.reason,
             "limit reapplied"
         );
-        match effected.outcome {
+        match result.outcome {
             Outcome::Applied => {}
             Outcome::NoEffect => return self.episodes.begin_undo(lease.id, Outcome::Superseded),
             // The next round retries.
@@ -260,10 +260,10 @@ impl<H: Host> Verifier<'_, H> {
         }
         let mut record = AlertRef::new(&rule_name, &labels, &lease.fingerprint).record(self.episodes.transaction.now);
         record.target = Some((lease.target, lease.name.clone()));
-        record.step = Some(format!("{knob} {}", effected.after.as_deref().unwrap_or_default()));
-        record.outcome = Some(effected.outcome);
-        record.before = effected.before;
-        record.after = effected.after;
+        record.step = Some(format!("{knob} {}", result.after.as_deref().unwrap_or_default()));
+        record.outcome = Some(result.outcome);
+        record.before = result.before;
+        record.after = result.after;
         record.reason = "reapplied, because systemd dropped it when it reloaded its files".to_owned();
         self.episodes
             .telemetry

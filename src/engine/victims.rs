@@ -157,8 +157,8 @@ pub(super) fn exit_entries(
         entries.extend(count_effect(ledger, &victim.rule, came.is_ok(), now));
     }
     let (outcome, reason) = match came {
-        Ok(told) => (Outcome::Gone, told),
-        Err(told) => (Outcome::NoEffect, told),
+        Ok(reason) => (Outcome::Gone, reason),
+        Err(reason) => (Outcome::NoEffect, reason),
     };
     entries.push(Entry::Record(effect_record(
         ledger, telemetry, &victim, outcome, reason, now,

@@ -10,7 +10,7 @@ use super::ruleset::{
 };
 use super::select::warn_of_anchors;
 use super::steps::compile_steps;
-use super::target_selector::compile_aim;
+use super::target_selector::compile_target_selector;
 use super::unchecked_rule::{Candidate, Setting};
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
@@ -70,7 +70,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     let actions = compile_steps(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, findings);
     warn_of_idle_select(&written, &actions, findings);
-    let target_selector = compile_aim(&written, &actions, context, findings);
+    let target_selector = compile_target_selector(&written, &actions, context, findings);
     if let Some(condition) = &written.condition {
         check_condition(condition, context, findings);
     }

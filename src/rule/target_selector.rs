@@ -12,7 +12,7 @@ use crate::step::Step;
 use crate::yaml::Text;
 
 /// Whether processes, cgroups or the host are meant.
-pub(super) fn compile_aim(
+pub(super) fn compile_target_selector(
     written: &WrittenRule,
     actions: &[Step],
     context: &Context,

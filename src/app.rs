@@ -466,7 +466,7 @@ async fn serve(
         tokio::select! {
             () = &mut warmed_up, if !is_settled => {
                 is_settled = true;
-                introduce(&policy, &loaded, &run, &addresses);
+                introduce(&policy, &loaded, &run, &addresses, control.is_some());
                 let lock_memory = loaded.config.lock_memory;
                 // The kernel may take its time to lock memory.
                 tokio::task::spawn_blocking(move || apply_self_protection(protection, lock_memory));
@@ -603,7 +603,13 @@ fn engine_maker(
 }
 
 /// Logs mode and rules of this daemon, and how to try it.
-fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook]: &[Option<String>; 2]) {
+fn introduce(
+    policy: &Policy,
+    loaded: &Loaded,
+    run: &cli::Run,
+    [metrics, webhook]: &[Option<String>; 2],
+    has_ledger: bool,
+) {
     if run.config.path.is_none() && !has_default_config() {
         tracing::info!(
             missing = cli::DEFAULT_CONFIG,
@@ -622,9 +628,10 @@ fn introduce(policy: &Policy, loaded: &Loaded, run: &cli::Run, [metrics, webhook
         );
     }
     let alerts: usize = loaded.config.alerting_rules.iter().map(|file| file.groups.len()).sum();
-    let mode = match policy.enforce {
-        true => "enforce: rules with acts=true are applied, and reverted when their alert resolves",
-        false => "dry-run: actions are only logged, and recorded in ledger and metrics",
+    let mode = match (policy.enforce, has_ledger) {
+        (true, _) => "enforce: rules with acts=true are applied, and reverted when their alert resolves",
+        (false, true) => "dry-run: actions are only logged, and recorded in ledger and metrics",
+        (false, false) => "dry-run: actions are only logged and counted in metrics, because there is no ledger",
     };
     tracing::info!(alerting_rule_groups = alerts, "{mode}");
     if let Some(metrics) = metrics {

@@ -6,8 +6,8 @@ use super::{guard, unit};
 use crate::host::{CgroupError, Host, Knob, Reading, Value};
 use crate::knob::limit::Capacity;
 use crate::knob::{Change, IoChange};
-use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Outcome, SavedValue};
+use crate::ledger::stacked_leases::Undo;
+use crate::ledger::{Lease, Outcome, SavedValue};
 use crate::process::Cgroup;
 
 /// What there is for a cgroup without a limit.

@@ -5,7 +5,8 @@
 
 use super::unit::{self, held_unit};
 use crate::host::{Host, LimitState, Value};
-use crate::ledger::lease::{Lease, Undo};
+use crate::ledger::Lease;
+use crate::ledger::stacked_leases::Undo;
 use crate::process::Cgroup;
 use std::fmt;
 

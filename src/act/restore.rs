@@ -5,8 +5,8 @@ use super::apply::{MAX_ROUNDS, StepResult, catches, concerned};
 use super::descendants::Family;
 use super::favour;
 use crate::host::{Host, HostError, Thread, Value};
-use crate::ledger::Outcome;
-use crate::ledger::lease::{Lease, Undo};
+use crate::ledger::stacked_leases::Undo;
+use crate::ledger::{Lease, Outcome};
 use crate::process::{Identity, Process};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -306,7 +306,7 @@ mod tests {
     use crate::host::Knob;
     use crate::host::fake::{FakeHost, FakeThread};
     use crate::knob::Policy;
-    use crate::ledger::{Effect, lease};
+    use crate::ledger::{Effect, stacked_leases};
     use crate::process::ProcessTree;
     use std::time::Duration;
 
@@ -353,7 +353,7 @@ mod tests {
     }
 
     fn begin_release(host: &mut FakeHost, lease: &Lease, live: &[Lease]) -> Outcome {
-        let what = lease::undo(lease, live.iter());
+        let what = stacked_leases::undo(lease, live.iter());
         undone(host, lease, &what, &Descendants::default()).outcome
     }
 
@@ -401,7 +401,7 @@ mod tests {
             (orphan.parent, orphan.nice, orphan.age) = (1, nice, Duration::ZERO);
             host.add(orphan);
         }
-        let what = lease::undo(&lease, std::iter::empty());
+        let what = stacked_leases::undo(&lease, std::iter::empty());
         let result = undone(&mut host, &lease, &what, &Descendants::default());
         assert!(result.reason.contains("300 with the same nice value"), "{result:?}");
         assert!(!result.reason.contains("301"), "{result:?}");

@@ -3,8 +3,8 @@
 
 use super::apply::StepResult;
 use crate::host::{CgroupError, Host, Knob, UnitState, Value};
-use crate::ledger::lease::{Lease, Undo};
-use crate::ledger::{Outcome, SavedValue};
+use crate::ledger::stacked_leases::Undo;
+use crate::ledger::{Lease, Outcome, SavedValue};
 use crate::process::Cgroup;
 
 /// What systemd had on record for the unit of a lease, where there is one.

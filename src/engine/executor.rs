@@ -13,7 +13,7 @@ use super::victims::{exit_entries, set_patience};
 use crate::act::apply::{self, StepResult};
 use crate::act::{cgroup_limit, effect};
 use crate::host::Host;
-use crate::ledger::lease::{self, Undo};
+use crate::ledger::stacked_leases::{self, Undo};
 use crate::ledger::{Effect, Entry, EpisodeKey, LedgerState, Outcome, TargetProgress, Victim};
 use crate::process::{Candidate, Target};
 use crate::step::{kill, reclaim};
@@ -59,7 +59,7 @@ impl<H: Host> Executor<'_, H> {
         let leases = &self.ledger.leases;
         let undo = leases
             .get(lease)
-            .map(|lease| lease::undo(lease, leases.on(lease.target)));
+            .map(|lease| stacked_leases::undo(lease, leases.on(lease.target)));
         let Some(Undo::HandOver { heir, .. }) = undo else {
             return false;
         };
@@ -219,7 +219,7 @@ impl<H: Host> Executor<'_, H> {
             .ledger
             .leases
             .get(&id)
-            .map(|lease| lease::undo(lease, self.ledger.leases.on(lease.target)));
+            .map(|lease| stacked_leases::undo(lease, self.ledger.leases.on(lease.target)));
         if let Some(Undo::HandOver { heir, inherited, .. }) = undo {
             let (id, saved) = (heir, inherited);
             self.settle(Entry::LeasePrior { id, saved });

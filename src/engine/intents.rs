@@ -9,7 +9,7 @@ use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::guard::Denial;
 use crate::act::{cgroup_limit, descendants, favour, guard};
 use crate::host::{Host, Knob, LimitState, Reading, Value};
-use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, lease};
+use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, stacked_leases};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::Step;
 use crate::step::{Change, Send};
@@ -268,7 +268,7 @@ impl<H: Host> StepPlanner<'_, H> {
             // program changed the unit.
             let is_settled = lease.settled;
             let ours = lease.effect.value().cloned();
-            let first = lease::beneath(leases().filter(|lease| lease.target == target));
+            let first = stacked_leases::beneath(leases().filter(|lease| lease.target == target));
             if let (Some(ours), Some(SavedValue { unit: Some(unit), .. })) = (ours, first) {
                 let limit_state = self.host.limit_state(cgroup, &ours, &unit);
                 if !is_settled || !matches!(limit_state, Ok(LimitState::Changed)) {
@@ -282,7 +282,7 @@ impl<H: Host> StepPlanner<'_, H> {
         let is_ours = leases()
             .filter(is_former)
             .any(|lease| matches!(&lease.effect, Effect::Value { value, .. } if *value == reading.value));
-        if is_ours && let Some(first) = lease::beneath(leases().filter(is_former)) {
+        if is_ours && let Some(first) = stacked_leases::beneath(leases().filter(is_former)) {
             // A value that an operator wrote into the former cgroup disappeared with it.
             let recorded = match (knob, &first.unit) {
                 (Knob::Cgroup(file), Some(unit)) => self.host.recorded(file, unit).map(Value::Cgroup),

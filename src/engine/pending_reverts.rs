@@ -4,8 +4,8 @@
 use super::timers::{RETRY, ROUND};
 use super::transaction::Action;
 use crate::act::memory_headroom::Shortage;
-use crate::ledger::lease::Undo;
 use crate::ledger::leases::Leases;
+use crate::ledger::stacked_leases::Undo;
 use crate::ledger::{Lease, Outcome};
 use std::collections::BTreeMap;
 use std::time::Duration;

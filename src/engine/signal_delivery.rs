@@ -8,7 +8,7 @@ use super::transaction::ActionContext;
 use crate::act::apply::{self, StepResult};
 use crate::act::guard::Denial;
 use crate::host::{Host, Suspension, Value};
-use crate::ledger::{Decision, Lease, LedgerState, Outcome, Victim, lease};
+use crate::ledger::{Decision, Lease, LedgerState, Outcome, Victim, stacked_leases};
 use crate::process::{Candidate, Identity, ProcessFields, Target};
 use nix::sys::signal::Signal;
 
@@ -141,7 +141,7 @@ fn own_stops(ledger: &LedgerState, process: Identity, held: &Suspension) -> Vec<
         }
         Suspension::Traced | Suspension::Freezer(_) => Vec::new(),
     };
-    let first = lease::beneath(stops.iter().copied()).map(|saved| saved.value);
+    let first = stacked_leases::beneath(stops.iter().copied()).map(|saved| saved.value);
     if first == Some(Value::Freeze(true)) {
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use super::steps::StepContext;
 use crate::host::unit::number_in;
 use crate::host::{Knob, UnitState, Value};
 use crate::knob::limit::Device;
-use crate::ledger::{Effect, EpisodeKey, Lease, LedgerState, SavedValue, lease};
+use crate::ledger::{Effect, EpisodeKey, Lease, LedgerState, SavedValue, stacked_leases};
 use crate::process::{Cgroup, Target};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) fn underlying_value(
     let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
     let held = ledger.leases.on(context.candidate.target());
     let stack: Vec<&Lease> = held.filter(of_knob).collect();
-    let underlying = lease::underlying(&stack, found);
+    let underlying = stacked_leases::underlying(&stack, found);
     let first = found[0].thread();
     let mut of_first = underlying.iter().filter(|saved| saved.thread() == first);
     let underlying = of_first.next().unwrap_or(&found[0]).value.clone();
@@ -33,7 +33,7 @@ pub(super) fn underlying_value(
 pub(super) fn own_values(ledger: &LedgerState, target: Target, knob: Knob, found: &[SavedValue]) -> Vec<SavedValue> {
     let of_knob = |lease: &&Lease| lease.effect.value().is_some_and(|value| value.knob() == knob);
     let stack: Vec<&Lease> = ledger.leases.on(target).filter(of_knob).collect();
-    lease::underlying(&stack, found)
+    stacked_leases::underlying(&stack, found)
 }
 
 /// The value of an earlier step of the same rule. Leases of an earlier firing are to be reverted, and do not count.

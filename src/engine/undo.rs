@@ -11,8 +11,8 @@ use crate::act::descendants::Family;
 use crate::act::memory_headroom::{self, Shortage};
 use crate::act::{cgroup_limit, restore};
 use crate::host::Host;
-use crate::ledger::lease::{self, Undo};
 use crate::ledger::leases::Leases;
+use crate::ledger::stacked_leases::{self, Undo};
 use crate::ledger::{Entry, Lease, Outcome};
 use crate::process::{Cgroup, Identity, ProcessTree, Target};
 use std::collections::BTreeSet;
@@ -30,7 +30,7 @@ impl<H: Host> Executor<'_, H> {
             return self.begin_release(lease, on_success);
         }
         let successor = self.successor_of(&lease);
-        let what = lease::undo(&lease, self.ledger.leases.on(lease.target));
+        let what = stacked_leases::undo(&lease, self.ledger.leases.on(lease.target));
         if let Undo::HandOver { heir, inherited, .. } = &what {
             self.settle(Entry::LeasePrior {
                 id: *heir,

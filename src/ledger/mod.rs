@@ -18,6 +18,7 @@ mod reboot;
 pub mod retention;
 mod recovery;
 mod schema;
+pub mod stacked_leases;
 pub mod store;
 pub mod victim;
 mod write_ahead_log;

@@ -1,99 +1,22 @@
-//! The evaluator of rule groups: evaluates the groups that are due, writes recorded series into the history, and
-//! returns alerts. The caller passes time and samples; the evaluator uses no clock and no file.
+//! The evaluator of rule groups: which groups are due, what stays across reloads and restarts, and which alerts fire.
+//! The caller passes time and samples; the evaluator uses no clock and no file.
 
-use super::alerting::{
-    ALERTS, ALERTS_FOR_STATE, ActiveAlert, AlertState, AlertingError, EvaluationKind, Remembered, Transition,
-};
+use super::alerting::{ActiveAlert, EvaluationKind, Remembered, Transition};
 use super::dependencies::Dependencies;
 use super::history::{History, ReadSet, stale};
-use super::labels::{LabelSet, METRIC_NAME, Text};
-use super::promql::{Element, EvaluationError, Query, QueryValue, Semantics};
-use super::rule_file::{AlertingRule, Group, RecordingRule, Rule, RuleFile};
+use super::labels::{LabelSet, Text};
+use super::promql::{Query, QueryValue, Semantics};
+use super::rule_file::{Group, Rule, RuleFile};
+use super::rule_state::RuleState;
 use crate::alert::Alert;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The settings of all rules.
-#[derive(Debug, Clone)]
-pub struct EvaluatorSettings {
-    /// The interval of groups that set none.
-    pub interval_ms: i64,
-    pub external_labels: LabelSet,
-    pub external_url: String,
-    pub semantics: Semantics,
-}
-
-impl Default for EvaluatorSettings {
-    fn default() -> Self {
-        EvaluatorSettings {
-            interval_ms: 60_000,
-            external_labels: LabelSet::default(),
-            external_url: String::new(),
-            semantics: Semantics::default(),
-        }
-    }
-}
-
-/// The result of [`Evaluator::evaluate`].
-#[derive(Debug, Default)]
-pub struct EvaluationRound {
-    /// The alerts of the evaluated groups that fire, and those that ended.
-    pub transitions: Vec<Transition>,
-    pub failures: Vec<EvaluationFailure>,
-    /// Number of evaluated rules.
-    pub rules: usize,
-}
-
-/// A rule whose evaluation failed. Its former results stay.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{file}: group {group:?}, rule {rule:?}: {error}")]
-pub struct EvaluationFailure {
-    pub file: String,
-    pub group: String,
-    pub rule: String,
-    pub error: RuleFailure,
-}
-
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RuleFailure {
-    #[error(transparent)]
-    Evaluation(#[from] EvaluationError),
-    #[error(transparent)]
-    Alerting(#[from] AlertingError),
-    #[error("two series have the same labels after the rule's labels were applied: {0}")]
-    SameLabels(LabelSet),
-    #[error("{count} series exceed the group's limit of {limit}")]
-    Limit { count: usize, limit: usize },
-}
-
-#[derive(Debug)]
-struct RuleState {
-    rule: Rule,
-    /// The rule's identity across reloads and restarts.
-    key: String,
-    alerts: AlertState,
-    /// The series of the last evaluation that some rule reads.
-    written: HashSet<LabelSet>,
-    /// The metrics that its expression reads.
-    read_set: ReadSet,
-    /// The sampled metrics that it reads, directly or through recording rules.
-    sampled: ReadSet,
-    /// How long evenkeel must have sampled until the expression has all its samples.
-    needed_ms: i64,
-    /// A hash of its expression and of those of the rules behind it.
-    origin: u64,
-    /// The first regular evaluation of this expression.
-    since_ms: Option<i64>,
-    /// The newest regular evaluation that succeeded.
-    evaluated_ms: Option<i64>,
-}
+pub use super::rule_state::{EvaluationRound, EvaluatorSettings, UNSEEN_METRIC_WAIT_MS};
 
 /// Number of intervals without a successful evaluation after which a rule confirms none of its alerts. Prometheus ends the
 /// alerts that it stops sending after four intervals as well.
 const MAX_MISSED: i64 = 4;
-
-/// How long to wait for a metric without samples, whose collector may be slow or absent.
-pub const UNSEEN_METRIC_WAIT_MS: i64 = 60_000;
 
 /// The metrics and rules on which the result of a query depends.
 #[derive(Debug)]
@@ -239,7 +162,11 @@ impl Evaluator {
         for group in &mut self.groups {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms).max(1);
             if group.due_ms.is_none_or(|due_ms| due_ms <= now_ms) {
-                group.evaluate(&self.settings, history, now_ms, &mut round);
+                let identity = (&*group.file, &*group.name, group.limit);
+                let at = (now_ms, EvaluationKind::Regular);
+                for state in &mut group.rules {
+                    state.evaluate_into(identity, &self.settings, history, at, &mut round);
+                }
                 // Keeps the phase of the first evaluation. Missed evaluations are skipped.
                 let due_ms = group.due_ms.unwrap_or(now_ms);
                 group.due_ms = Some(due_ms + ((now_ms - due_ms) / interval_ms + 1) * interval_ms);
@@ -365,24 +292,10 @@ impl Evaluator {
 
 impl GroupState {
     fn new(group: Group) -> Self {
-        let rules = group.rules.into_iter().map(|rule| {
-            let mut read_set = ReadSet::default();
-            rule.query().add_to_read_set(&mut read_set);
-            RuleState {
-                key: rule_key(&group.file, &group.name, &rule),
-                rule,
-                alerts: AlertState::default(),
-                written: HashSet::new(),
-                read_set,
-                sampled: ReadSet::default(),
-                needed_ms: 0,
-                origin: 0,
-                since_ms: None,
-                evaluated_ms: None,
-            }
-        });
+        let states = group.rules.into_iter();
+        let states = states.map(|rule| RuleState::new(&group.file, &group.name, rule));
         GroupState {
-            rules: rules.collect(),
+            rules: states.collect(),
             file: group.file,
             name: group.name,
             interval_ms: group.interval_ms,
@@ -390,133 +303,6 @@ impl GroupState {
             due_ms: None,
         }
     }
-
-    fn evaluate(
-        &mut self,
-        settings: &EvaluatorSettings,
-        history: &mut History,
-        now_ms: i64,
-        round: &mut EvaluationRound,
-    ) {
-        let group = (self.file.as_str(), self.name.as_str(), self.limit);
-        for state in &mut self.rules {
-            state.evaluate_into(group, settings, history, (now_ms, EvaluationKind::Regular), round);
-        }
-    }
-}
-
-impl RuleState {
-    /// `group` is the group's file, name and limit.
-    fn evaluate_into(
-        &mut self,
-        group: (&str, &str, usize),
-        settings: &EvaluatorSettings,
-        history: &mut History,
-        at: (i64, EvaluationKind),
-        round: &mut EvaluationRound,
-    ) {
-        let (file, name, limit) = group;
-        round.rules += 1;
-        if let Err(error) = self.evaluate(settings, limit, history, at, &mut round.transitions) {
-            round.failures.push(EvaluationFailure {
-                file: file.to_owned(),
-                group: name.to_owned(),
-                rule: self.rule.name().into(),
-                error,
-            });
-        }
-    }
-
-    fn evaluate(
-        &mut self,
-        settings: &EvaluatorSettings,
-        limit: usize,
-        history: &mut History,
-        (now_ms, kind): (i64, EvaluationKind),
-        output: &mut Vec<Transition>,
-    ) -> Result<(), RuleFailure> {
-        if kind == EvaluationKind::Regular && !self.alerts.has_samples() {
-            let has_samples = self.has_all_samples(history, now_ms);
-            self.alerts.set_has_samples(has_samples);
-        }
-        let elements = self
-            .rule
-            .query()
-            .evaluate(history, now_ms, settings.semantics)?
-            .into_vector();
-        let series = match &self.rule {
-            Rule::Recording(rule) => recorded(rule, limit, elements)?,
-            Rule::Alerting(rule) => {
-                let external = (&settings.external_labels, settings.external_url.as_str());
-                self.alerts
-                    .advance(rule, limit, elements, external, (now_ms, kind), output)?;
-                let is_read = history.remembers(ALERTS) || history.remembers(ALERTS_FOR_STATE);
-                if is_read { self.alerts.series() } else { Vec::new() }
-            }
-        };
-        self.write(series, history, now_ms, kind);
-        if kind == EvaluationKind::Regular {
-            self.evaluated_ms = Some(now_ms);
-        }
-        Ok(())
-    }
-
-    /// Whether samples reach back as far as the expression reads. Waits for metrics that come late.
-    fn has_all_samples(&mut self, history: &History, now_ms: i64) -> bool {
-        let elapsed_ms = now_ms - *self.since_ms.get_or_insert(now_ms);
-        let is_covered = |name: &str| {
-            let keep_ms = self.sampled.keep_ms(name).unwrap_or(0);
-            history
-                .first_ms(name)
-                .is_some_and(|first_ms| now_ms - first_ms >= keep_ms)
-        };
-        elapsed_ms >= self.needed_ms
-            && (elapsed_ms >= self.needed_ms + UNSEEN_METRIC_WAIT_MS || self.sampled.names().all(is_covered))
-    }
-
-    /// Writes the series of an evaluation, and ends series that are missing since the last one, as Prometheus does.
-    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64, kind: EvaluationKind) {
-        let mut written = HashSet::with_capacity(series.len());
-        for element in series {
-            if history.remembers(element.labels.metric_name()) {
-                history.record(now_ms, &element.labels, element.value);
-                self.written.remove(&element.labels);
-                written.insert(element.labels);
-            }
-        }
-        match kind {
-            EvaluationKind::Early => self.written.extend(written),
-            EvaluationKind::Regular => {
-                let ended = std::mem::replace(&mut self.written, written);
-                ended.iter().for_each(|labels| history.record(now_ms, labels, stale()));
-            }
-        }
-    }
-}
-
-fn recorded(rule: &RecordingRule, limit: usize, elements: Vec<Element>) -> Result<Vec<Element>, RuleFailure> {
-    if limit > 0 && elements.len() > limit {
-        return Err(RuleFailure::Limit {
-            count: elements.len(),
-            limit,
-        });
-    }
-    let mut seen = HashSet::with_capacity(elements.len());
-    let mut series = Vec::with_capacity(elements.len());
-    for element in elements {
-        let name: (Text, Text) = (METRIC_NAME.into(), rule.record.clone());
-        let labels = element
-            .labels
-            .with([name].into_iter().chain(rule.labels.iter().cloned()));
-        if !seen.insert(labels.clone()) {
-            return Err(RuleFailure::SameLabels(labels));
-        }
-        series.push(Element {
-            labels,
-            value: element.value,
-        });
-    }
-    Ok(series)
 }
 
 /// A hash of an expression and of those of the rules behind it, in any order.
@@ -526,22 +312,6 @@ fn origin<'t>(text: &str, behind: impl Iterator<Item = &'t str>) -> u64 {
     let mut hasher = DefaultHasher::new();
     (text, behind).hash(&mut hasher);
     hasher.finish()
-}
-
-/// The key of a rule, the same across reloads. It excludes its expression and its position in the group.
-fn rule_key(file: &str, group: &str, rule: &Rule) -> String {
-    let label = |name: &Text, value: &str| format!("{name:?}={value:?}");
-    let (kind, labels): (&str, Vec<String>) = match rule {
-        Rule::Recording(RecordingRule { labels, .. }) => (
-            "record",
-            labels.iter().map(|(name, value)| label(name, value)).collect(),
-        ),
-        Rule::Alerting(AlertingRule { labels, .. }) => {
-            let labels = labels.iter().map(|(name, template)| label(name, template.source()));
-            ("alert", labels.collect())
-        }
-    };
-    format!("{file:?} {group:?} {kind} {:?} {labels:?}", rule.name())
 }
 
 /// Whether a condition holds: a scalar other than zero and NaN, or any series at all. A condition that cannot be
@@ -558,6 +328,7 @@ pub fn holds(condition: &Query, history: &History, now_ms: i64, semantics: Seman
 mod tests {
     use super::super::alerting::Change;
     use super::super::history::SnapshotSource;
+    use super::super::rule_state::EvaluationFailure;
     use super::super::{promql, rule_file};
     use super::*;
     use crate::family::Family;

@@ -13,6 +13,7 @@ mod yaml_path;
 pub mod promql;
 pub mod rule_file;
 pub mod restart;
+mod rule_state;
 mod samples;
 pub mod series_notation;
 pub mod template;

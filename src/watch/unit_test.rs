@@ -1,10 +1,11 @@
 //! The runner of promtool's unit tests on evenkeel's evaluator.
 
 use super::alerting::ActiveAlert;
-use super::evaluator::{EvaluationFailure, Evaluator, EvaluatorSettings};
+use super::evaluator::{Evaluator, EvaluatorSettings};
 use super::history::{History, ReadSet};
 use super::promql::{Dialect, Element, Semantics};
 use super::rule_file::RuleFile;
+use super::rule_state::EvaluationFailure;
 use super::test_file::{AlertTest, ExpressionTest, Test, describe};
 pub use super::test_file::{TestFile, load, parse};
 use std::collections::BTreeSet;

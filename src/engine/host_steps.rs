@@ -1,7 +1,6 @@
 //! Steps for the host as a whole: a request to an allocator, or a command. Their results arrive later.
 
 use super::Answer;
-use super::status::log_not_begun;
 use super::steps::{StepPlanner, may_begin};
 use super::timers::ROUND;
 use super::transaction::{Action, AlertRef};
@@ -73,14 +72,8 @@ impl<H: Host> StepPlanner<'_, H> {
                 Err(reason) => {
                     record.decision = Some(Decision::Planned);
                     self.episodes.stage_record(record.clone());
-                    record.decision = None;
-                    record.outcome = Some(Outcome::Failed);
                     record.reason = reason;
-                    log_not_begun(&record, Outcome::Failed);
-                    self.episodes
-                        .telemetry
-                        .action(&rule.name, step.action(), Outcome::Failed.as_str());
-                    self.episodes.stage_record(record);
+                    self.record_outcome(record, Outcome::Failed, step.action());
                     progress.step_index = step_index + 1;
                     progress.due = Duration::MAX;
                     break;
@@ -95,12 +88,7 @@ impl<H: Host> StepPlanner<'_, H> {
                 self.note_run(episode);
             }
             if simulated {
-                record.decision = None;
-                record.outcome = Some(Outcome::DryRun);
-                self.episodes
-                    .telemetry
-                    .action(&rule.name, step.action(), Outcome::DryRun.as_str());
-                self.episodes.stage_record(record);
+                self.record_outcome(record, Outcome::DryRun, step.action());
                 continue;
             }
             let lease = self.episodes.new_lease(rule, about, (Target::Host, HOST_NAME), effect);

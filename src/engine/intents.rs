@@ -9,7 +9,7 @@ use crate::act::apply::{self, Prepared, StepResult};
 use crate::act::guard::Denial;
 use crate::act::{cgroup_limit, descendants, favour, guard};
 use crate::host::{Host, Knob, LimitState, Reading, Value};
-use crate::ledger::{Decision, Effect, Entry, Lease, Outcome, Record, SavedValue, stacked_leases};
+use crate::ledger::{Decision, Effect, Entry, Lease, LedgerState, Outcome, Record, SavedValue, stacked_leases};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::Step;
 use crate::step::{Change, Send};
@@ -22,6 +22,17 @@ struct Draft {
     is_by_birth: bool,
     /// Whether the target gets more than it has of its own.
     is_favour: bool,
+}
+
+impl Draft {
+    fn new(ledger: &LedgerState, target: Target, prepared: Prepared, is_by_birth: bool) -> Draft {
+        let own = own_values(ledger, target, prepared.value.knob(), &prepared.saved);
+        Draft {
+            is_favour: own.iter().any(|own| prepared.value.favours(&own.value)),
+            prepared,
+            is_by_birth,
+        }
+    }
 }
 
 impl<H: Host> StepPlanner<'_, H> {
@@ -185,13 +196,7 @@ impl<H: Host> StepPlanner<'_, H> {
         }
         let underlying = underlying_value(ledger, context, knob, &saved);
         let prepared = apply::prepare(self.host, target, change, &underlying, saved)?;
-        let own = own_values(ledger, target.into(), knob, &prepared.saved);
-        let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
-        Ok(Draft {
-            prepared,
-            is_by_birth,
-            is_favour,
-        })
+        Ok(Draft::new(ledger, target.into(), prepared, is_by_birth))
     }
 
     fn prepare_on_cgroup(
@@ -217,13 +222,7 @@ impl<H: Host> StepPlanner<'_, H> {
         {
             *setting = setting.kept_in_drop_in();
         }
-        let own = own_values(ledger, cgroup.identity.into(), knob, &prepared.saved);
-        let is_favour = own.iter().any(|own| prepared.value.favours(&own.value));
-        Ok(Draft {
-            prepared,
-            is_by_birth: false,
-            is_favour,
-        })
+        Ok(Draft::new(ledger, cgroup.identity.into(), prepared, false))
     }
 
     /// Refuses a favour for a target that a user may have supplied, and notes in the lease what taking it back needs.
@@ -250,20 +249,14 @@ impl<H: Host> StepPlanner<'_, H> {
         let of_knob = |lease: &&Lease| matches!(&lease.effect, Effect::Value { value, .. } if value.knob() == knob);
         let leases = || self.episodes.ledger.leases.values().filter(of_knob);
         // A lease of this transaction is not applied yet; ours will find its value.
-        let newest = leases().rev().find(|lease| lease.target == target);
-        if let Some(Lease {
-            effect: Effect::Value { value, .. },
-            settled: false,
-            ..
-        }) = newest
-        {
-            reading.value.clone_from(value);
+        if let Some(value) = awaited_value(self.episodes.ledger, target, knob) {
+            reading.value = value;
         }
         // A limit of a cgroup without a unit is not carried over.
         if reading.unit.is_none() {
             return Ok(reading);
         }
-        if let Some(lease) = newest {
+        if let Some(lease) = leases().rev().find(|lease| lease.target == target) {
             // The value in this cgroup comes from its lease, but systemd's record of the unit is evenkeel's own, unless another
             // program changed the unit.
             let is_settled = lease.settled;
@@ -300,7 +293,7 @@ impl<H: Host> StepPlanner<'_, H> {
     }
 
     /// Records what became of a step that needs no action.
-    fn record_outcome(&mut self, mut record: Record, outcome: Outcome, action: &'static str) {
+    pub(super) fn record_outcome(&mut self, mut record: Record, outcome: Outcome, action: &'static str) {
         record.decision = None;
         record.outcome = Some(outcome);
         self.episodes.telemetry.action(&record.rule, action, outcome.as_str());

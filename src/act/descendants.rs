@@ -1,8 +1,8 @@
 //! The descendants that inherited a value: children that started during a lease of an ancestor. Pure.
 
 use crate::host::Value;
+use crate::ledger::Lease;
 use crate::ledger::leases::Leases;
-use crate::ledger::{Effect, Lease, SavedValue};
 use crate::process::{Identity, Process, ProcessTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -69,17 +69,12 @@ pub fn is_born_since(process: &Process, moment: Duration) -> bool {
 
 /// The value of a process without the leases of its ancestors, if it inherited `found` from one.
 pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &ProcessTree) -> Option<Value> {
-    let held = |lease: &Lease| match &lease.effect {
-        Effect::Value { value, saved } if value.knob() == found.knob() => Some((value.clone(), saved.clone())),
-        _ => None,
-    };
     let mut source: Option<(&Lease, Identity)> = None;
     let mut below = process;
     for ancestor in tree.ancestors(process) {
         for lease in leases.on(ancestor.identity.into()) {
-            let is_inherited = held(lease).is_some_and(|(value, _)| value == *found);
             // The nearest descendant is the oldest of the line.
-            if is_inherited
+            if lease.effect.value() == Some(found)
                 && is_born_since(below, lease.taken_at)
                 && source.is_none_or(|(known, _)| lease.id < known.id)
             {
@@ -89,8 +84,11 @@ pub fn before_birth(process: &Process, found: &Value, leases: &Leases, tree: &Pr
         below = ancestor;
     }
     let (_, target) = source?;
-    let (_, first): (Value, Vec<SavedValue>) = leases.on(target.into()).find_map(held)?;
-    first.first().map(|saved| saved.value.clone())
+    let is_of_knob = |value: &Value| value.knob() == found.knob();
+    let first = leases
+        .on(target.into())
+        .find(|lease| lease.effect.value().is_some_and(is_of_knob))?;
+    first.effect.saved().first().map(|saved| saved.value.clone())
 }
 
 /// The data that identifies the processes that inherited the value of a lease.

@@ -279,12 +279,11 @@ pub fn daemon_pid(storage: &Path) -> Option<i32> {
 /// # Errors
 /// When no daemon runs there, another user can replace it, or it refuses the request.
 pub fn request(storage: &Path, request: &Request, reason: &str) -> Result<Reply, ControlError> {
-    let path = storage.join(SOCKET);
+    let (mut stream, _) = connect(storage)?;
     let unreachable = |source| ControlError::Unreachable {
-        path: path.clone(),
+        path: storage.join(SOCKET),
         source,
     };
-    let (mut stream, _) = connect(storage)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
     let reason = reason.to_owned();
     let mut line = serde_json::to_string(&RequestLine { request, reason }).map_err(ControlError::Encode)?;

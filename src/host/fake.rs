@@ -306,10 +306,8 @@ impl FakeHost {
             return;
         };
         let excess = found.memory_bytes.saturating_sub(most);
-        let reclaimed = excess.min(found.reclaimable_bytes);
-        found.reclaimable_bytes -= reclaimed;
-        found.memory_bytes -= reclaimed;
-        if reclaimed < excess
+        move_out(excess, &mut found.reclaimable_bytes, &mut found.memory_bytes);
+        if found.memory_bytes > most
             && let Some(cgroup) = self.seen(path)
         {
             self.kill_cgroup(&cgroup).expect("it is there");
@@ -365,10 +363,9 @@ impl FakeHost {
     }
 
     #[cfg(test)]
-    fn record_action(&mut self, id: Identity, signal: Option<Signal>) -> Result<(), HostError> {
-        let (at, process) = (self.now.boot, self.verify(id)?.process.clone());
+    fn record_action(&mut self, pid: i32, signal: Option<Signal>) {
+        let (at, process) = (self.now.boot, self.processes[&pid].process.clone());
         self.host_actions.push(HostAction { at, process, signal });
-        Ok(())
     }
 
     fn current(&self, found: &FakeProcess) -> Process {
@@ -382,6 +379,18 @@ impl FakeHost {
         process.threads = found.threads.len() as u32;
         process.details = Details::default();
         process
+    }
+}
+
+/// Moves memory out, as far as the kernel can.
+fn move_out(bytes: u64, movable: &mut u64, resident: &mut u64) -> Reclaimed {
+    let before = *resident;
+    let moved = bytes.min(*movable).min(before);
+    *movable -= moved;
+    *resident -= moved;
+    Reclaimed {
+        before,
+        after: *resident,
     }
 }
 
@@ -491,10 +500,10 @@ impl Host for FakeHost {
         if let Some(happening) = self.before_set.pop_front() {
             happening(self);
         }
-        #[cfg(test)]
-        self.record_action(id, None)?;
-        let most = self.processors_of(id);
         self.verify_thread(id, thread)?;
+        #[cfg(test)]
+        self.record_action(id.pid, None);
+        let most = self.processors_of(id);
         let found = self.verify(id)?;
         // The kernel drops processors outside the cpuset.
         match value.kept(&mut || most.clone()) {
@@ -535,7 +544,7 @@ impl Host for FakeHost {
             _ => false,
         };
         #[cfg(test)]
-        self.record_action(id, Some(signal))?;
+        self.record_action(id.pid, Some(signal));
         self.signals.push((id.pid, signal));
         let is_held_back = self
             .processes
@@ -563,12 +572,11 @@ impl Host for FakeHost {
         #[cfg(test)]
         super::fault::point();
         let found = self.verify(id)?;
-        let before = found.process.resident_bytes;
-        let moved = bytes.min(found.movable_bytes).min(before);
-        found.movable_bytes -= moved;
-        found.process.resident_bytes -= moved;
-        let after = found.process.resident_bytes;
-        Ok(Reclaimed { before, after })
+        Ok(move_out(
+            bytes,
+            &mut found.movable_bytes,
+            &mut found.process.resident_bytes,
+        ))
     }
 
     fn cgroups(&mut self) -> Result<Vec<Cgroup>, CgroupError> {
@@ -659,22 +667,13 @@ impl Host for FakeHost {
 
     fn reclaim(&mut self, cgroup: &Cgroup, bytes: u64) -> Result<Reclaimed, CgroupError> {
         let found = self.verify_cgroup(cgroup)?;
-        let before = found.memory_bytes;
-        let moved = bytes.min(found.reclaimable_bytes).min(before);
-        found.reclaimable_bytes -= moved;
-        found.memory_bytes -= moved;
-        let after = found.memory_bytes;
-        Ok(Reclaimed { before, after })
+        Ok(move_out(bytes, &mut found.reclaimable_bytes, &mut found.memory_bytes))
     }
 
     fn kill_cgroup(&mut self, cgroup: &Cgroup) -> Result<(), CgroupError> {
         for pid in self.members(cgroup)? {
             #[cfg(test)]
-            if let Some(found) = self.processes.get(&pid) {
-                let (at, process) = (self.now.boot, found.process.clone());
-                let signal = Some(Signal::SIGKILL);
-                self.host_actions.push(HostAction { at, process, signal });
-            }
+            self.record_action(pid, Some(Signal::SIGKILL));
             self.signals.push((pid, Signal::SIGKILL));
             self.processes.remove(&pid);
         }

@@ -19,18 +19,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A report of a source. Its time is CLOCK_BOOTTIME of its arrival.
-pub enum SourceReport<'a> {
+pub enum SourceReport {
     /// The alerts of a delivery, or of own evaluation.
-    Alerts(&'a [Alert], Duration),
+    Alerts(Arc<Vec<Alert>>, Duration),
     /// The firing alerts of own evaluation, complete.
-    FiringSet(&'a FiringSet, Duration),
+    FiringSet(FiringSet, Duration),
     /// The lists of the polled Alertmanagers, as old as the request.
-    PollResult(&'a PollResult),
+    PollResult(PollResult),
 }
 
-impl<'a> SourceReport<'a> {
+impl SourceReport {
     /// What it says of single alerts. `listed` are the alerts to process of a poll.
-    pub(super) fn statements(&self, listed: &'a [Alert]) -> Vec<Statement<'a>> {
+    pub(super) fn statements<'a>(&'a self, listed: &'a [Alert]) -> Vec<Statement<'a>> {
         let delivered = |alerts: &'a [Alert], at: Duration| {
             let statements = alerts.iter().map(move |alert| Statement::delivered(alert, at));
             statements.collect()
@@ -121,7 +121,7 @@ impl<H: Host> Engine<H> {
     /// # Errors
     /// As [`Engine::process_reports`].
     pub fn take(&mut self, alerts: &[Alert], arrival: impl Into<Arrival>) -> Result<(), String> {
-        let reports = [SourceReport::Alerts(alerts, self.boot_now())];
+        let reports = [SourceReport::Alerts(Arc::new(alerts.to_vec()), self.boot_now())];
         self.process_reports(&reports, arrival.into(), usize::MAX)
     }
 
@@ -134,7 +134,7 @@ impl<H: Host> Engine<H> {
     /// And when too many episodes are open for one of the alerts.
     pub fn process_reports(
         &mut self,
-        reports: &[SourceReport<'_>],
+        reports: &[SourceReport],
         arrival: Arrival,
         max_size: usize,
     ) -> Result<(), String> {

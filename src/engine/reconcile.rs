@@ -16,39 +16,33 @@ use std::time::{Duration, Instant};
 impl<H: Host> Engine<H> {
     /// Reconciles the episodes with the lists of the Alertmanagers.
     pub fn reconcile(&mut self, poll: &PollResult) {
-        self.take_report(SourceReport::PollResult(poll));
+        self.take_report(SourceReport::PollResult(poll.clone()));
     }
 
     /// Reconciles the episodes with own evaluation, now.
     pub fn take_firing_set(&mut self, set: &FiringSet) {
-        self.take_report(SourceReport::FiringSet(set, self.boot_now()));
+        self.take_report(SourceReport::FiringSet(set.clone(), self.boot_now()));
     }
 
-    fn take_report(&mut self, report: SourceReport<'_>) {
+    fn take_report(&mut self, report: SourceReport) {
         if let Err(reason) = self.process_reports(&[report], Instant::now().into(), usize::MAX) {
             tracing::warn!(reason, "could not process the alerts, waiting for the next report");
         }
     }
 
     /// The alerts to process of a poll; none of other reports.
-    pub(super) fn listed(&self, report: &SourceReport<'_>) -> Vec<Alert> {
+    pub(super) fn listed(&self, report: &SourceReport) -> Vec<Alert> {
         let SourceReport::PollResult(poll) = report else {
             return Vec::new();
         };
         let mut alerts = poll.firing();
         alerts.retain(|alert| self.is_for_us(alert));
-        let known = self.open_fingerprints();
-        let unknown: BTreeSet<SmolStr> = alerts
-            .iter()
-            .map(|alert| &alert.fingerprint)
-            .filter(|fingerprint| !known.contains(fingerprint.as_str()))
-            .cloned()
-            .collect();
-        if self.ledger.paused {
-            // Each would leave a record at every poll.
-            alerts.retain(|alert| !unknown.contains(&alert.fingerprint));
-        }
-        for alert in alerts.iter().filter(|alert| unknown.contains(&alert.fingerprint)) {
+        let open = self.ledger.episodes.keys();
+        let open: BTreeSet<&str> = open.map(|key| key.fingerprint.as_str()).collect();
+        let is_known = |alert: &Alert| open.contains(alert.fingerprint.as_str());
+        // While paused, each unknown one would leave a record at every poll.
+        alerts.retain(|alert| !self.ledger.paused || is_known(alert));
+        for alert in alerts.iter().filter(|alert| !is_known(alert)) {
             tracing::info!(
                 alert = alert.name(),
                 fingerprint = alert.fingerprint.as_str(),
@@ -59,7 +53,7 @@ impl<H: Host> Engine<H> {
     }
 
     /// Records which alerts a complete report does not name. Returns whether it may be one.
-    pub(super) fn record_absences(&mut self, report: &SourceReport<'_>, transaction: &mut Transaction) -> bool {
+    pub(super) fn record_absences(&mut self, report: &SourceReport, transaction: &mut Transaction) -> bool {
         match report {
             SourceReport::Alerts(..) => return false,
             SourceReport::FiringSet(set, at) => self.record_absent_from(set, *at, transaction),
@@ -125,14 +119,6 @@ impl<H: Host> Engine<H> {
             let ended_at = end_without_resolve(&episode);
             self.episodes(transaction).close(key, &about, ended_at, why);
         }
-    }
-
-    fn open_fingerprints(&self) -> BTreeSet<&str> {
-        self.ledger
-            .episodes
-            .keys()
-            .map(|key| key.fingerprint.as_str())
-            .collect()
     }
 
     /// Whether a rule would act on the alert. Alerts about other hosts are not worth a log line at every poll.

@@ -211,15 +211,15 @@ impl Intake {
                     let invalid = delivery.invalid.iter();
                     invalid.for_each(|_| self.telemetry.decision("", Decision::Invalid.as_str()));
                     batch.arrival.get_or_insert(delivery.received_at.into());
-                    batch.reports.push(WaitingReport::Alerts(delivery.alerts, at));
+                    batch.reports.push(SourceReport::Alerts(delivery.alerts, at));
                     batch.replies.push(delivery.reply);
                 }
                 Input::Alerts(alerts, arrival) => {
                     batch.arrival.get_or_insert(arrival);
-                    batch.reports.push(WaitingReport::Alerts(Arc::new(alerts), at));
+                    batch.reports.push(SourceReport::Alerts(Arc::new(alerts), at));
                 }
-                Input::Firing(set) => batch.push_newest(WaitingReport::FiringSet(set, at)),
-                Input::PollResult(poll) => batch.push_newest(WaitingReport::PollResult(poll)),
+                Input::Firing(set) => batch.push_newest(SourceReport::FiringSet(set, at)),
+                Input::PollResult(poll) => batch.push_newest(SourceReport::PollResult(poll)),
                 Input::Reload(policy, request) => {
                     engine.record_reload(&request, None);
                     engine.reload(*policy);
@@ -264,34 +264,17 @@ fn held<H: Host>(engine: &Engine<H>) -> Held {
     }
 }
 
-/// A report that waits, see [`SourceReport`].
-enum WaitingReport {
-    Alerts(Arc<Vec<Alert>>, Duration),
-    FiringSet(FiringSet, Duration),
-    PollResult(PollResult),
-}
-
-impl WaitingReport {
-    fn as_report(&self) -> SourceReport<'_> {
-        match self {
-            WaitingReport::Alerts(alerts, at) => SourceReport::Alerts(alerts, *at),
-            WaitingReport::FiringSet(set, at) => SourceReport::FiringSet(set, *at),
-            WaitingReport::PollResult(poll) => SourceReport::PollResult(poll),
-        }
-    }
-}
-
 /// Reports that wait together.
 #[derive(Default)]
 struct Batch {
-    reports: Vec<WaitingReport>,
+    reports: Vec<SourceReport>,
     arrival: Option<Arrival>,
     replies: Vec<tokio::sync::oneshot::Sender<Receipt>>,
 }
 
 impl Batch {
     /// Adds a complete report, and drops an earlier one of the same source.
-    fn push_newest(&mut self, new: WaitingReport) {
+    fn push_newest(&mut self, new: SourceReport) {
         let kind = std::mem::discriminant(&new);
         self.reports.retain(|report| std::mem::discriminant(report) != kind);
         self.reports.push(new);
@@ -302,9 +285,7 @@ impl Batch {
             return;
         }
         let arrival = self.arrival.unwrap_or_else(|| Instant::now().into());
-        let reports: Vec<SourceReport<'_>> = self.reports.iter().map(WaitingReport::as_report).collect();
-        let result = engine.process_reports(&reports, arrival, MAX_PER_TURN);
-        drop(reports);
+        let result = engine.process_reports(&self.reports, arrival, MAX_PER_TURN);
         // Before the replies, so that this thread frees the alerts.
         drop(self.reports);
         if let Err(reason) = &result {

@@ -240,8 +240,8 @@ impl Systemd {
     /// Whether an empty drop-in should replace the former one: the unit is loaded and needs no reload, and the empty
     /// drop-in would hide no other drop-in of the same name.
     fn may_stay_empty(&mut self, unit: &str, property: &str) -> Result<bool, zbus::Error> {
-        let object: OwnedObjectPath = match self.call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,)) {
-            Ok(message) => message.body().deserialize()?,
+        let object = match self.object("GetUnit", unit) {
+            Ok(object) => object,
             Err(error) if is_no_such_unit(&error) => return Ok(false),
             Err(error) => return Err(error),
         };
@@ -266,10 +266,7 @@ impl Systemd {
             Err(error) => return Err(error),
         }
         // systemd unloads an unreferenced unit at once and loads it again for each call on its object.
-        let object: OwnedObjectPath = self
-            .call(MANAGER_PATH, MANAGER, "LoadUnit", &(unit,))?
-            .body()
-            .deserialize()?;
+        let object = self.object("LoadUnit", unit)?;
         let state = String::try_from(self.property(&object, "org.freedesktop.systemd1.Unit", "LoadState")?)?;
         match state == "loaded" {
             true => self.values(unit, &object, properties).map(Some),
@@ -279,11 +276,12 @@ impl Systemd {
 
     /// The current values of these properties of a loaded unit.
     fn now(&mut self, unit: &str, properties: &[(String, Property)]) -> Result<Vec<Property>, zbus::Error> {
-        let object: OwnedObjectPath = self
-            .call(MANAGER_PATH, MANAGER, "GetUnit", &(unit,))?
-            .body()
-            .deserialize()?;
+        let object = self.object("GetUnit", unit)?;
         self.values(unit, &object, properties)
+    }
+
+    fn object(&mut self, method: &str, unit: &str) -> Result<OwnedObjectPath, zbus::Error> {
+        self.call(MANAGER_PATH, MANAGER, method, &(unit,))?.body().deserialize()
     }
 
     fn values(

@@ -1,9 +1,9 @@
 //! The guard: it allows or refuses each planned step. Pure. Each refusal has a decision from the closed list and a
 //! reason. Reverts do not pass the guard, because evenkeel never refuses them.
 
+use crate::alert::Source;
 use crate::host::Value;
 use crate::ledger::breaker::TRIPS_AT;
-use crate::ledger::episode::WireSource;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::selector::SelectorMatch;
 use crate::process::{Cgroup, Process, ProcessFields, Selector, Target, protection};
@@ -330,7 +330,7 @@ impl FinalGate<'_> {
                 format!("the limit of {} victims per episode is reached", self.rule.limit),
             );
         }
-        let is_from_alertmanager = self.episode.source == WireSource::Alertmanager;
+        let is_from_alertmanager = self.episode.source == Source::Alertmanager;
         if in_episode >= 1 && self.rule.condition.is_none() && is_from_alertmanager {
             let reason = "without `while`, an alert from Alertmanager allows one victim per episode";
             return refuse(Decision::Condition, reason);
@@ -524,7 +524,7 @@ mod tests {
     struct Case {
         victims: Vec<Victim>,
         has_while: bool,
-        source: WireSource,
+        source: Source,
         limit: usize,
         condition: Option<bool>,
         sample_at: u64,
@@ -535,7 +535,7 @@ mod tests {
 
     impl Default for Case {
         fn default() -> Self {
-            let source = WireSource::Local;
+            let source = Source::Local;
             Case {
                 victims: vec![],
                 has_while: false,
@@ -725,7 +725,7 @@ mod tests {
     fn alertmanager_without_while_is_worth_one_victim() {
         for (has_while, expected) in [(false, Err(Decision::Condition)), (true, Ok(KillClass::NewVictim))] {
             let victims = vec![victim(8, 200, Some(300))];
-            let source = WireSource::Alertmanager;
+            let source = Source::Alertmanager;
             let condition = has_while.then_some(true);
             assert_eq!(
                 kill_class_of(Case {

@@ -147,7 +147,8 @@ pub fn order_cgroups(a: &Cgroup, b: &Cgroup, by: OrderBy) -> Ordering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::episode::{Excluded, WireSource};
+    use crate::alert::Source;
+    use crate::ledger::episode::Excluded;
     use crate::ledger::{Decision, EpisodeKey};
     use crate::rule::example;
 
@@ -159,7 +160,7 @@ mod tests {
                 simulated: false,
             },
             steps_text: String::new(),
-            source: WireSource::Local,
+            source: Source::Local,
             labels: Default::default(),
             annotations: Default::default(),
             starts_at: jiff::Timestamp::UNIX_EPOCH,

@@ -2,6 +2,7 @@
 
 use crate::labels::Labels;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +24,8 @@ impl Status {
 }
 
 /// The source of the alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Source {
     Alertmanager,
     /// Own evaluation of alerting rule files.

@@ -512,7 +512,7 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
     Episode {
         key: EpisodeKey::new(&rule.name, &alert.fingerprint, simulated),
         steps_text: rule.steps_text(),
-        source: alert.source.into(),
+        source: alert.source,
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),
         starts_at: alert.starts_at,

@@ -156,7 +156,6 @@ pub fn end_to_remember(known: Option<&Closed>, ended_at: Timestamp, now: Duratio
 mod tests {
     use super::*;
     use crate::alert::Status;
-    use crate::ledger::episode::WireSource;
     use crate::ledger::{EpisodeKey, Evidence};
 
     const CLOSED_AT: Duration = Duration::from_secs(5000);
@@ -257,7 +256,7 @@ mod tests {
                     simulated: false,
                 },
                 steps_text: String::new(),
-                source: WireSource::Alertmanager,
+                source: Source::Alertmanager,
                 labels: Default::default(),
                 annotations: Default::default(),
                 starts_at: at(100),

@@ -3,7 +3,7 @@
 use super::Policy;
 use super::timers::{RELIST, Timers};
 use super::transaction::Transaction;
-use crate::alert::{Labels, Source};
+use crate::alert::Labels;
 use crate::host::Moment;
 use crate::ledger::job::ALLOCATION_STATES;
 use crate::ledger::{Effect, Entry, Lease, LedgerState, OperatorRequest, Outcome, Record};
@@ -96,7 +96,7 @@ impl StateView<'_> {
             alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
             rule: episode.key.rule.to_string(),
-            source: Source::from(episode.source).as_str(),
+            source: episode.source.as_str(),
             since: episode.starts_at,
             state: self.policy.level_of(episode, now.boot).as_str(),
             dry_run: episode.key.simulated,
@@ -114,7 +114,7 @@ impl StateView<'_> {
     fn state(&self, now: Moment) -> EngineState {
         let mut firing = HashMap::<_, HashSet<&str>>::new();
         for episode in self.ledger.episodes.values() {
-            let source = Source::from(episode.source).as_str();
+            let source = episode.source.as_str();
             firing.entry(source).or_default().insert(&episode.key.fingerprint);
         }
         let mut held = HashMap::<(&str, &'static str), usize>::new();

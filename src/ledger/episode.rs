@@ -35,7 +35,7 @@ pub struct Episode {
     /// The steps as text, to which the step indexes of the targets refer.
     #[serde(default, rename = "ladder")]
     pub steps_text: String,
-    pub source: WireSource,
+    pub source: Source,
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,
@@ -59,8 +59,8 @@ impl Episode {
     pub fn doubt(&mut self, now: Duration) {
         if self.evidence == Evidence::default() {
             let source = match self.source {
-                WireSource::Alertmanager => EvidenceSource::Webhook,
-                WireSource::Local => EvidenceSource::Own,
+                Source::Alertmanager => EvidenceSource::Webhook,
+                Source::Local => EvidenceSource::Own,
             };
             self.evidence = Evidence::firing(source, self.seen_at, Duration::ZERO);
         }
@@ -75,32 +75,6 @@ pub struct Closed {
     pub ended_at: Timestamp,
     /// CLOCK_BOOTTIME of the close; `None` if read from the file, which does not store it.
     pub closed_at: Option<Duration>,
-}
-
-/// The stored form of [`Source`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum WireSource {
-    Alertmanager,
-    Local,
-}
-
-impl From<Source> for WireSource {
-    fn from(source: Source) -> Self {
-        match source {
-            Source::Alertmanager => WireSource::Alertmanager,
-            Source::Local => WireSource::Local,
-        }
-    }
-}
-
-impl From<WireSource> for Source {
-    fn from(source: WireSource) -> Self {
-        match source {
-            WireSource::Alertmanager => Source::Alertmanager,
-            WireSource::Local => Source::Local,
-        }
-    }
 }
 
 /// The progress of one target through the steps.

@@ -1,6 +1,7 @@
 //! A victim: a target of an irreversible action.
 
-use super::episode::{Episode, EpisodeKey, WireSource};
+use super::episode::{Episode, EpisodeKey};
+use crate::alert::Source;
 use crate::process::Target;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,7 +48,7 @@ pub struct Victim {
     pub alert_starts_at: Option<Timestamp>,
     /// The sender; `None` in rows of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alert_source: Option<WireSource>,
+    pub alert_source: Option<Source>,
 }
 
 /// The memory before an irreversible action.
@@ -97,8 +98,8 @@ impl Victim {
         };
         // Alertmanager merges the starts of two Prometheus servers into the earlier one. Starts of own alerts are not ordered,
         // because the clock of this host may have been set back in between.
-        let is_merged = self.alert_source == Some(WireSource::Alertmanager)
-            && episode.source == WireSource::Alertmanager
+        let is_merged = self.alert_source == Some(Source::Alertmanager)
+            && episode.source == Source::Alertmanager
             && starts_at > episode.starts_at;
         starts_at == episode.starts_at || is_merged
     }

@@ -66,7 +66,7 @@ fn episode() -> Episode {
             simulated: false,
         },
         steps_text: String::new(),
-        source: crate::ledger::episode::WireSource::Local,
+        source: crate::alert::Source::Local,
         labels: Default::default(),
         annotations: Default::default(),
         starts_at: jiff::Timestamp::UNIX_EPOCH,

@@ -1,8 +1,8 @@
 //! Tests of the retention on a real file: old history is deleted in portions and the file shrinks; open episodes and
 //! leases stay.
 
+use crate::alert::Source;
 use crate::host::Value;
-use crate::ledger::episode::WireSource;
 use crate::ledger::files::FILE_NAME;
 use crate::ledger::store::Store;
 use crate::ledger::{
@@ -87,7 +87,7 @@ fn episode() -> Entry {
             simulated: false,
         },
         steps_text: String::new(),
-        source: WireSource::Local,
+        source: Source::Local,
         labels: Default::default(),
         annotations: Default::default(),
         starts_at: Timestamp::UNIX_EPOCH,

@@ -1,9 +1,9 @@
 //! Tests of the ledger on a real file, including files of former versions.
 
+use crate::alert::Source;
 use crate::host::Value;
 use crate::host::job::{Request, Server};
 use crate::ledger::EpisodeKey;
-use crate::ledger::episode::WireSource;
 use crate::ledger::files::FILE_NAME;
 use crate::ledger::retention::KEEP_CLOSED;
 use crate::ledger::store::{Store, StoreError, read_records};
@@ -66,7 +66,7 @@ fn episode() -> Episode {
             simulated: false,
         },
         steps_text: String::new(),
-        source: WireSource::Local,
+        source: Source::Local,
         labels: [("alertname".to_owned(), "X".to_owned())].into(),
         annotations: Default::default(),
         starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),

@@ -136,18 +136,14 @@ pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
 /// # Errors
 /// All errors in all files, and unreadable files.
 pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).map_err(|error| {
-            vec![RuleError {
-                file: path.display().to_string(),
-                line: None,
-                message: error.to_string(),
-                hint: None,
-            }]
-        })
+    let about = |path: &Path, message: String| RuleError {
+        file: path.display().to_string(),
+        line: None,
+        message,
+        hint: None,
     };
-    let name = path.display().to_string();
-    let test_file = parse(&name, &read(path)?)?;
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| vec![about(path, error.to_string())]);
+    let test_file = parse(&path.display().to_string(), &read(path)?)?;
     let (mut files, mut errors) = (Vec::new(), Vec::new());
     for pattern in &test_file.rule_files {
         let full = path.parent().unwrap_or(Path::new("")).join(pattern);
@@ -157,13 +153,7 @@ pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
             .flatten()
             .collect();
         if found.is_empty() {
-            let message = format!("no rule file matches {pattern:?}");
-            errors.push(RuleError {
-                file: name.clone(),
-                line: None,
-                message,
-                hint: None,
-            });
+            errors.push(about(path, format!("no rule file matches {pattern:?}")));
         }
         for path in found {
             match read(&path).and_then(|text| rule_file::parse(&path.display().to_string(), &text)) {

@@ -2,10 +2,10 @@
 //! reports the differences from the expectations. It changes nothing on this host.
 
 use super::harness::{HOST_NAME, Happening, Harness};
-use super::test_file::{self, Expect, Expected, Mode, StepEvent, Test, TestFile, TimelineEntry, ValueTarget, Values};
+use super::test_file::{self, Mode, StepEvent, Test, TestFile, TimelineEntry, ValueTarget, Values};
 use crate::act::guard::Budget;
 use crate::config::{self, Config};
-use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
+use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span, Spanned};
 use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::knob::Knob;
@@ -301,26 +301,26 @@ impl Player<'_> {
         self.happened.extend(news);
     }
 
-    fn compare(&mut self, expect: &Expect, at: &str) {
+    fn compare(&mut self, expect: &Spanned<Vec<Spanned<StepEvent>>>, at: &str) {
         let mut found = std::mem::take(&mut self.happened);
-        let mut missing: Vec<&Expected> = Vec::new();
+        let mut missing: Vec<&Spanned<StepEvent>> = Vec::new();
         // The most specific entries choose first, so that `{pid: 1}` does not match the event for `{pid: 1, step: …}`.
-        let mut entries: Vec<&Expected> = expect.entries.iter().collect();
-        entries.sort_by_key(|entry| std::cmp::Reverse(entry.event.weight()));
+        let mut entries: Vec<&Spanned<StepEvent>> = expect.value.iter().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.value.weight()));
         for entry in entries {
             self.report.checks += 1;
-            match found.iter().position(|happening| entry.event.means(&happening.event)) {
+            match found.iter().position(|happening| entry.value.means(&happening.event)) {
                 Some(place) => drop(found.remove(place)),
                 None => missing.push(entry),
             }
         }
-        if expect.entries.is_empty() {
+        if expect.value.is_empty() {
             self.report.checks += 1;
         }
         if missing.is_empty() {
             // Denials may be omitted, except kinds of denials that the list names. If an entry is missing, all denials
             // are shown, because one of them may be the reason.
-            let is_named = |denial| expect.entries.iter().any(|entry| entry.event.decision == Some(denial));
+            let is_named = |denial| expect.value.iter().any(|entry| entry.value.decision == Some(denial));
             found.retain(|found| found.event.decision.is_none_or(is_named));
         }
         if missing.is_empty() && found.is_empty() {
@@ -333,7 +333,7 @@ impl Player<'_> {
             (less, 0) => format!("{} did not happen by {at}", count(less, "expectation")),
             _ => format!("what happened by {at} is not what was expected"),
         };
-        let expected = missing.iter().map(|entry| entry.event.to_string()).collect();
+        let expected = missing.iter().map(|entry| entry.value.to_string()).collect();
         let found = found.iter().map(Happening::to_string).collect();
         self.fail(span, message, "", expected, found);
     }

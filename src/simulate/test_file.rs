@@ -5,7 +5,7 @@ mod keys;
 pub use keys::{ANSWER, CGROUP, EXPECTED, MOMENT, PROCESS, TEST, TEST_FILE, VALUES};
 
 use crate::alert::{Labels, Source as AlertSource};
-use crate::diagnostic::{Findings, Span, suggest};
+use crate::diagnostic::{Findings, Span, Spanned, suggest};
 use crate::knob::limit::{CgroupFile, Setting};
 use crate::ledger::{Decision, Outcome};
 use crate::step::read_json;
@@ -89,7 +89,8 @@ pub struct TimelineEntry {
     pub restart: Vec<Text>,
     pub condition: Option<bool>,
     pub answer: Option<ScriptedResponse>,
-    pub expect: Option<Expect>,
+    /// The expected events, of which a missing key matches anything.
+    pub expect: Option<Spanned<Vec<Spanned<StepEvent>>>>,
     pub values: Vec<Values>,
 }
 
@@ -99,20 +100,6 @@ pub struct ScriptedResponse {
     pub status: Option<u16>,
     pub body: Option<serde_json::Value>,
     pub exit: i32,
-}
-
-#[derive(Debug)]
-pub struct Expect {
-    /// The span of the list.
-    pub span: Span,
-    pub entries: Vec<Expected>,
-}
-
-/// An expected event. A missing key matches anything.
-#[derive(Debug)]
-pub struct Expected {
-    pub span: Span,
-    pub event: StepEvent,
 }
 
 /// What is known of a denial, an action or a revert.
@@ -228,9 +215,9 @@ fn read_moment(node: &Node, findings: &mut Findings) -> Option<TimelineEntry> {
     if let Some(at) = at.as_ref().filter(|at| at.value > MAX_LENGTH) {
         findings.error(at.span, "a test may play for 31 days at most", "");
     }
-    let expect = fields.get("expect").map(|list| Expect {
-        span: list.span,
-        entries: read_all(&fields, "expect", findings, read_expected),
+    let expect = fields.get("expect").map(|list| {
+        let entries = read_all(&fields, "expect", findings, read_expected);
+        Spanned::new(entries, list.span)
     });
     Some(TimelineEntry {
         at: at?.value,
@@ -381,7 +368,7 @@ fn read_signals(fields: &Fields, key: &str, findings: &mut Findings) -> Option<B
     Some(signals)
 }
 
-fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
+fn read_expected(node: &Node, findings: &mut Findings) -> Option<Spanned<StepEvent>> {
     let fields = Fields::open(node, &EXPECTED, findings)?;
     let decision = fields.choice("decision", findings);
     let outcome = fields.choice("outcome", findings);
@@ -412,7 +399,7 @@ fn read_expected(node: &Node, findings: &mut Findings) -> Option<Expected> {
         after: fields.string("after", findings),
         reason: fields.string("reason", findings),
     };
-    Some(Expected { span: node.span, event })
+    Some(Spanned::new(event, node.span))
 }
 
 fn read_values(node: &Node, findings: &mut Findings) -> Option<Values> {

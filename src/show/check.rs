@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What was found in one configuration, or in some files.
+#[derive(Default)]
 struct Report {
     findings: Vec<Diagnostic>,
     summary: String,
@@ -110,8 +111,7 @@ impl Report {
             Err(findings) => {
                 return Report {
                     findings,
-                    summary: String::new(),
-                    notes: Vec::new(),
+                    ..Report::default()
                 };
             }
         };

@@ -175,10 +175,7 @@ pub(super) fn read(fields: &Fields, file_source: &FileSource, findings: &mut Fin
             max_body_bytes: MAX_ANSWER_BYTES,
         },
     };
-    for node in fields.list("static_configs", findings) {
-        let Some(group) = Fields::open(node, &STATIC, findings) else {
-            continue;
-        };
+    for group in fields.objects("static_configs", &STATIC, findings) {
         for target in group.texts("targets", findings) {
             match read.address(&target.value) {
                 Ok(_) => read.targets.push(target.value),
@@ -186,10 +183,7 @@ pub(super) fn read(fields: &Fields, file_source: &FileSource, findings: &mut Fin
             }
         }
     }
-    for node in fields.list("file_sd_configs", findings) {
-        let Some(group) = Fields::open(node, &FILE_SD, findings) else {
-            continue;
-        };
+    for group in fields.objects("file_sd_configs", &FILE_SD, findings) {
         group.duration("refresh_interval", findings);
         for pattern in group.texts("files", findings) {
             read_pattern(&mut read, &pattern, file_source, findings);

@@ -315,12 +315,10 @@ pub(super) fn read(file_source: &FileSource, findings: &mut Findings) -> Written
     if let Some(webhook) = fields.nested("webhook", &WEBHOOK, findings) {
         config.webhook = read_webhook(&webhook, file_source, findings);
     }
-    for node in fields.list("alertmanagers", findings) {
-        if let Some(fields) = Fields::open(node, &ALERTMANAGERS, findings) {
-            config
-                .alertmanagers
-                .push(alertmanagers::read(&fields, file_source, findings));
-        }
+    for fields in fields.objects("alertmanagers", &ALERTMANAGERS, findings) {
+        config
+            .alertmanagers
+            .push(alertmanagers::read(&fields, file_source, findings));
     }
     if let Some(reconcile) = fields.nested("reconcile", &RECONCILE, findings) {
         config.reconcile = read_reconcile(&reconcile, findings);
@@ -368,10 +366,7 @@ pub(super) fn read(file_source: &FileSource, findings: &mut Findings) -> Written
 
 /// The kind of a file by its keys.
 pub(super) fn kind_of(root: &Node) -> FileKind {
-    let Content::Mapping(entries) = &root.content else {
-        return FileKind::Config;
-    };
-    let has = |key: &str| entries.iter().any(|entry| entry.key == key);
+    let has = |key: &str| root.entry(key).is_some();
     match () {
         () if has("tests") => FileKind::Tests,
         () if has("rules") => FileKind::Rules,
@@ -396,31 +391,37 @@ fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
 }
 
 fn set_interval(interval: &mut Duration, key: &str, fields: &Fields, findings: &mut Findings) {
-    let Some(Spanned { value, span }) = fields.duration(key, findings) else {
-        return;
-    };
-    if value < MIN_INTERVAL {
-        findings.error(span, format!("`{key}` is too short"), "at least 100ms");
-    } else {
-        *interval = value;
+    let (found, problem) = (fields.duration(key, findings), format!("`{key}` is too short"));
+    set_at_least(interval, found, MIN_INTERVAL, (&problem, "at least 100ms"), findings);
+}
+
+/// Sets a value that is not below the least one; the others have this problem and correction.
+fn set_at_least<T: PartialOrd>(
+    value: &mut T,
+    found: Option<Spanned<T>>,
+    least: T,
+    (problem, help): (&str, &str),
+    findings: &mut Findings,
+) {
+    match found {
+        Some(found) if found.value < least => findings.error(found.span, problem, help),
+        Some(found) => *value = found.value,
+        None => {}
     }
 }
 
 fn read_retention(retention: &mut Retention, fields: &Fields, findings: &mut Findings) {
-    match fields.duration("time", findings) {
-        Some(Spanned { value, span }) if value < MIN_RETENTION => {
-            findings.error(span, "`time` is too short", "at least 1h");
-        }
-        Some(time) => retention.time = time.value,
-        None => {}
-    }
-    match fields.size("size", findings) {
-        Some(Spanned { value, span }) if value < MIN_RETENTION_BYTES => {
-            findings.error(span, "`size` is too small", "at least 1MiB");
-        }
-        Some(size) => retention.size_bytes = size.value,
-        None => {}
-    }
+    let (time, size) = (fields.duration("time", findings), fields.size("size", findings));
+    let too_short = ("`time` is too short", "at least 1h");
+    set_at_least(&mut retention.time, time, MIN_RETENTION, too_short, findings);
+    let too_small = ("`size` is too small", "at least 1MiB");
+    set_at_least(
+        &mut retention.size_bytes,
+        size,
+        MIN_RETENTION_BYTES,
+        too_small,
+        findings,
+    );
 }
 
 fn read_webhook(fields: &Fields, file_source: &FileSource, findings: &mut Findings) -> Webhook {
@@ -464,10 +465,7 @@ fn read_host_names(host_names: &mut HostNames, fields: &Fields, findings: &mut F
 
 fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
     let mut groups: Vec<ProcessGroup> = Vec::new();
-    for node in fields.list("process_groups", findings) {
-        let Some(group) = Fields::open(node, &GROUP, findings) else {
-            continue;
-        };
+    for group in fields.objects("process_groups", &GROUP, findings) {
         let name = group.text("name", findings);
         let select = group.get("select").and_then(|node| read_select(node, findings));
         let metrics = read_metrics(&group, findings);

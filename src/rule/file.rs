@@ -261,12 +261,7 @@ fn no_rules(findings: &mut Findings, span: Span) {
 
 fn read_rule(node: &Node, findings: &mut Findings) -> Option<WrittenRule> {
     // Looked up first, so that errors in the mapping itself name the rule, too.
-    if let Content::Mapping(entries) = &node.content
-        && let Some(Content::Scalar { text, .. }) = entries
-            .iter()
-            .find(|entry| entry.key == "name")
-            .map(|entry| &entry.value.content)
-    {
+    if let Some(Content::Scalar { text, .. }) = node.entry("name").map(|entry| &entry.value.content) {
         findings.set_rule(Some(text));
     }
     let rule = Fields::open(node, &RULE, findings).map(|fields| read_fields(node, fields, findings));

@@ -136,25 +136,13 @@ pub enum ValueTarget {
 
 /// Whether this is a unit-test file of promtool, which is about alerts and not about processes.
 pub fn is_promtool(root: &Node) -> bool {
-    let has = |node: &Node, wanted: &[&str]| {
-        matches!(&node.content, Content::Mapping(entries)
-            if entries.iter().any(|entry| wanted.contains(&entry.key.as_str())))
+    let has = |node: &Node, keys: &[&str]| keys.iter().any(|key| node.entry(key).is_some());
+    let tests = match root.entry("tests").map(|entry| &entry.value.content) {
+        Some(Content::Sequence(tests)) => tests.as_slice(),
+        _ => &[],
     };
-    if has(root, &["evaluation_interval", "group_eval_order"]) {
-        return true;
-    }
-    let Content::Mapping(entries) = &root.content else {
-        return false;
-    };
-    entries
-        .iter()
-        .filter(|entry| entry.key == "tests")
-        .any(|entry| match &entry.value.content {
-            Content::Sequence(tests) => tests
-                .iter()
-                .any(|test| has(test, &["input_series", "alert_rule_test", "promql_expr_test"])),
-            _ => false,
-        })
+    let of_test = ["input_series", "alert_rule_test", "promql_expr_test"];
+    has(root, &["evaluation_interval", "group_eval_order"]) || tests.iter().any(|test| has(test, &of_test))
 }
 
 /// Reads a test file. Errors become findings; the valid rest is returned.

@@ -43,6 +43,14 @@ impl Node {
             if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 
+    /// The entry under a key of a mapping.
+    pub fn entry(&self, key: &str) -> Option<&Entry> {
+        match &self.content {
+            Content::Mapping(entries) => entries.iter().find(|entry| entry.key == key),
+            _ => None,
+        }
+    }
+
     fn count(&self) -> usize {
         1 + match &self.content {
             Content::Scalar { .. } => 0,

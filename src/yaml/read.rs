@@ -188,6 +188,12 @@ impl<'n> Fields<'n> {
         }
     }
 
+    /// The objects in a list.
+    pub fn objects(&self, key: &str, object: &'static Object, findings: &mut Findings) -> Vec<Fields<'n>> {
+        let items = self.list(key, findings).iter();
+        items.filter_map(|item| Fields::open(item, object, findings)).collect()
+    }
+
     /// The entries of a list that must have some.
     pub fn filled_list(&self, key: &str, findings: &mut Findings) -> &'n [Node] {
         let items = self.list(key, findings);

@@ -5,7 +5,7 @@ use crate::host::job::{Authorization, Server};
 use crate::http::client::Trust;
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::step::read::read_timeout;
-use crate::yaml::{Content, Fields, Node};
+use crate::yaml::{Fields, Node};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -131,9 +131,7 @@ pub(super) fn read_server(fields: &Fields, is_https: bool, findings: &mut Findin
 
 /// Refuses inline secrets, because the ledger stores the data for the release.
 fn refuse_secret(node: &Node, key: &str, findings: &mut Findings) {
-    if let Content::Mapping(entries) = &node.content
-        && let Some(entry) = entries.iter().find(|entry| entry.key == key)
-    {
+    if let Some(entry) = node.entry(key) {
         let help = format!("put it into a file that other users cannot read, and set {key}_file");
         findings.error(entry.key_span, "a secret in a rule file", help);
     }

@@ -15,11 +15,12 @@ pub use file::CONFIG;
 
 use crate::act::guard::Budget;
 use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, SourceText, Span};
+use crate::host::Knob;
 use crate::http::client;
 use crate::ledger::Retention;
 use crate::permissions::{self, Fault, Purpose};
 use crate::process::Selector;
-use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Setting, Step};
+use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Step};
 pub use crate::sense::{Group as ProcessGroup, Sampling};
 use crate::step::exec::Exec;
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
@@ -106,7 +107,7 @@ pub struct Loaded {
     pub rules: RuleSet,
     pub warnings: Vec<Diagnostic>,
     /// The knobs that the rules set, for checks against the host.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<HostReference<Knob>>,
     /// The users and programs that configuration and rules name, for the same.
     pub references: Vec<HostReference>,
     /// The files that were read.

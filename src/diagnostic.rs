@@ -197,15 +197,19 @@ pub enum HostName {
     Program(String),
 }
 
-/// A name of the host in a file, with its place: only with access to the host can it be checked.
+/// What a file wants of a host, with its place: only with access to the host can it be checked.
 #[derive(Debug, Clone)]
-pub struct HostReference {
-    pub name: HostName,
+pub struct HostReference<T = HostName> {
+    pub subject: T,
     place: Diagnostic,
 }
 
-impl HostReference {
-    /// A warning at the place of the name.
+impl<T> HostReference<T> {
+    pub fn new(subject: T, place: Diagnostic) -> Self {
+        HostReference { subject, place }
+    }
+
+    /// A warning at the place.
     pub fn warning(&self, message: String, help: String) -> Diagnostic {
         let mut warning = self.place.clone();
         (warning.message, warning.help) = (message, Some(help));
@@ -278,7 +282,7 @@ impl<'s> Findings<'s> {
     pub fn refer(&mut self, span: Span, name: HostName) {
         if self.references.len() < MAX_FINDINGS {
             let place = self.at(Severity::Warning, span, "", "");
-            self.references.push(HostReference { name, place });
+            self.references.push(HostReference::new(name, place));
         }
     }
 

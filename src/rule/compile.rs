@@ -11,10 +11,11 @@ use super::ruleset::{
 use super::select::warn_of_anchors;
 use super::steps::compile_steps;
 use super::target_selector::compile_target_selector;
-use super::unchecked_rule::{Candidate, Setting};
+use super::unchecked_rule::UncheckedRule;
 use crate::alert::Labels;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, suggest};
+use crate::host::Knob;
 use crate::process::Target;
 use crate::process::protection::BUILT_IN;
 use crate::step::Step;
@@ -35,37 +36,44 @@ pub struct Compiled {
     /// Errors and warnings of all files, file by file.
     pub diagnostics: Vec<Diagnostic>,
     /// Every reversible step.
-    pub settings: Vec<Setting>,
+    pub settings: Vec<HostReference<Knob>>,
     /// The users and programs that the rules name.
     pub references: Vec<HostReference>,
 }
 
 /// Compiles the rules of all files together.
 pub fn compile(files: Vec<RuleFile>, context: &Context) -> Compiled {
-    let mut candidates = Vec::new();
+    let mut unchecked_rules = Vec::new();
     let mut all_findings = Vec::new();
     for (file, RuleFile { rules, mut findings }) in files.into_iter().enumerate() {
         for written in rules {
             findings.set_rule(written.name.as_ref().map(|name| name.value.as_str()));
-            candidates.extend(compile_rule(written, file, context, &mut findings));
+            unchecked_rules.extend(compile_rule(written, file, context, &mut findings));
         }
         all_findings.push(findings);
     }
-    lint::check(&candidates, context, &mut all_findings);
+    lint::check(&unchecked_rules, context, &mut all_findings);
     let sound = !all_findings.iter().any(Findings::has_errors);
-    let settings = candidates.iter_mut().flat_map(|candidate| candidate.settings.drain(..));
+    let settings = unchecked_rules
+        .iter_mut()
+        .flat_map(|unchecked| unchecked.settings.drain(..));
     Compiled {
         settings: settings.collect(),
         references: all_findings.iter_mut().flat_map(Findings::take_references).collect(),
         rules: sound.then(|| RuleSet {
-            rules: candidates.into_iter().map(|candidate| candidate.rule).collect(),
+            rules: unchecked_rules.into_iter().map(|unchecked| unchecked.rule).collect(),
         }),
         diagnostics: all_findings.into_iter().flat_map(Findings::into_diagnostics).collect(),
     }
 }
 
 /// `None` if the rule has no name. With other errors the rule is only used for further checks.
-fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: &mut Findings) -> Option<Candidate> {
+fn compile_rule(
+    written: WrittenRule,
+    file: usize,
+    context: &Context,
+    findings: &mut Findings,
+) -> Option<UncheckedRule> {
     let matchers = compile_matchers(&written.matchers, findings);
     let actions = compile_steps(&written.actions, context.allow_exec, findings);
     let settings = settings(&written.actions, findings);
@@ -165,7 +173,7 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
         );
         findings.warning(span, message, "make `hold` longer than all waits together");
     }
-    Some(Candidate {
+    Some(UncheckedRule {
         file,
         span: written.span,
         name_span: name.span,
@@ -177,15 +185,15 @@ fn compile_rule(written: WrittenRule, file: usize, context: &Context, findings: 
     })
 }
 
-fn settings(written: &[WrittenStep], findings: &Findings) -> Vec<Setting> {
+fn settings(written: &[WrittenStep], findings: &Findings) -> Vec<HostReference<Knob>> {
     let steps = written
         .iter()
         .flat_map(|written| written.read.steps.iter().map(move |step| (written, step)));
     let setting = |(written, step): (&WrittenStep, &Step)| match step {
-        Step::Set(change) => Some(Setting {
-            knob: change.knob(),
-            place: findings.at(Severity::Warning, written.span, "", ""),
-        }),
+        Step::Set(change) => {
+            let place = findings.at(Severity::Warning, written.span, "", "");
+            Some(HostReference::new(change.knob(), place))
+        }
         _ => None,
     };
     steps.filter_map(setting).collect()

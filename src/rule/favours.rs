@@ -2,7 +2,7 @@
 //! that a user names.
 
 use super::ruleset::Rule;
-use super::unchecked_rule::Candidate;
+use super::unchecked_rule::UncheckedRule;
 use crate::diagnostic::Findings;
 use crate::knob::limit::{Limit, Relative, Setting};
 use crate::knob::{Change, Value};
@@ -18,8 +18,8 @@ const UNITS_OF_USERS: [&str; 3] = ["user@1000.service", "session-1.scope", ""];
 /// The cgroups of users' processes.
 const CGROUPS_OF_USERS: &str = "/user.slice/";
 
-pub(super) fn warn(candidate: &Candidate, findings: &mut Findings) {
-    let rule: &Rule = &candidate.rule;
+pub(super) fn warn(unchecked: &UncheckedRule, findings: &mut Findings) {
+    let rule: &Rule = &unchecked.rule;
     let Some(step) = rule.actions.iter().find(|step| is_favour(step)) else {
         return;
     };
@@ -28,7 +28,7 @@ pub(super) fn warn(candidate: &Candidate, findings: &mut Findings) {
     }
     let message = format!("`{step}` favours its targets, and any user of the host can supply one");
     let help = "add `user`, or a `unit` or `cgroup` outside of user.slice, which no other user can satisfy";
-    findings.warning(candidate.span, message, help);
+    findings.warning(unchecked.span, message, help);
 }
 
 /// Whether a step gives a usual target more than it has.

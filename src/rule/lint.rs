@@ -5,7 +5,7 @@ use super::context::Context;
 use super::favours;
 use super::ruleset::{DEFAULT_HOLD, Rule};
 use super::select::alternatives;
-use super::unchecked_rule::Candidate;
+use super::unchecked_rule::UncheckedRule;
 use crate::alert::alert::FIRING_SET_INTERVAL;
 use crate::alert::matcher::{Matcher, Op};
 use crate::diagnostic::{Findings, nearest};
@@ -16,16 +16,16 @@ use crate::process::selector::{Condition, Pattern};
 use crate::step::Step;
 use std::collections::BTreeMap;
 
-/// Checks each rule, and each pair of rules. `findings` are those of the files, by the candidates' number.
-pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut [Findings]) {
-    let mut named: BTreeMap<&str, &Candidate> = BTreeMap::new();
-    for candidate in candidates {
-        let place = &mut findings[candidate.file];
-        place.set_rule(Some(&candidate.rule.name));
-        if let Some(first) = named.get(candidate.rule.name.as_str()) {
-            let message = format!("a second rule named `{}`", candidate.rule.name);
+/// Checks each rule, and each pair of rules. `findings` are those of the files, by the rules' number.
+pub(super) fn check(rules: &[UncheckedRule], context: &Context, findings: &mut [Findings]) {
+    let mut named: BTreeMap<&str, &UncheckedRule> = BTreeMap::new();
+    for unchecked in rules {
+        let place = &mut findings[unchecked.file];
+        place.set_rule(Some(&unchecked.rule.name));
+        if let Some(first) = named.get(unchecked.rule.name.as_str()) {
+            let message = format!("a second rule named `{}`", unchecked.rule.name);
             let line = first.name_span.line;
-            let help = if first.file == candidate.file {
+            let help = if first.file == unchecked.file {
                 format!("the first one is in line {line}; give each a unique name")
             } else {
                 let help = "give each a unique name";
@@ -34,18 +34,18 @@ pub(super) fn check(candidates: &[Candidate], context: &Context, findings: &mut 
                     findings[first.file].source().name()
                 )
             };
-            findings[candidate.file].error(candidate.name_span, message, help);
+            findings[unchecked.file].error(unchecked.name_span, message, help);
         } else {
-            named.insert(&candidate.rule.name, candidate);
+            named.insert(&unchecked.rule.name, unchecked);
         }
-        let place = &mut findings[candidate.file];
-        warn_if_never_matching(candidate, place);
-        warn_of_unknown_alert(candidate, context, place);
-        warn_of_short_hold(candidate, context, place);
-        warn_of_moot_limit(candidate, place);
-        favours::warn(candidate, place);
+        let place = &mut findings[unchecked.file];
+        warn_if_never_matching(unchecked, place);
+        warn_of_unknown_alert(unchecked, context, place);
+        warn_of_short_hold(unchecked, context, place);
+        warn_of_moot_limit(unchecked, place);
+        favours::warn(unchecked, place);
     }
-    warn_of_fights(candidates, findings);
+    warn_of_fights(rules, findings);
 }
 
 /// The label values that this matcher accepts, if they can be listed.
@@ -68,16 +68,16 @@ fn contradiction<'m>(matchers: &[&'m Matcher]) -> Option<&'m Matcher> {
     })
 }
 
-fn warn_if_never_matching(candidate: &Candidate, findings: &mut Findings) {
-    let matchers: Vec<&Matcher> = candidate.rule.matchers.iter().collect();
+fn warn_if_never_matching(unchecked: &UncheckedRule, findings: &mut Findings) {
+    let matchers: Vec<&Matcher> = unchecked.rule.matchers.iter().collect();
     if let Some(first) = contradiction(&matchers) {
-        let position = candidate
+        let position = unchecked
             .rule
             .matchers
             .iter()
             .rposition(|matcher| matcher.name == first.name);
-        let text = position.and_then(|position| candidate.matcher_texts.get(position));
-        let span = text.map_or(candidate.span, |text| text.span);
+        let text = position.and_then(|position| unchecked.matcher_texts.get(position));
+        let span = text.map_or(unchecked.span, |text| text.span);
         let message = format!("can never match: no value of `{}` satisfies all matchers", first.name);
         findings.warning(
             span,
@@ -87,9 +87,9 @@ fn warn_if_never_matching(candidate: &Candidate, findings: &mut Findings) {
     }
 }
 
-fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mut Findings) {
+fn warn_of_unknown_alert(unchecked: &UncheckedRule, context: &Context, findings: &mut Findings) {
     let Some(known) = context.known_alerts else { return };
-    for (matcher, text) in candidate.rule.matchers.iter().zip(&candidate.matcher_texts) {
+    for (matcher, text) in unchecked.rule.matchers.iter().zip(&unchecked.matcher_texts) {
         if matcher.name != "alertname" || !matches!(matcher.op, Op::Equal | Op::Regex) {
             continue;
         }
@@ -109,8 +109,8 @@ fn warn_of_unknown_alert(candidate: &Candidate, context: &Context, findings: &mu
     }
 }
 
-fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut Findings) {
-    let rule = &candidate.rule;
+fn warn_of_short_hold(unchecked: &UncheckedRule, context: &Context, findings: &mut Findings) {
+    let rule = &unchecked.rule;
     // A `hold` of 0s is an error already.
     if !rule.actions.iter().any(|step| step.is_lease()) || rule.hold.is_zero() {
         return;
@@ -119,14 +119,14 @@ fn warn_of_short_hold(candidate: &Candidate, context: &Context, findings: &mut F
         return;
     };
     let message = format!("`hold` of {}s is {reason}", rule.hold.as_secs_f64());
-    let help = match candidate.hold_span {
+    let help = match unchecked.hold_span {
         Some(_) => format!("{consequence}; make it longer"),
         None => format!(
             "the default is {}s; set `hold`, or let Alertmanager repeat sooner",
             DEFAULT_HOLD.as_secs()
         ),
     };
-    findings.warning(candidate.hold_span.unwrap_or(candidate.span), message, help);
+    findings.warning(unchecked.hold_span.unwrap_or(unchecked.span), message, help);
 }
 
 /// The interval that is longer than `hold`, and the consequence.
@@ -156,9 +156,9 @@ fn why_hold_is_short(rule: &Rule, context: &Context) -> Option<(String, &'static
     })
 }
 
-fn warn_of_moot_limit(candidate: &Candidate, findings: &mut Findings) {
-    let rule = &candidate.rule;
-    let (Some(span), None) = (candidate.limit_span, &rule.condition) else {
+fn warn_of_moot_limit(unchecked: &UncheckedRule, findings: &mut Findings) {
+    let rule = &unchecked.rule;
+    let (Some(span), None) = (unchecked.limit_span, &rule.condition) else {
         return;
     };
     // Reversible steps apply to `limit` processes, regardless of the sender.
@@ -183,10 +183,10 @@ fn knobs(rule: &Rule) -> BTreeMap<Knob, &Value> {
     rule.actions.iter().filter_map(set).collect()
 }
 
-fn warn_of_fights(candidates: &[Candidate], findings: &mut [Findings]) {
-    let setters: Vec<(&Candidate, BTreeMap<Knob, &Value>)> = candidates
+fn warn_of_fights(rules: &[UncheckedRule], findings: &mut [Findings]) {
+    let setters: Vec<(&UncheckedRule, BTreeMap<Knob, &Value>)> = rules
         .iter()
-        .map(|candidate| (candidate, knobs(&candidate.rule)))
+        .map(|unchecked| (unchecked, knobs(&unchecked.rule)))
         .filter(|(_, knobs)| !knobs.is_empty())
         .collect();
     for (index, (second, second_knobs)) in setters.iter().enumerate() {

@@ -21,4 +21,3 @@ pub use ruleset::{OrderBy, OrderKey, Rule, RuleIndex, RuleSet, TargetSelector};
 pub use select::{Scope, compile_select};
 #[cfg(test)]
 pub use tests::example;
-pub use unchecked_rule::Setting;

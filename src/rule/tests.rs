@@ -6,8 +6,8 @@ pub use example::example;
 
 use super::ruleset::{DEFAULT_COOLDOWN, DEFAULT_HOLD};
 use super::*;
-use crate::diagnostic::{Diagnostic, Severity, SourceText};
-use crate::knob::{IoPriority, Policy, Value};
+use crate::diagnostic::{Diagnostic, HostReference, Severity, SourceText};
+use crate::knob::{IoPriority, Knob, Policy, Value};
 use crate::process::Selector;
 use crate::process::selector::{Condition, Pattern};
 use crate::step::signal::SIGNAL;
@@ -208,10 +208,10 @@ fn strings_are_read_as_written() {
 fn settings_know_their_place() {
     let places = |rule: String| -> Vec<String> {
         let settings = compile_all(&[&rule]).settings.into_iter();
-        let place = |setting: Setting| {
+        let place = |setting: HostReference<Knob>| {
             format!(
                 "{} {}",
-                setting.knob,
+                setting.subject,
                 one_line(&setting.warning("x".into(), "y".into()))
             )
         };

@@ -6,9 +6,9 @@ use crate::app;
 use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, Schema};
 use crate::config::{self, Config, FileKind, Loaded};
 use crate::diagnostic::{Diagnostic, HostName, HostReference, Severity, render_all};
-use crate::host::{Host, LinuxHost};
+use crate::host::{Host, Knob, LinuxHost};
 use crate::http::Access;
-use crate::rule::{self, RuleSet, Setting, Step};
+use crate::rule::{self, RuleSet, Step};
 use crate::schema;
 use crate::simulate::test_file;
 use crate::terminal::count;
@@ -141,7 +141,7 @@ impl Report {
 
 /// A warning about a user or a program that this host does not have.
 fn missing_on_host(reference: &HostReference) -> Option<Diagnostic> {
-    match &reference.name {
+    match &reference.subject {
         HostName::User(name) => {
             // An error of the directory service says nothing about the user.
             let is_missing = matches!(User::from_name(name), Ok(None));
@@ -205,15 +205,15 @@ fn missing_authentication(config: &Config, checked: &Checked) -> Option<Diagnost
 }
 
 /// Warnings about steps that this user could apply but not revert.
-fn missing_privileges(rules: &RuleSet, settings: &[Setting]) -> Vec<Diagnostic> {
+fn missing_privileges(rules: &RuleSet, settings: &[HostReference<Knob>]) -> Vec<Diagnostic> {
     let Ok(host) = linux_host(Path::new("/proc")) else {
         return Vec::new();
     };
     let missing = settings.iter().filter_map(|setting| {
-        let missing = host.may_undo(setting.knob).err()?;
+        let missing = host.may_undo(setting.subject).err()?;
         let message = format!(
             "{} cannot be reverted without {missing}, which this user lacks",
-            setting.knob
+            setting.subject
         );
         let help = format!(
             "run evenkeel as root, or with AmbientCapabilities={missing}; without it evenkeel refuses the step"

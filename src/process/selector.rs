@@ -163,26 +163,14 @@ impl Condition {
                 let (least, found) = (*least, process.resident_bytes);
                 self.at_least(found >= least, &in_mib(least), &in_mib(found))
             }
-            Condition::MinCpu(least) => match process.cpu_cores {
-                Some(cores) => self.at_least(cores >= *least, least, &cores),
-                None => SelectorMatch::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
-            },
-            Condition::Group { name, selector } => match selector.judge(process) {
-                SelectorMatch::Holds => SelectorMatch::Holds,
-                SelectorMatch::Fails(inner) => SelectorMatch::Fails(self.mismatch(name.clone(), inner.to_string())),
-                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(self.mismatch(name.clone(), inner.to_string())),
-            },
-            Condition::Not(selector) => match selector.judge(process) {
-                SelectorMatch::Holds => SelectorMatch::Fails(self.mismatch("none of it".into(), "all of it".into())),
-                SelectorMatch::Fails(_) => SelectorMatch::Holds,
-                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(inner),
-            },
+            Condition::MinCpu(least) => self.judge_cpu(*least, process.cpu_cores),
+            Condition::Group { name, selector } => self.judge_group(name, selector.judge(process)),
+            Condition::Not(selector) => self.judge_not(selector.judge(process)),
         }
     }
 
     /// Evaluates the condition for a cgroup, which has only a path, a unit, and its use of memory and processors.
     fn judge_cgroup(&self, cgroup: &Cgroup) -> SelectorMatch {
-        let by_group = |mismatch: Mismatch, name: &String| self.mismatch(name.clone(), mismatch.to_string());
         match self {
             Condition::Cgroup(pattern) => self.judge_text(pattern, Some(&cgroup.path)),
             Condition::Unit(pattern) => self.judge_text(pattern, Some(cgroup.unit().unwrap_or_default())),
@@ -190,20 +178,9 @@ impl Condition {
                 Some(found) => self.at_least(found >= *least, &in_mib(*least), &in_mib(found)),
                 None => SelectorMatch::Unknown(self.mismatch("memory".into(), "no memory controller".into())),
             },
-            Condition::MinCpu(least) => match cgroup.cpu_cores {
-                Some(cores) => self.at_least(cores >= *least, least, &cores),
-                None => SelectorMatch::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
-            },
-            Condition::Group { name, selector } => match selector.judge_cgroup(cgroup) {
-                SelectorMatch::Holds => SelectorMatch::Holds,
-                SelectorMatch::Fails(inner) => SelectorMatch::Fails(by_group(inner, name)),
-                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(by_group(inner, name)),
-            },
-            Condition::Not(selector) => match selector.judge_cgroup(cgroup) {
-                SelectorMatch::Holds => SelectorMatch::Fails(self.mismatch("none of it".into(), "all of it".into())),
-                SelectorMatch::Fails(_) => SelectorMatch::Holds,
-                SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(inner),
-            },
+            Condition::MinCpu(least) => self.judge_cpu(*least, cgroup.cpu_cores),
+            Condition::Group { name, selector } => self.judge_group(name, selector.judge_cgroup(cgroup)),
+            Condition::Not(selector) => self.judge_not(selector.judge_cgroup(cgroup)),
             Condition::Name(_)
             | Condition::Cmdline(_)
             | Condition::Exe(_)
@@ -213,6 +190,30 @@ impl Condition {
             | Condition::MinAge(_) => {
                 SelectorMatch::Unknown(self.mismatch("a process".into(), "a cgroup, which has none".into()))
             }
+        }
+    }
+
+    fn judge_cpu(&self, least: f64, found: Option<f64>) -> SelectorMatch {
+        match found {
+            Some(cores) => self.at_least(cores >= least, &least, &cores),
+            None => SelectorMatch::Unknown(self.mismatch(format!("at least {least}"), "not measured yet".into())),
+        }
+    }
+
+    fn judge_group(&self, name: &str, inner: SelectorMatch) -> SelectorMatch {
+        let of_group = |inner: Mismatch| self.mismatch(name.to_owned(), inner.to_string());
+        match inner {
+            SelectorMatch::Holds => SelectorMatch::Holds,
+            SelectorMatch::Fails(inner) => SelectorMatch::Fails(of_group(inner)),
+            SelectorMatch::Unknown(inner) => SelectorMatch::Unknown(of_group(inner)),
+        }
+    }
+
+    fn judge_not(&self, inner: SelectorMatch) -> SelectorMatch {
+        match inner {
+            SelectorMatch::Holds => SelectorMatch::Fails(self.mismatch("none of it".into(), "all of it".into())),
+            SelectorMatch::Fails(_) => SelectorMatch::Holds,
+            unknown @ SelectorMatch::Unknown(_) => unknown,
         }
     }
 

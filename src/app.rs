@@ -10,6 +10,7 @@ mod reconciler;
 mod warm_up;
 mod reload;
 mod sample_age;
+mod sandbox;
 mod sockets;
 mod watcher;
 
@@ -26,7 +27,7 @@ use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
-use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester};
+use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester, stored_leases};
 use crate::process::table::Procfs;
 use crate::publish::{self, MetricsHandler};
 use crate::sense::{self, Roots, Sampler};
@@ -34,8 +35,10 @@ use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use kept_alerts::KeptAlerts;
+use log::ProcessLog;
 use own_evaluation::SETTLING;
 use reload::Reloader;
+use sandbox::AppliedSandbox;
 use sockets::Inherited;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -46,7 +49,7 @@ use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use warm_up::WarmUp;
 use watcher::Watcher;
 
@@ -89,15 +92,15 @@ pub fn run(run: cli::Run) -> ExitCode {
     self_priority::limit_heaps_to_one();
     umask::restrict_new_files();
     let telemetry = Telemetry::default();
-    let log = match log::start(&run.log, &telemetry) {
-        Ok(log) => log,
-        Err(error) => {
-            eprintln!("error: no thread for the log: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    let mut log = log::start(&run.log, &telemetry);
     // A panic is logged by its hook, and its line must be written before the exit.
-    let status = match catch_unwind(AssertUnwindSafe(|| start(run, telemetry))) {
+    let started = catch_unwind(AssertUnwindSafe(|| start(run, telemetry, &mut log)));
+    // A start that failed early has not written its lines.
+    if let Err(error) = log.write() {
+        eprintln!("error: no thread for the log: {error}");
+        return ExitCode::FAILURE;
+    }
+    let status = match started {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(Stop::Findings(findings))) => {
             eprint!("{}", render_all(&findings, std::io::stderr().is_terminal()));
@@ -130,7 +133,7 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
     move |error| Stop::Because(format!("{what}: {error}"))
 }
 
-fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
+fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Result<(), Stop> {
     let file_limit = file_limit::raise().map_err(Stop::because)?;
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::because)?;
     if let Some(listener) = &inherited.webhook {
@@ -171,13 +174,32 @@ fn start(mut run: cli::Run, telemetry: Telemetry) -> Result<(), Stop> {
     // between several workers would cost more than the workers gain.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .on_thread_start(self_priority::reset_priority)
         .build()
         .map_err(because("no runtime"))?;
+    let sockets = runtime.block_on(Sockets::open(&run, inherited))?;
+    let protection = SelfProtection::of(run.no_self_protection);
+    self_priority::raise_priority(protection);
+    if protection == SelfProtection::On
+        && let Err(error) = self_priority::lower_oom_score_adj()
+    {
+        tracing::warn!(%error, "could not lower oom_score_adj");
+    }
+    let directory = storage.as_ref().ok().map(|claimed| claimed.path.as_path());
+    let leases = match (directory, &procfs) {
+        (Some(directory), Some(procfs)) => stored_leases(directory, procfs.boot),
+        _ => Some(Vec::new()),
+    };
+    let configured = (&loaded.config, &loaded.rules);
+    let sandbox = sandbox::apply(&run, configured, directory, leases.as_deref(), &telemetry);
+    // No thread may start before the sandbox.
+    log.write().map_err(because("no thread for the log"))?;
     let access = ListenerAccess {
         scrapers,
         webhook,
-        inherited,
+        sockets,
         file_limit,
+        sandbox,
     };
     runtime.block_on(serve(run, loaded, policy, access, procfs, &storage, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
@@ -262,12 +284,56 @@ fn with_web_config(access: Access, file: Option<&Path>) -> Result<Access, Stop> 
 /// The sender is dropped once the engine has its ledger.
 type Began = tokio::sync::oneshot::Sender<()>;
 
-/// The access rules of the two listeners, and their sockets from systemd.
+/// The sockets of the two listeners, and the signals.
+struct Sockets {
+    metrics: Vec<TcpListener>,
+    webhook: TcpListener,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Sockets {
+    /// Binds the sockets that systemd has not passed on.
+    async fn open(run: &cli::Run, inherited: Inherited<std::net::TcpListener>) -> Result<Sockets, Stop> {
+        let handler = |kind| signal(kind).map_err(because("no signal handler"));
+        // Handlers come first, because a signal may arrive as soon as a listener is logged.
+        let [terminate, interrupt, hangup] = [
+            handler(SignalKind::terminate())?,
+            handler(SignalKind::interrupt())?,
+            handler(SignalKind::hangup())?,
+        ];
+        let mut metrics = Vec::new();
+        if run.web_systemd_socket {
+            for listener in inherited.metrics {
+                metrics.push(announce("metrics", TcpListener::from_std(listener))?);
+            }
+        } else {
+            for addr in &run.web_listen {
+                metrics.push(bind("metrics", *addr).await?);
+            }
+        }
+        let webhook = match inherited.webhook {
+            Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
+            None => bind("webhook", run.webhook_listen).await?,
+        };
+        Ok(Sockets {
+            metrics,
+            webhook,
+            terminate,
+            interrupt,
+            hangup,
+        })
+    }
+}
+
+/// The access rules of the two listeners, their sockets, and what the process may still do.
 struct ListenerAccess {
     scrapers: Access,
     webhook: Access,
-    inherited: Inherited<std::net::TcpListener>,
+    sockets: Sockets,
     file_limit: FileLimit,
+    sandbox: AppliedSandbox,
 }
 
 async fn serve(
@@ -280,24 +346,13 @@ async fn serve(
     telemetry: Telemetry,
 ) -> Result<(), Stop> {
     let directory = storage.as_ref().ok().map(|claimed| claimed.path.clone());
-    // Handlers come first, because a signal may arrive as soon as a listener is logged.
-    let mut terminate = signal(SignalKind::terminate()).map_err(because("no signal handler"))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(because("no signal handler"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(because("no signal handler"))?;
-    let mut metrics = Vec::new();
-    if run.web_systemd_socket {
-        for listener in access.inherited.metrics {
-            metrics.push(announce("metrics", TcpListener::from_std(listener))?);
-        }
-    } else {
-        for addr in &run.web_listen {
-            metrics.push(bind("metrics", *addr).await?);
-        }
-    }
-    let webhook = match access.inherited.webhook {
-        Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
-        None => bind("webhook", run.webhook_listen).await?,
-    };
+    let Sockets {
+        metrics,
+        webhook,
+        mut terminate,
+        mut interrupt,
+        mut hangup,
+    } = access.sockets;
 
     let wanted = ServerLimits::default().max_connections;
     let all = wanted + metrics.len() * publish::MAX_CONNECTIONS;
@@ -311,11 +366,7 @@ async fn serve(
     let (door, inputs) = EngineHandle::new();
     let kept = directory.as_deref().map(KeptAlerts::new).unwrap_or_default();
     let sampling = loaded.config.sampling;
-    let protection = if run.no_self_protection {
-        SelfProtection::Off
-    } else {
-        SelfProtection::On
-    };
+    let protection = SelfProtection::of(run.no_self_protection);
     let orders = policy::orders(&loaded);
     let watcher = Watcher::start(
         orders,
@@ -373,10 +424,22 @@ async fn serve(
         self_protection: protection,
     };
     let subscriber = watcher.subscriber();
-    // The start waits for the first sample. Meanwhile the runtime must serve the engine's requests.
-    let started = tokio::task::spawn_blocking(move || Sampler::start(sensing, subscriber)).await;
+    // The start waits for the first sample. Meanwhile the runtime must serve the engine's requests. The thread has the
+    // raised priority of this one, which the sampler inherits, because the sandbox lets no thread raise its own.
+    let (done, sampler_started) = tokio::sync::oneshot::channel();
+    let first_sampling = std::thread::Builder::new().name("first-sample".into()).spawn(move || {
+        // There is no receiver when the runtime ends.
+        let _ = done.send(Sampler::start(sensing, subscriber));
+    });
+    self_priority::reset_priority();
+    let started = match first_sampling {
+        Ok(_) => sampler_started
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error))),
+        Err(error) => Err(error),
+    };
     drop(sampled);
-    let sampler = match started.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+    let sampler = match started {
         Ok(sampler) => Arc::new(sampler),
         Err(error) => {
             // The engine may have applied steps by now, and must revert them.
@@ -394,6 +457,7 @@ async fn serve(
         groups,
         policy: Arc::clone(&newest_policy),
         telemetry: telemetry.clone(),
+        sandbox: access.sandbox,
     };
     let refused = storage.as_ref().err().cloned();
     let reloader = Arc::new(Reloader::new(&run, &loaded, authenticates, refused, targets));
@@ -511,14 +575,11 @@ async fn end(engine: Option<std::thread::JoinHandle<()>>, door: &EngineHandle) {
     drop(ended.await);
 }
 
-/// Protects evenkeel from a lack of memory, once the start is over. Continues without what is not permitted.
+/// Keeps evenkeel in memory, once the start is over. Continues without what is not permitted.
 fn apply_self_protection(protection: SelfProtection, lock_memory: bool) {
     self_priority::release_free_heap();
     if protection == SelfProtection::Off {
         return;
-    }
-    if let Err(error) = self_priority::lower_oom_score_adj() {
-        tracing::warn!(%error, "could not lower oom_score_adj");
     }
     if lock_memory && let Err(error) = self_priority::lock_memory_pages() {
         tracing::warn!(%error, "could not lock memory, evenkeel may be swapped out");

@@ -93,6 +93,9 @@ pub struct Run {
     /// Leave evenkeel's own oom_score_adj and priority as they are, and do not lock its memory
     #[arg(long)]
     pub no_self_protection: bool,
+    /// Keep all privileges after the start, for debuggers and profilers
+    #[arg(long)]
+    pub no_sandbox: bool,
     #[command(flatten)]
     pub log: Log,
     /// `--collector.*` and `--no-collector.*`, which `collectors` parses because clap does not know them.

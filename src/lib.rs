@@ -31,4 +31,5 @@ pub mod yaml;
 pub mod schema;
 pub mod diagnostic;
 pub mod permissions;
+pub mod sandbox;
 pub mod terminal;

@@ -30,6 +30,8 @@ struct Counts {
     /// Why evenkeel only publishes metrics.
     actuator_off: Option<String>,
     early_samples: BTreeMap<&'static str, u64>,
+    /// Whether a measure of the sandbox is in force, by part and measure.
+    sandbox: BTreeMap<(&'static str, &'static str), bool>,
     /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
     decisions: BTreeMap<(SmolStr, &'static str), u64>,
@@ -132,6 +134,11 @@ impl Telemetry {
     /// Records that evenkeel only publishes metrics, and why.
     pub fn set_actuator_off(&self, reason: String) {
         self.lock_for_change().actuator_off = Some(reason);
+    }
+
+    /// Sets whether a measure of the sandbox is in force in a part of evenkeel.
+    pub fn set_sandbox(&self, part: &'static str, measure: &'static str, is_in_force: bool) {
+        self.lock_for_change().sandbox.insert((part, measure), is_in_force);
     }
 
     pub fn actuator_off(&self) -> Option<String> {

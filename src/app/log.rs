@@ -1,10 +1,11 @@
 //! The format of the log: logfmt or JSON, with the field names of Prometheus and node_exporter.
 
-use super::log_queue::LogQueue;
+use super::log_queue::{LogQueue, WaitingLines};
 use crate::cli::{Log, LogFormat, LogLevel};
 use crate::telemetry::Telemetry;
 use serde_json::Value;
 use std::fmt::{Debug, Result, Write};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
@@ -14,18 +15,40 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging to standard error for the whole process.
-///
-/// # Errors
-/// When the thread that writes the log cannot be started.
-pub fn start(log: &Log, telemetry: &Telemetry) -> std::io::Result<LogQueue> {
+/// The log of the process.
+pub struct ProcessLog {
+    queue: LogQueue,
+    /// The lines of the start, until they are written.
+    waiting: Option<WaitingLines>,
+}
+
+impl ProcessLog {
+    /// Starts the thread that writes the lines to standard error, unless it runs.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn write(&mut self) -> std::io::Result<()> {
+        match self.waiting.take() {
+            Some(waiting) => waiting.start(std::io::stderr()),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the lines so far are written, and for at most `patience`.
+    pub fn flush(&self, patience: Duration) {
+        self.queue.flush(patience);
+    }
+}
+
+/// Begins to log for the whole process. The lines wait until [`ProcessLog::write`] is called.
+pub fn start(log: &Log, telemetry: &Telemetry) -> ProcessLog {
     let level = match log.level {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Error => LevelFilter::ERROR,
     };
-    let queue = LogQueue::start(std::io::stderr(), telemetry.clone())?;
+    let (queue, waiting) = LogQueue::new(telemetry.clone());
     let writer = queue.clone();
     let lines = tracing_subscriber::fmt::layer()
         .event_format(LineFormat(log.format))
@@ -43,7 +66,10 @@ pub fn start(log: &Log, telemetry: &Telemetry) -> std::io::Result<LogQueue> {
             "panic"
         );
     }));
-    Ok(queue)
+    ProcessLog {
+        queue,
+        waiting: Some(waiting),
+    }
 }
 
 /// Formats an event as one line.

@@ -1,6 +1,7 @@
 //! The queue between the daemon and the reader of its log. Only the thread `log` writes to standard error, so a reader
 //! that stalls delays no other thread. When the queue is full, lines are dropped and counted.
 
+use crate::host::self_priority;
 use crate::telemetry::Telemetry;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,18 +26,14 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// Starts the thread that writes to `out`.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(out: impl Write + Send + 'static, telemetry: Telemetry) -> io::Result<LogQueue> {
+    /// A queue, and its lines until a thread writes them.
+    pub fn new(telemetry: Telemetry) -> (LogQueue, WaitingLines) {
         let (sender, lines) = sync_channel(MAX_WAITING);
-        let counted = telemetry.clone();
-        std::thread::Builder::new()
-            .name("log".into())
-            .stack_size(STACK_BYTES)
-            .spawn(move || write_lines(out, &lines, &counted))?;
-        Ok(LogQueue { sender, telemetry })
+        let waiting = WaitingLines {
+            lines,
+            telemetry: telemetry.clone(),
+        };
+        (LogQueue { sender, telemetry }, waiting)
     }
 
     /// Waits until the lines so far are written, and for at most `patience`.
@@ -46,6 +43,27 @@ impl LogQueue {
         if self.sender.try_send(Message::Flush(done)).is_ok() {
             let _ = is_done.recv_timeout(patience);
         }
+    }
+}
+
+/// The lines of a queue that no thread writes yet.
+pub struct WaitingLines {
+    lines: Receiver<Message>,
+    telemetry: Telemetry,
+}
+
+impl WaitingLines {
+    /// Starts the thread that writes to `out`.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(self, out: impl Write + Send + 'static) -> io::Result<()> {
+        let thread = std::thread::Builder::new().name("log".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || {
+            self_priority::reset_priority();
+            write_lines(out, &self.lines, &self.telemetry);
+        })?;
+        Ok(())
     }
 }
 
@@ -95,7 +113,8 @@ mod tests {
     fn stalled_reader_costs_lines_and_no_time() {
         let (mut reader, writer) = io::pipe().unwrap();
         let telemetry = Telemetry::default();
-        let mut queue = LogQueue::start(writer, telemetry.clone()).unwrap();
+        let (mut queue, waiting) = LogQueue::new(telemetry.clone());
+        waiting.start(writer).unwrap();
         let line = [b'x'; 1023].into_iter().chain([b'\n']).collect::<Vec<u8>>();
         let begun = Instant::now();
         // A pipe holds 64 KiB, and nothing reads it.
@@ -115,8 +134,10 @@ mod tests {
     #[test]
     fn flush_waits_until_all_lines_are_written() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut queue = LogQueue::start(writer, Telemetry::default()).unwrap();
+        let (mut queue, waiting) = LogQueue::new(Telemetry::default());
+        // Lines wait for the thread.
         queue.write_all(b"first\n").unwrap();
+        waiting.start(writer).unwrap();
         queue.write_all(b"second\n").unwrap();
         queue.flush(Duration::from_secs(60));
         let mut written = [0; 13];

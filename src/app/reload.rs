@@ -3,6 +3,7 @@
 
 use super::policy;
 use super::reconciler;
+use super::sandbox::AppliedSandbox;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Config, Loaded, Sampling, Webhook};
@@ -30,6 +31,7 @@ pub struct ReloadTargets {
     /// The policy for a restart of the engine after a panic.
     pub policy: Arc<ArcSwap<Policy>>,
     pub telemetry: Telemetry,
+    pub sandbox: AppliedSandbox,
 }
 
 /// Why a configuration was not activated.
@@ -186,6 +188,12 @@ impl Reloader {
         super::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;
         for key in self.at_start.changed_keys(&loaded.config) {
             tracing::warn!(key, "changed config key takes effect at the next start");
+        }
+        if let Some(denied) = self.targets.sandbox.denied(&loaded.config, &loaded.rules) {
+            tracing::warn!(
+                denied,
+                "the sandbox of this run denies what the config needs, it takes effect at the next start"
+            );
         }
         self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.targets.reconciler.replace(&loaded.config);

@@ -8,6 +8,7 @@ use rustix::process::{Resource, getpriority_process, getrlimit, setpriority_proc
 use rustix::thread::{CapabilitySet, capabilities};
 use std::fs;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// As in the shipped unit. Not -1000, so that the kernel can still kill an evenkeel that leaks memory.
 const OOM_SCORE_ADJ: i32 = -900;
@@ -23,18 +24,32 @@ pub enum SelfProtection {
     Off,
 }
 
+impl SelfProtection {
+    /// From the flag that switches it off.
+    pub fn of(is_off: bool) -> SelfProtection {
+        match is_off {
+            true => SelfProtection::Off,
+            false => SelfProtection::On,
+        }
+    }
+}
+
+/// Whether evenkeel has raised a priority, so that a raised one is not an operator's.
+static HAS_RAISED: AtomicBool = AtomicBool::new(false);
+
 /// Raises the priority of the calling thread, unless an operator has set its nice value or protection is off. Best
 /// effort, because the call needs CAP_SYS_NICE. Threads and programs that the thread starts inherit the nice value
 /// until they [`reset_priority`].
 pub fn raise_priority(protection: SelfProtection) {
     if protection == SelfProtection::On && getpriority_process(None) == Ok(0) {
-        let _ = setpriority_process(None, RAISED_NICE);
+        let is_raised = setpriority_process(None, RAISED_NICE).is_ok();
+        HAS_RAISED.fetch_or(is_raised, Ordering::Relaxed);
     }
 }
 
 /// Resets the priority of the calling thread, which it inherited from a thread of raised priority.
 pub fn reset_priority() {
-    if getpriority_process(None) == Ok(RAISED_NICE) {
+    if HAS_RAISED.load(Ordering::Relaxed) && getpriority_process(None) == Ok(RAISED_NICE) {
         let _ = setpriority_process(None, 0);
     }
 }
@@ -58,13 +73,18 @@ pub fn release_free_heap() {
     }
 }
 
+/// Whether locking memory takes CAP_IPC_LOCK, now and for each later allocation.
+pub fn locking_takes_capability() -> bool {
+    getrlimit(Resource::Memlock).current.is_some()
+}
+
 /// Locks present and future pages in memory once they have been touched (mlockall(2), MCL_ONFAULT).
 ///
 /// # Errors
 /// When the lock is not permitted.
 pub fn lock_memory_pages() -> io::Result<()> {
     let is_privileged = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
-    if !is_privileged && getrlimit(Resource::Memlock).current.is_some() {
+    if !is_privileged && locking_takes_capability() {
         // The limit counts all mapped pages, touched or not, so an allocation beyond it would fail later.
         return Err(io::Error::other("neither CAP_IPC_LOCK nor an unlimited RLIMIT_MEMLOCK"));
     }

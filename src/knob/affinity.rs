@@ -9,6 +9,7 @@ use super::scheduling::called;
 use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::{Fields, Text};
 use rustix::process::Pid;
@@ -169,6 +170,7 @@ impl ProcessKnob for Affinity {
     );
     const ABOUT_VALUE: &'static str = "Processors of every thread, as a list.";
     const IS_PER_THREAD: bool = true;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_NICE;
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let text = fields.text(Self::KEY.name, findings)?;

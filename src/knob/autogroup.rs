@@ -12,6 +12,7 @@ use super::scheduling;
 use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use std::io;
@@ -37,6 +38,7 @@ impl ProcessKnob for Autogroup {
     const IS_PER_THREAD: bool = false;
     /// A child in the same session has no value of its own, and a new session begins with 0.
     const IS_INHERITED: bool = false;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_NICE.union(CapabilitySet::DAC_OVERRIDE);
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let nice = fields.integer(Self::KEY.name, findings)?;

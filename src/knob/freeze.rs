@@ -6,6 +6,7 @@ use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use nix::sys::signal::Signal;
@@ -29,6 +30,7 @@ impl ProcessKnob for Freeze {
     const IS_PER_THREAD: bool = false;
     /// The children of a stopped process run.
     const IS_INHERITED: bool = false;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::KILL;
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let flag = fields.flag(Self::KEY.name, findings)?;

@@ -6,6 +6,7 @@ use super::scheduling::called;
 use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::{Fields, Text};
 use nix::errno::Errno;
@@ -53,6 +54,7 @@ impl ProcessKnob for Ionice {
     );
     const ABOUT_VALUE: &'static str = "I/O priority of every thread.";
     const IS_PER_THREAD: bool = true;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_NICE;
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let text = fields.text(Self::KEY.name, findings)?;

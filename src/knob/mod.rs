@@ -25,6 +25,7 @@ pub use thread_access::{Access, HostError};
 use crate::diagnostic::Findings;
 use crate::process::Process;
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use limit::{Capacity, CgroupFile, Device, IoKind, IoLimit, Setting};
@@ -90,6 +91,14 @@ macro_rules! knobs_of_processes {
                 match self {
                     $(Knob::$knob => $file::$knob::IS_INHERITED,)*
                     Knob::Cgroup(_) | Knob::Io(..) => false,
+                }
+            }
+
+            /// The capabilities that setting and reverting it takes, on processes or cgroups of all users.
+            pub fn capabilities(self) -> CapabilitySet {
+                match self {
+                    $(Knob::$knob => $file::$knob::CAPABILITIES,)*
+                    Knob::Cgroup(_) | Knob::Io(..) => limit::CAPABILITIES,
                 }
             }
 

@@ -7,6 +7,7 @@ use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
 use crate::process::Process;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use rustix::process::Pid;
@@ -20,6 +21,7 @@ impl ProcessKnob for Nice {
     const KEY: Key = optional("nice", Kind::Integer(-20, 19), "Nice value of every thread. Reverted.");
     const ABOUT_VALUE: &'static str = "Nice value of every thread.";
     const IS_PER_THREAD: bool = true;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_NICE;
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let nice = fields.integer(Self::KEY.name, findings)?;

@@ -6,6 +6,7 @@ use super::process_knob::{Invalid, ProcessKnob};
 use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use std::io;
@@ -23,6 +24,7 @@ impl ProcessKnob for OomScoreAdj {
     );
     const ABOUT_VALUE: &'static str = "The OOM score adjustment of the process.";
     const IS_PER_THREAD: bool = false;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_RESOURCE.union(CapabilitySet::DAC_OVERRIDE);
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let score = fields.integer(Self::KEY.name, findings)?;

@@ -7,6 +7,7 @@ use super::thread_access::{Access, HostError};
 use crate::diagnostic::Findings;
 use crate::process::Process;
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::Key;
 use crate::yaml::Fields;
 use std::collections::BTreeSet;
@@ -41,6 +42,8 @@ pub trait ProcessKnob {
     const IS_PER_THREAD: bool;
     /// Whether a child process starts with a copy of the value, which has to be reverted as well.
     const IS_INHERITED: bool = true;
+    /// What setting and reverting it on processes of all users takes.
+    const CAPABILITIES: CapabilitySet;
 
     /// Reads the value of [`ProcessKnob::KEY`]. `None` if it has the wrong type.
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>>;

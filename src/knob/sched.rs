@@ -6,6 +6,7 @@ use super::scheduling::called;
 use super::thread_access::{Access, HostError};
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, optional};
 use crate::yaml::Fields;
 use nix::errno::Errno;
@@ -49,6 +50,7 @@ impl ProcessKnob for Sched {
     );
     const ABOUT_VALUE: &'static str = "Scheduling policy of every thread.";
     const IS_PER_THREAD: bool = true;
+    const CAPABILITIES: CapabilitySet = CapabilitySet::SYS_NICE;
 
     fn read(fields: &Fields, findings: &mut Findings) -> Option<Result<Change, Invalid>> {
         let policy = fields.choice(Self::KEY.name, findings)?;

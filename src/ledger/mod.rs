@@ -35,7 +35,7 @@ pub use journal::Journal;
 pub use lease::{Effect, Lease, SavedValue};
 pub use operation::{OperatorRequest, Requester};
 pub use outcome::{Decision, Operation, Outcome};
-pub use recovery::read_only;
+pub use recovery::{read_only, stored_leases};
 pub use retention::Retention;
 pub use state::LedgerState;
 pub use store::{Store, StoreError};

@@ -115,6 +115,19 @@ pub fn read_only(directory: &Path, boot: BootId) -> Result<LedgerState, StoreErr
     }
 }
 
+/// The leases that a start finds, without a change of the ledger. `None` where only the start itself can tell, because it
+/// has to repair the ledger first.
+pub fn stored_leases(directory: &Path, boot: BootId) -> Option<Vec<Lease>> {
+    if directory.join(COMPLETE).exists() {
+        return None;
+    }
+    match directory.join(FILE_NAME).try_exists() {
+        Ok(false) => Some(Vec::new()),
+        Ok(true) => Some(read_only(directory, boot).ok()?.leases.into_values().collect()),
+        Err(_) => None,
+    }
+}
+
 /// Opens the ledger for reading; `None` on failure. On a read-only file system the log cannot be shared, so the file is
 /// read without it.
 fn look(path: &Path, boot: BootId) -> Option<ReadEntries> {

@@ -247,6 +247,12 @@ impl Procfs {
         }
     }
 
+    /// Whether this procfs hides processes from all that may not inspect them, evenkeel possibly among them.
+    pub fn hides_from_others(&self) -> bool {
+        let mounts = std::fs::read_to_string(self.root.join("self/mountinfo")).unwrap_or_default();
+        hidepid(&mounts, &self.root).is_some()
+    }
+
     /// The reason why this procfs hides other users' processes, which rules then cannot find. Checks pid 1, which
     /// always exists and belongs to root.
     pub fn hides_processes(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use crate::knob::Invalid;
 use crate::ledger::Outcome;
 use crate::process::Candidate;
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::yaml::{Content, Fields, size_text};
 use std::fmt;
@@ -38,7 +39,12 @@ pub struct Reclaim {
     pub bytes: u64,
 }
 
-impl StepType for Reclaim {}
+impl StepType for Reclaim {
+    /// For process_madvise(2).
+    fn capabilities(&self) -> CapabilitySet {
+        CapabilitySet::SYS_NICE
+    }
+}
 
 impl fmt::Display for Reclaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -7,6 +7,7 @@ use crate::diagnostic::Findings;
 use crate::host::Host;
 use crate::knob::{self, Change, Knob, limit};
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, join, optional};
 use crate::yaml::Fields;
 
@@ -21,6 +22,10 @@ pub const KEYS: &[Key] = &join::<{ knob::KEYS.len() + 1 }>(&[knob::KEYS, &[LIMIT
 impl StepType for Change {
     fn is_lease(&self) -> bool {
         true
+    }
+
+    fn capabilities(&self) -> CapabilitySet {
+        self.knob().capabilities()
     }
 
     fn missing_privilege(&self, host: &dyn Host) -> Option<&'static str> {

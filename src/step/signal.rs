@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::knob::Invalid;
 use crate::process::ProcessFields;
 use crate::process::target::Targets;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Kind, Object, optional, required};
 use crate::yaml::{Content, Fields, Text};
 use nix::sys::signal::Signal;
@@ -84,6 +85,10 @@ impl StepType for Send {
             SignalKind::Final => ProcessFields::empty(),
             SignalKind::Notice | SignalKind::Reversible => ProcessFields::SIGNALS,
         }
+    }
+
+    fn capabilities(&self) -> CapabilitySet {
+        CapabilitySet::KILL
     }
 
     fn missing_privilege(&self, host: &dyn Host) -> Option<&'static str> {

@@ -6,6 +6,7 @@ use crate::host::Host;
 use crate::knob::Invalid;
 use crate::ledger::{Effect, Episode};
 use crate::process::ProcessFields;
+use crate::sandbox::CapabilitySet;
 use crate::yaml::Text;
 use nix::sys::signal::Signal;
 use std::fmt;
@@ -51,6 +52,11 @@ pub trait StepType: fmt::Display {
     /// Whether it runs a command, which the configuration must allow.
     fn is_command(&self) -> bool {
         false
+    }
+
+    /// The capabilities that it takes on processes of all users; limits of cgroups take those of every step on cgroups.
+    fn capabilities(&self) -> CapabilitySet {
+        CapabilitySet::empty()
     }
 
     /// The fields of a process that the guard needs for it.

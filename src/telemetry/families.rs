@@ -118,6 +118,14 @@ impl Counts {
         }
         reaction.push_histogram(Vec::new(), histogram);
 
+        let mut sandbox = Family::gauge(
+            "evenkeel_sandbox",
+            "1 if a measure of the sandbox is in force in a part of evenkeel, 0 if not; the log of the start says why.",
+        );
+        for ((part, measure), is_in_force) in &self.sandbox {
+            sandbox.push([label("part", *part), label("measure", *measure)], flag(*is_in_force));
+        }
+
         vec![
             build,
             mode,
@@ -126,6 +134,7 @@ impl Counts {
                 "0 while the actuator is off because this host has no boot id; metrics are published all the same.",
             )
             .value(flag(self.actuator_off.is_none())),
+            sandbox,
             Family::gauge("evenkeel_paused", "1 while evenkeel is paused and plans no new steps.")
                 .value(flag(state.paused)),
             Family::gauge(

@@ -19,11 +19,16 @@ pub use property::Property;
 
 use super::{Change, Value};
 use crate::diagnostic::Findings;
+use crate::sandbox::CapabilitySet;
 use crate::schema::{Key, Object};
 use crate::yaml::{Content, Fields, Node};
 use limit_file::LimitFile;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// What changing a cgroup takes: the files of those that were delegated to other users, and systemd, which lets only
+/// this capability change its units (sd_bus_query_sender_privilege(3)).
+pub const CAPABILITIES: CapabilitySet = CapabilitySet::DAC_OVERRIDE.union(CapabilitySet::SYS_ADMIN);
 
 /// Makes the enums of files and settings from the table of limits, and passes each question on to the limit's file.
 macro_rules! limits_of_cgroups {

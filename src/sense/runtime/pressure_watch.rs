@@ -3,6 +3,7 @@
 
 use super::roots::Roots;
 use super::snapshot::EarlyCause;
+use crate::host::self_priority;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
@@ -50,7 +51,10 @@ pub fn start(roots: &Roots, wake: impl Fn(EarlyCause) -> bool + Send + 'static) 
     let (ended, end) = io::pipe()?;
     thread::Builder::new()
         .name("pressure-watch".to_owned())
-        .spawn(move || watch(triggers, &ended, wake))?;
+        .spawn(move || {
+            self_priority::reset_priority();
+            watch(triggers, &ended, wake);
+        })?;
     Ok(Some(PressureWatch { _end: end }))
 }
 

@@ -5,6 +5,7 @@ use super::collector::Collector;
 use super::roots::Roots;
 use super::snapshot::CollectorReading;
 use super::ticker::Ticker;
+use crate::host::self_priority;
 use arc_swap::ArcSwap;
 use std::io;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub fn start(
     let shared = Arc::downgrade(&readings);
     let (done, slow_done) = channel();
     thread::Builder::new().name(name.to_owned()).spawn(move || {
+        self_priority::reset_priority();
         let mut ticker = Ticker::new(interval, Instant::now());
         let mut current: Vec<Arc<CollectorReading>> = Vec::new();
         loop {

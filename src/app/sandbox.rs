@@ -1,0 +1,177 @@
+//! What the daemon needs from the kernel after its start, by the loaded configuration and the leases of a former run,
+//! and the sandbox that follows from it.
+
+use crate::cli;
+use crate::config::Config;
+use crate::host::self_priority::{self, SelfProtection};
+use crate::ledger::{Effect, Lease};
+use crate::process::Target;
+use crate::process::table::Procfs;
+use crate::rule::{RuleSet, TargetSelector};
+use crate::sandbox::{self, CapabilitySet, Measure, Needs, Report, capabilities};
+use crate::telemetry::Telemetry;
+use std::path::{Path, PathBuf};
+
+/// The label value of `evenkeel_sandbox{part}` of this process.
+const PART: &str = "actuator";
+/// Configuration, secrets, text files and ledgers may belong to any user.
+const READING: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
+/// The executables of processes (proc_pid_exe(5)), and their open files.
+const INSPECTING: CapabilitySet = CapabilitySet::SYS_PTRACE;
+const CGROUPS: CapabilitySet = crate::knob::limit::CAPABILITIES;
+/// What any step needs, where the steps of a former run are unknown.
+const ALL_STEPS: CapabilitySet = CGROUPS
+    .union(INSPECTING)
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SYS_NICE)
+    .union(CapabilitySet::SYS_RESOURCE);
+/// Where systemd keeps runtime properties of units, which evenkeel reverts.
+const SYSTEMD: &str = "/run/systemd";
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
+
+/// The sandbox of this daemon.
+#[derive(Debug)]
+pub struct AppliedSandbox {
+    report: Report,
+    /// The capabilities that were dropped.
+    dropped: CapabilitySet,
+}
+
+impl AppliedSandbox {
+    /// What a new configuration needs and the sandbox denies until the next start.
+    pub fn denied(&self, config: &Config, rules: &RuleSet) -> Option<String> {
+        let needs = of_config(config, rules);
+        let mut denied = Vec::new();
+        let dropped = needs.capabilities & self.dropped;
+        if !dropped.is_empty() {
+            denied.push(capabilities::names(dropped));
+        }
+        if needs.runs_commands && self.report.is_in_force(Measure::Seccomp) {
+            denied.push("running commands".to_owned());
+        }
+        if needs.inspects_processes && self.report.is_in_force(Measure::Landlock) {
+            denied.push("reading the executables of processes".to_owned());
+        }
+        (!denied.is_empty()).then(|| denied.join(", "))
+    }
+}
+
+/// Drops what neither the configuration nor the leases of a former run need, logs what is in force, and why the rest is
+/// not. `leases` is `None` where the ledger does not say. Call it before any thread starts.
+pub fn apply(
+    run: &cli::Run,
+    loaded: (&Config, &RuleSet),
+    storage: Option<&Path>,
+    leases: Option<&[Lease]>,
+    telemetry: &Telemetry,
+) -> AppliedSandbox {
+    let (config, rules) = loaded;
+    let before = capabilities::effective();
+    let report = if run.no_sandbox {
+        Report::without_any("--no-sandbox")
+    } else {
+        sandbox::apply(&needs(run, config, rules, storage, leases))
+    };
+    let in_force = report.measures.iter().filter(|(_, result)| result.is_ok());
+    let in_force: Vec<&str> = in_force.map(|(measure, _)| measure.as_str()).collect();
+    let missing = report.measures.iter().filter_map(|(measure, result)| {
+        let reason = result.as_ref().err()?;
+        Some(format!("{measure}: {reason}"))
+    });
+    tracing::info!(
+        part = PART,
+        in_force = in_force.join(" "),
+        missing = missing.collect::<Vec<_>>().join("; "),
+        capabilities = capabilities::names(report.capabilities),
+        "sandbox"
+    );
+    for (measure, result) in &report.measures {
+        telemetry.set_sandbox(PART, measure.as_str(), result.is_ok());
+    }
+    AppliedSandbox {
+        dropped: before - report.capabilities,
+        report,
+    }
+}
+
+/// All needs of this run.
+fn needs(run: &cli::Run, config: &Config, rules: &RuleSet, storage: Option<&Path>, leases: Option<&[Lease]>) -> Needs {
+    let mut needs = of_config(config, rules);
+    match leases {
+        Some(leases) => leases.iter().for_each(|lease| add_lease(&mut needs, lease)),
+        None => add_all_steps(&mut needs),
+    }
+    // Without rules metrics count all processes, too.
+    if Procfs::for_metrics(&run.roots.procfs).hides_from_others() {
+        add_inspection(&mut needs);
+    }
+    let protection = SelfProtection::of(run.no_self_protection);
+    if protection == SelfProtection::On && config.lock_memory && self_priority::locking_takes_capability() {
+        needs.capabilities |= CapabilitySet::IPC_LOCK;
+    }
+    let more = [
+        run.roots.procfs.as_path(),
+        Path::new("/proc"),
+        Path::new(CGROUP_MOUNT),
+        Path::new(SYSTEMD),
+    ];
+    needs.write_paths = storage.into_iter().chain(more).map(PathBuf::from).collect();
+    needs.storage = storage.map(PathBuf::from);
+    needs
+}
+
+/// What rules and process groups need.
+fn of_config(config: &Config, rules: &RuleSet) -> Needs {
+    let mut needs = Needs {
+        capabilities: READING,
+        runs_commands: false,
+        inspects_processes: false,
+        write_paths: Vec::new(),
+        storage: None,
+    };
+    if !config.process_groups.is_empty() {
+        add_inspection(&mut needs);
+    }
+    for rule in &rules.rules {
+        if !matches!(rule.target_selector, TargetSelector::Host) {
+            add_inspection(&mut needs);
+        }
+        if matches!(rule.target_selector, TargetSelector::Cgroups(_)) {
+            needs.capabilities |= CGROUPS;
+        }
+        for step in &rule.actions {
+            needs.capabilities |= step.capabilities();
+            needs.runs_commands |= step.is_command();
+        }
+    }
+    needs
+}
+
+/// What reverting a lease needs.
+fn add_lease(needs: &mut Needs, lease: &Lease) {
+    match lease.target {
+        Target::Host => {}
+        Target::Process(_) => add_inspection(needs),
+        Target::Cgroup(_) => {
+            add_inspection(needs);
+            needs.capabilities |= CGROUPS;
+        }
+    }
+    match &lease.effect {
+        Effect::Value { value, .. } => needs.capabilities |= value.knob().capabilities(),
+        Effect::Signal { .. } => needs.capabilities |= CapabilitySet::KILL,
+        Effect::Allocation(_) => {}
+        Effect::Command(_) => needs.runs_commands = true,
+    }
+}
+
+fn add_inspection(needs: &mut Needs) {
+    needs.inspects_processes = true;
+    needs.capabilities |= INSPECTING;
+}
+
+fn add_all_steps(needs: &mut Needs) {
+    add_inspection(needs);
+    needs.capabilities |= ALL_STEPS;
+    needs.runs_commands = true;
+}

@@ -1,0 +1,169 @@
+//! The sandbox of a process: what it gives up for good, before its first thread starts. Each measure is independent of
+//! the others, and one that cannot be had says why.
+
+pub mod capabilities;
+mod system_calls;
+mod write_paths;
+
+pub use rustix::thread::CapabilitySet;
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// A measure of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Measure {
+    /// No capability that the loaded rules do not need.
+    Capabilities,
+    /// No privilege from an executable file (PR_SET_NO_NEW_PRIVS).
+    NoNewPrivs,
+    /// No system call that evenkeel does not need.
+    Seccomp,
+    /// No write outside of a few directories.
+    Landlock,
+}
+
+impl Measure {
+    /// In the order in which they are applied: seccomp is last because it may deny what the others need.
+    pub const ALL: [Measure; 4] = [
+        Measure::NoNewPrivs,
+        Measure::Capabilities,
+        Measure::Landlock,
+        Measure::Seccomp,
+    ];
+
+    /// The closed label value of `evenkeel_sandbox{measure}`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Measure::Capabilities => "capabilities",
+            Measure::NoNewPrivs => "no_new_privs",
+            Measure::Seccomp => "seccomp",
+            Measure::Landlock => "landlock",
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a process must still be able to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    pub capabilities: CapabilitySet,
+    /// Whether it runs commands, which would inherit every measure.
+    pub runs_commands: bool,
+    /// Whether it reads what ptrace(2) guards, such as the executables of other processes.
+    pub inspects_processes: bool,
+    /// The directories in which it writes. Those that do not exist are left out.
+    pub write_paths: Vec<PathBuf>,
+    /// The directory among them without which it could not work.
+    pub storage: Option<PathBuf>,
+}
+
+/// The measures of one process: `Ok` is in force, and `Err` says why one is not.
+#[derive(Debug)]
+pub struct Report {
+    pub measures: Vec<(Measure, Result<(), String>)>,
+    /// The effective capabilities.
+    pub capabilities: CapabilitySet,
+}
+
+impl Report {
+    /// No measure, for one reason.
+    pub fn without_any(reason: &str) -> Report {
+        Report {
+            measures: Measure::ALL.map(|measure| (measure, Err(reason.to_owned()))).into(),
+            capabilities: capabilities::effective(),
+        }
+    }
+
+    pub fn is_in_force(&self, measure: Measure) -> bool {
+        self.measures
+            .iter()
+            .any(|(other, result)| *other == measure && result.is_ok())
+    }
+}
+
+/// Applies all measures that the needs permit, to the calling thread and the threads that it starts. Call it before any
+/// other thread starts. It cannot be undone.
+pub fn apply(needs: &Needs) -> Report {
+    let apply_one = |measure| match obstacle(measure, needs) {
+        Some(reason) => Err(reason.to_owned()),
+        None => match measure {
+            Measure::NoNewPrivs => rustix::thread::set_no_new_privs(true).map_err(|errno| errno.to_string()),
+            Measure::Capabilities => capabilities::keep_only(needs.capabilities).map_err(|error| error.to_string()),
+            Measure::Landlock => write_paths::allow_only(&needs.write_paths).map_err(|error| error.to_string()),
+            Measure::Seccomp => system_calls::deny().map_err(|error| error.to_string()),
+        },
+    };
+    Report {
+        measures: Measure::ALL.map(|measure| (measure, apply_one(measure))).into(),
+        capabilities: capabilities::effective(),
+    }
+}
+
+/// Why the needs exclude a measure.
+fn obstacle(measure: Measure, needs: &Needs) -> Option<&'static str> {
+    if needs.runs_commands {
+        return Some("a rule runs commands, which would inherit it");
+    }
+    match measure {
+        // Landlock denies every access that ptrace(2) guards, also for reading (domain_ptrace() of the kernel).
+        Measure::Landlock if needs.inspects_processes => {
+            Some("it would hide the executables of processes, which rules and process groups need")
+        }
+        Measure::Landlock if !needs.storage.as_deref().is_some_and(std::path::Path::is_dir) => {
+            Some("the storage directory cannot be used")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needs() -> Needs {
+        Needs {
+            capabilities: CapabilitySet::empty(),
+            runs_commands: false,
+            inspects_processes: false,
+            write_paths: Vec::new(),
+            storage: Some("/".into()),
+        }
+    }
+
+    #[test]
+    fn needs_exclude_measures() {
+        let excluded = |needs: &Needs| -> Vec<Measure> {
+            let is_excluded = |measure: &Measure| obstacle(*measure, needs).is_some();
+            Measure::ALL.into_iter().filter(is_excluded).collect()
+        };
+        assert_eq!(excluded(&needs()), []);
+        let commands = Needs {
+            runs_commands: true,
+            ..needs()
+        };
+        assert_eq!(excluded(&commands), Measure::ALL);
+        let inspects = Needs {
+            inspects_processes: true,
+            ..needs()
+        };
+        assert_eq!(excluded(&inspects), [Measure::Landlock]);
+        let without_storage = Needs {
+            storage: None,
+            ..needs()
+        };
+        assert_eq!(excluded(&without_storage), [Measure::Landlock]);
+    }
+
+    #[test]
+    fn report_without_any_names_the_reason() {
+        let report = Report::without_any("--no-sandbox");
+        assert_eq!(report.measures.len(), Measure::ALL.len());
+        assert!(Measure::ALL.iter().all(|&measure| !report.is_in_force(measure)));
+    }
+}

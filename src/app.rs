@@ -23,8 +23,9 @@ use crate::engine::run::{EngineHandle, Input, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::file_limit::{self, FileLimit};
+use crate::host::runner::{self, StartedRunner};
 use crate::host::self_priority::{self, SelfProtection};
-use crate::host::{Host, JobRunner, LinuxHost, program_pages, umask};
+use crate::host::{Host, LinuxHost, RunnerClient, program_pages, umask};
 use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester, stored_leases};
@@ -178,6 +179,17 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
         .build()
         .map_err(because("no runtime"))?;
     let sockets = runtime.block_on(Sockets::open(&run, inherited))?;
+    let directory = storage.as_ref().ok().map(|claimed| claimed.path.as_path());
+    let leases = match (directory, &procfs) {
+        (Some(directory), Some(procfs)) => stored_leases(directory, procfs.boot),
+        _ => Some(Vec::new()),
+    };
+    let needs = sandbox::needs(&run, &loaded.config, &loaded.rules, directory, leases.as_deref());
+    // Before evenkeel raises its own priority, which commands must not inherit, and gives up the right to start programs.
+    let runner = needs.runs_jobs.then(runner::start).transpose().unwrap_or_else(|error| {
+        tracing::error!(%error, "could not start the process for commands and requests, all of them are refused");
+        None
+    });
     let protection = SelfProtection::of(run.no_self_protection);
     self_priority::raise_priority(protection);
     if protection == SelfProtection::On
@@ -185,13 +197,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     {
         tracing::warn!(%error, "could not lower oom_score_adj");
     }
-    let directory = storage.as_ref().ok().map(|claimed| claimed.path.as_path());
-    let leases = match (directory, &procfs) {
-        (Some(directory), Some(procfs)) => stored_leases(directory, procfs.boot),
-        _ => Some(Vec::new()),
-    };
-    let configured = (&loaded.config, &loaded.rules);
-    let sandbox = sandbox::apply(&run, configured, directory, leases.as_deref(), &telemetry);
+    let sandbox = sandbox::apply(&run, &needs, runner.is_some(), &telemetry);
     // No thread may start before the sandbox.
     log.write().map_err(because("no thread for the log"))?;
     let access = ListenerAccess {
@@ -200,6 +206,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
         sockets,
         file_limit,
         sandbox,
+        runner,
     };
     runtime.block_on(serve(run, loaded, policy, access, procfs, &storage, telemetry))?;
     runtime.shutdown_timeout(DRAIN);
@@ -334,6 +341,7 @@ struct ListenerAccess {
     sockets: Sockets,
     file_limit: FileLimit,
     sandbox: AppliedSandbox,
+    runner: Option<StartedRunner>,
 }
 
 async fn serve(
@@ -383,6 +391,14 @@ async fn serve(
     let (sampled, first_sample) = std::sync::mpsc::channel();
     let (began, engine_began) = tokio::sync::oneshot::channel();
     let (died, mut engine_died) = tokio::sync::oneshot::channel();
+    let jobs = {
+        let answers = door.clone();
+        let on_report = Arc::new(move |ticket, report| {
+            answers.send(Input::Reported { ticket, report });
+        });
+        RunnerClient::new(access.runner, tokio::runtime::Handle::current(), on_report)
+    };
+    jobs.start_listening().map_err(because("no thread"))?;
     let engine = if let Some(procfs) = procfs.clone() {
         let make = engine_maker(
             directory.clone(),
@@ -390,6 +406,7 @@ async fn serve(
             Arc::clone(&newest_policy),
             door.clone(),
             Arc::clone(&watcher),
+            jobs,
             telemetry.clone(),
         );
         let telemetry = telemetry.clone();
@@ -627,10 +644,10 @@ fn engine_maker(
     policy: Arc<ArcSwap<Policy>>,
     door: EngineHandle,
     watcher: Arc<Watcher>,
+    jobs: RunnerClient,
     telemetry: Telemetry,
 ) -> impl Fn() -> Engine<LinuxHost> + use<> {
     let door = Mutex::new(door);
-    let runtime = tokio::runtime::Handle::current();
     move || {
         let exits = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let on_exit = Arc::new(move |target| {
@@ -643,13 +660,8 @@ fn engine_maker(
         // The first commit of a ledger is slower than the others, so this one, which changes nothing, comes before the
         // first alert.
         let _ = journal.begin(&[Entry::Paused(ledger.paused)]);
-        let answers = door.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let on_report = Arc::new(move |ticket, report| {
-            answers.send(Input::Reported { ticket, report });
-        });
-        let jobs = JobRunner::new(runtime.clone(), on_report);
         let policy = policy.load();
-        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_jobs(jobs);
+        let mut host = LinuxHost::new(procfs.clone(), on_exit).with_jobs(jobs.clone());
         // Caches the kernel threads, so that the first reaction need not identify them.
         let _ = host.processes();
         Engine::new(

@@ -1,10 +1,14 @@
 //! The program: from arguments to an exit code.
 
 use evenkeel::cli::{Cli, Command};
+use evenkeel::host::runner::Role;
 use evenkeel::{app, show};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(role) = Role::of_arguments(std::env::args_os()) {
+        return role.run();
+    }
     let cli = match Cli::parse_from_args(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The label value of `evenkeel_sandbox{part}` of this process.
 const PART: &str = "actuator";
+/// That of the process for commands and requests.
+const RUNNER: &str = "runner";
 /// Configuration, secrets, text files and ledgers may belong to any user.
 const READING: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// The executables of processes (proc_pid_exe(5)), and their open files.
@@ -35,6 +37,15 @@ pub struct AppliedSandbox {
     report: Report,
     /// The capabilities that were dropped.
     dropped: CapabilitySet,
+    /// Whether a process runs commands and sends requests.
+    has_runner: bool,
+}
+
+/// What the daemon must still be able to do.
+pub struct DaemonNeeds {
+    sandbox: Needs,
+    /// Whether it runs commands or sends requests to allocators, in a process of their own.
+    pub runs_jobs: bool,
 }
 
 impl AppliedSandbox {
@@ -42,35 +53,27 @@ impl AppliedSandbox {
     pub fn denied(&self, config: &Config, rules: &RuleSet) -> Option<String> {
         let needs = of_config(config, rules);
         let mut denied = Vec::new();
-        let dropped = needs.capabilities & self.dropped;
+        let dropped = needs.sandbox.capabilities & self.dropped;
         if !dropped.is_empty() {
             denied.push(capabilities::names(dropped));
         }
-        if needs.runs_commands && self.report.is_in_force(Measure::Seccomp) {
-            denied.push("running commands".to_owned());
+        if needs.runs_jobs && !self.has_runner {
+            denied.push("running commands and sending requests".to_owned());
         }
-        if needs.inspects_processes && self.report.is_in_force(Measure::Landlock) {
+        if needs.sandbox.inspects_processes && self.report.is_in_force(Measure::Landlock) {
             denied.push("reading the executables of processes".to_owned());
         }
         (!denied.is_empty()).then(|| denied.join(", "))
     }
 }
 
-/// Drops what neither the configuration nor the leases of a former run need, logs what is in force, and why the rest is
-/// not. `leases` is `None` where the ledger does not say. Call it before any thread starts.
-pub fn apply(
-    run: &cli::Run,
-    loaded: (&Config, &RuleSet),
-    storage: Option<&Path>,
-    leases: Option<&[Lease]>,
-    telemetry: &Telemetry,
-) -> AppliedSandbox {
-    let (config, rules) = loaded;
+/// Drops what the daemon does not need, logs what is in force, and why the rest is not. Call it before any thread starts.
+pub fn apply(run: &cli::Run, needs: &DaemonNeeds, has_runner: bool, telemetry: &Telemetry) -> AppliedSandbox {
     let before = capabilities::effective();
     let report = if run.no_sandbox {
         Report::without_any("--no-sandbox")
     } else {
-        sandbox::apply(&needs(run, config, rules, storage, leases))
+        sandbox::apply(&needs.sandbox)
     };
     let in_force = report.measures.iter().filter(|(_, result)| result.is_ok());
     let in_force: Vec<&str> = in_force.map(|(measure, _)| measure.as_str()).collect();
@@ -87,15 +90,33 @@ pub fn apply(
     );
     for (measure, result) in &report.measures {
         telemetry.set_sandbox(PART, measure.as_str(), result.is_ok());
+        if has_runner {
+            telemetry.set_sandbox(RUNNER, measure.as_str(), false);
+        }
+    }
+    if has_runner {
+        tracing::info!(
+            part = RUNNER,
+            in_force = "",
+            missing = "all: commands would inherit them",
+            "sandbox"
+        );
     }
     AppliedSandbox {
+        has_runner,
         dropped: before - report.capabilities,
         report,
     }
 }
 
-/// All needs of this run.
-fn needs(run: &cli::Run, config: &Config, rules: &RuleSet, storage: Option<&Path>, leases: Option<&[Lease]>) -> Needs {
+/// All needs of this run. `leases` are those of a former run, and `None` where the ledger does not say.
+pub fn needs(
+    run: &cli::Run,
+    config: &Config,
+    rules: &RuleSet,
+    storage: Option<&Path>,
+    leases: Option<&[Lease]>,
+) -> DaemonNeeds {
     let mut needs = of_config(config, rules);
     match leases {
         Some(leases) => leases.iter().for_each(|lease| add_lease(&mut needs, lease)),
@@ -107,7 +128,7 @@ fn needs(run: &cli::Run, config: &Config, rules: &RuleSet, storage: Option<&Path
     }
     let protection = SelfProtection::of(run.no_self_protection);
     if protection == SelfProtection::On && config.lock_memory && self_priority::locking_takes_capability() {
-        needs.capabilities |= CapabilitySet::IPC_LOCK;
+        needs.sandbox.capabilities |= CapabilitySet::IPC_LOCK;
     }
     let more = [
         run.roots.procfs.as_path(),
@@ -115,19 +136,21 @@ fn needs(run: &cli::Run, config: &Config, rules: &RuleSet, storage: Option<&Path
         Path::new(CGROUP_MOUNT),
         Path::new(SYSTEMD),
     ];
-    needs.write_paths = storage.into_iter().chain(more).map(PathBuf::from).collect();
-    needs.storage = storage.map(PathBuf::from);
+    needs.sandbox.write_paths = storage.into_iter().chain(more).map(PathBuf::from).collect();
+    needs.sandbox.storage = storage.map(PathBuf::from);
     needs
 }
 
 /// What rules and process groups need.
-fn of_config(config: &Config, rules: &RuleSet) -> Needs {
-    let mut needs = Needs {
-        capabilities: READING,
-        runs_commands: false,
-        inspects_processes: false,
-        write_paths: Vec::new(),
-        storage: None,
+fn of_config(config: &Config, rules: &RuleSet) -> DaemonNeeds {
+    let mut needs = DaemonNeeds {
+        sandbox: Needs {
+            capabilities: READING,
+            inspects_processes: false,
+            write_paths: Vec::new(),
+            storage: None,
+        },
+        runs_jobs: false,
     };
     if !config.process_groups.is_empty() {
         add_inspection(&mut needs);
@@ -137,41 +160,40 @@ fn of_config(config: &Config, rules: &RuleSet) -> Needs {
             add_inspection(&mut needs);
         }
         if matches!(rule.target_selector, TargetSelector::Cgroups(_)) {
-            needs.capabilities |= CGROUPS;
+            needs.sandbox.capabilities |= CGROUPS;
         }
         for step in &rule.actions {
-            needs.capabilities |= step.capabilities();
-            needs.runs_commands |= step.is_command();
+            needs.sandbox.capabilities |= step.capabilities();
+            needs.runs_jobs |= step.is_job();
         }
     }
     needs
 }
 
 /// What reverting a lease needs.
-fn add_lease(needs: &mut Needs, lease: &Lease) {
+fn add_lease(needs: &mut DaemonNeeds, lease: &Lease) {
     match lease.target {
         Target::Host => {}
         Target::Process(_) => add_inspection(needs),
         Target::Cgroup(_) => {
             add_inspection(needs);
-            needs.capabilities |= CGROUPS;
+            needs.sandbox.capabilities |= CGROUPS;
         }
     }
     match &lease.effect {
-        Effect::Value { value, .. } => needs.capabilities |= value.knob().capabilities(),
-        Effect::Signal { .. } => needs.capabilities |= CapabilitySet::KILL,
-        Effect::Allocation(_) => {}
-        Effect::Command(_) => needs.runs_commands = true,
+        Effect::Value { value, .. } => needs.sandbox.capabilities |= value.knob().capabilities(),
+        Effect::Signal { .. } => needs.sandbox.capabilities |= CapabilitySet::KILL,
+        Effect::Allocation(_) | Effect::Command(_) => needs.runs_jobs = true,
     }
 }
 
-fn add_inspection(needs: &mut Needs) {
-    needs.inspects_processes = true;
-    needs.capabilities |= INSPECTING;
+fn add_inspection(needs: &mut DaemonNeeds) {
+    needs.sandbox.inspects_processes = true;
+    needs.sandbox.capabilities |= INSPECTING;
 }
 
-fn add_all_steps(needs: &mut Needs) {
+fn add_all_steps(needs: &mut DaemonNeeds) {
     add_inspection(needs);
-    needs.capabilities |= ALL_STEPS;
-    needs.runs_commands = true;
+    needs.sandbox.capabilities |= ALL_STEPS;
+    needs.runs_jobs = true;
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 const JUST_READ: Duration = Duration::from_millis(20);
 
 pub(super) struct ProcessView {
-    /// Pids of evenkeel and its ancestors.
+    /// Pids of evenkeel's processes and their ancestors.
     own_ancestors: BTreeSet<i32>,
     /// Children of targets that were seen.
     pub descendants: Descendants,
@@ -86,6 +86,8 @@ impl ProcessView {
     }
 
     fn read_table(&mut self, host: &mut impl Host, leases: &Leases, now: Duration) -> ProcessTree {
+        // The process that runs commands may be another one by now.
+        self.own_ancestors = host.own_ancestors();
         let mut table = host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "could not read the process table");
             Vec::new()

@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// An asynchronous job.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Job {
     Request(Request, Server),
     Command(Run),
@@ -68,11 +69,13 @@ pub struct Run {
 }
 
 /// The result of a job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The server responded, with any status.
     Answered {
         status: u16,
+        #[serde(with = "base64_bytes")]
         body: Vec<u8>,
         /// `Retry-After` of the server (RFC 9110, section 10.2.3).
         retry_after: Option<Duration>,
@@ -83,6 +86,24 @@ pub enum Report {
     Ended { end: End, output: String },
     /// The command could not be started.
     NotStarted { reason: String },
+    /// The command was started, and how it ended is unknown.
+    Lost { reason: String },
+}
+
+/// Bytes in JSON, which would write a number for each one.
+mod base64_bytes {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        STANDARD.decode(text).map_err(serde::de::Error::custom)
+    }
 }
 
 impl fmt::Display for End {
@@ -96,7 +117,8 @@ impl fmt::Display for End {
 }
 
 /// The exit of a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     Status(i32),
     /// Killed by this signal.

@@ -1,8 +1,7 @@
-//! The runner of jobs beside the engine: requests on the async worker, and each command on its own thread. It bounds
-//! the memory that servers and commands can use.
+//! The jobs of a runner: requests on its async worker, and each command on its own thread. It bounds the memory that
+//! servers and commands can use.
 
 use super::job::{Authorization, End, Job, Report, Request, Run, Server};
-use super::self_priority;
 use super::umask;
 use crate::http::client::{ClientSettings, Connection, Credentials, Secret};
 use hyper::body::Bytes;
@@ -63,7 +62,6 @@ impl JobRunner {
             Job::Command(run) => {
                 let failed = Arc::clone(&on_report);
                 let work = move || {
-                    self_priority::reset_priority();
                     on_report(ticket, execute(&run));
                 };
                 let thread = std::thread::Builder::new().name("command".into());
@@ -202,7 +200,7 @@ fn start(run: &Run) -> Result<(Child, io::PipeReader), String> {
     umask::pass_on(&mut command);
     command.stdin(Stdio::null()).stdout(input).stderr(errors);
     let child = command.spawn().map_err(|error| format!("{program:?}: {error}"))?;
-    // The command must not inherit evenkeel's oom_score_adj. Best effort, because it may have exited.
+    // The command must not inherit the oom_score_adj that systemd gave to evenkeel. Best effort, because it may have exited.
     let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), "0");
     // Dropping `command` closes evenkeel's writing ends of the pipe, so that the reader sees the end of file.
     Ok((child, output))

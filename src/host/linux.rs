@@ -5,8 +5,8 @@ use super::cgroup_limits::Limits;
 use super::suspension::{Freezers, Suspension};
 use super::unit::UnitState;
 use super::{
-    CgroupError, Host, HostError, Job, JobRunner, Knob, LimitState, Moment, Reach, Reading, Reclaimed, Thread, Value,
-    pageout, self_priority,
+    CgroupError, Host, HostError, Job, Knob, LimitState, Moment, Reach, Reading, Reclaimed, RunnerClient, Thread,
+    Value, pageout, runner, self_priority,
 };
 use crate::knob::limit::Device;
 use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
@@ -52,7 +52,7 @@ pub struct LinuxHost {
     on_exit: OnExit,
     limits: Limits,
     freezers: Freezers,
-    jobs: Option<JobRunner>,
+    jobs: Option<RunnerClient>,
 }
 
 impl LinuxHost {
@@ -78,7 +78,7 @@ impl LinuxHost {
     }
 
     /// Adds a runner of jobs. Without one, this host is read-only.
-    pub fn with_jobs(self, jobs: JobRunner) -> LinuxHost {
+    pub fn with_jobs(self, jobs: RunnerClient) -> LinuxHost {
         LinuxHost {
             jobs: Some(jobs),
             ..self
@@ -112,6 +112,23 @@ impl LinuxHost {
             Some(cpuset) => cpuset.intersection(&online).copied().collect(),
             None => online,
         }
+    }
+
+    /// The child processes that the first thread of a process started and that have this name.
+    fn children(&self, pid: i32, name: &str) -> Vec<i32> {
+        let text = self
+            .procfs
+            .read(&format!("{pid}/task/{pid}/children"))
+            .unwrap_or_default();
+        let pids = String::from_utf8_lossy(&text)
+            .split(' ')
+            .flat_map(str::parse)
+            .collect::<Vec<i32>>();
+        let has_name = |pid: &i32| {
+            let found = self.procfs.read_process(*pid, Duration::ZERO);
+            found.is_some_and(|process| process.name == name)
+        };
+        pids.into_iter().filter(has_name).collect()
     }
 
     fn verify(&mut self, id: Identity) -> Result<Process, HostError> {
@@ -395,6 +412,13 @@ impl Host for LinuxHost {
                 .read_process(pid, Duration::ZERO)
                 .map_or(0, |process| process.parent);
         }
+        // The processes that run commands and requests: evenkeel's one child, and that one's. Commands are its children.
+        let starters = self.children(self.own_pid, runner::STARTER);
+        let runners = starters
+            .iter()
+            .flat_map(|&starter| self.children(starter, runner::RUNNER));
+        line.extend(runners.collect::<Vec<_>>());
+        line.extend(starters);
         line
     }
 

@@ -12,6 +12,7 @@ mod cgroup_limits;
 pub mod linux;
 mod pageout;
 pub mod program_pages;
+pub mod runner;
 pub mod self_priority;
 mod suspension;
 mod systemd;
@@ -22,8 +23,8 @@ pub use crate::knob::{HostError, Knob, Reach, Value};
 pub use crate::process::Thread;
 pub use cgroup::CgroupError;
 pub use job::{Job, Report};
-pub use job_runner::JobRunner;
 pub use linux::LinuxHost;
+pub use runner::RunnerClient;
 pub use suspension::Suspension;
 pub use unit::UnitState;
 
@@ -241,7 +242,7 @@ pub trait Host {
     /// Starts a job and returns at once. The callback of the host receives its report, with the ticket.
     fn begin(&mut self, ticket: u64, job: Job);
 
-    /// Pids of evenkeel itself and of all its ancestors.
+    /// Pids of evenkeel's processes and of all their ancestors.
     fn own_ancestors(&self) -> BTreeSet<i32>;
 
     /// Available memory (`MemAvailable` of proc(5)) in bytes; `None` if unreadable.

@@ -53,8 +53,6 @@ impl fmt::Display for Measure {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
     pub capabilities: CapabilitySet,
-    /// Whether it runs commands, which would inherit every measure.
-    pub runs_commands: bool,
     /// Whether it reads what ptrace(2) guards, such as the executables of other processes.
     pub inspects_processes: bool,
     /// The directories in which it writes. Those that do not exist are left out.
@@ -107,9 +105,6 @@ pub fn apply(needs: &Needs) -> Report {
 
 /// Why the needs exclude a measure.
 fn obstacle(measure: Measure, needs: &Needs) -> Option<&'static str> {
-    if needs.runs_commands {
-        return Some("a rule runs commands, which would inherit it");
-    }
     match measure {
         // Landlock denies every access that ptrace(2) guards, also for reading (domain_ptrace() of the kernel).
         Measure::Landlock if needs.inspects_processes => {
@@ -129,7 +124,6 @@ mod tests {
     fn needs() -> Needs {
         Needs {
             capabilities: CapabilitySet::empty(),
-            runs_commands: false,
             inspects_processes: false,
             write_paths: Vec::new(),
             storage: Some("/".into()),
@@ -143,11 +137,6 @@ mod tests {
             Measure::ALL.into_iter().filter(is_excluded).collect()
         };
         assert_eq!(excluded(&needs()), []);
-        let commands = Needs {
-            runs_commands: true,
-            ..needs()
-        };
-        assert_eq!(excluded(&commands), Measure::ALL);
         let inspects = Needs {
             inspects_processes: true,
             ..needs()

@@ -21,7 +21,7 @@ const NAMESPACES: [libc::c_int; 7] = [
 
 /// The calls that are denied with any arguments.
 const DENIED: &[libc::c_long] = &[
-    // Other programs. evenkeel starts none in this process.
+    // Other programs, which only the runner starts.
     libc::SYS_execve,
     libc::SYS_execveat,
     // Namespaces and mounts.

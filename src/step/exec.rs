@@ -347,6 +347,7 @@ impl Command {
         let (is_well, was_started, reason, output) = match report {
             Report::Ended { end, output } => (*end == End::Status(0), true, end.to_string(), Some(output.clone())),
             Report::NotStarted { reason } => (false, false, reason.clone(), None),
+            Report::Lost { reason } => (false, true, reason.clone(), None),
             Report::Answered { .. } | Report::Unanswered { .. } => (false, false, "it was not run".to_owned(), None),
         };
         let output = output

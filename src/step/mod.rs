@@ -117,6 +117,11 @@ step_types! {
 }
 
 impl Step {
+    /// Whether it is a job of the runner: a command, or a request to an allocator.
+    pub fn is_job(&self) -> bool {
+        matches!(self, Step::Allocate(_) | Step::Exec(_))
+    }
+
     pub fn is_wait(&self) -> bool {
         matches!(self, Step::Wait(_))
     }

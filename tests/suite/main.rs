@@ -31,6 +31,7 @@ mod promql;
 mod queries;
 mod reload;
 mod rules;
+mod runner;
 mod sandbox;
 mod selection;
 mod self_protection;

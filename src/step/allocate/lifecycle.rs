@@ -241,7 +241,9 @@ impl Allocation {
         let (status, body) = match report {
             Report::Answered { status, body, .. } => (*status, body),
             Report::Unanswered { reason, was_sent } => return Err(Failure::new(reason.clone(), !was_sent)),
-            Report::Ended { .. } | Report::NotStarted { .. } => return Err(Failure::new("no answer", true)),
+            Report::Ended { .. } | Report::NotStarted { .. } | Report::Lost { .. } => {
+                return Err(Failure::new("no answer", true));
+            }
         };
         let fail = |problem: &str, is_no: bool| {
             Err(Failure {
@@ -447,7 +449,9 @@ impl Allocation {
                 (false, format!("status {status}: not released"), Some(shown(body)))
             }
             Report::Unanswered { reason, .. } => (false, reason.clone(), None),
-            Report::Ended { .. } | Report::NotStarted { .. } => (false, "no answer".to_owned(), None),
+            Report::Ended { .. } | Report::NotStarted { .. } | Report::Lost { .. } => {
+                (false, "no answer".to_owned(), None)
+            }
         };
         let is_given_up = self.retry.failures + 1 >= MAX_RETURNS;
         let ending = self.retry.ending.unwrap_or(Outcome::Released);

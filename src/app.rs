@@ -11,6 +11,7 @@ mod warm_up;
 mod reload;
 mod sample_age;
 mod sandbox;
+mod service_manager;
 mod sockets;
 mod watcher;
 
@@ -19,7 +20,7 @@ use crate::cli;
 use crate::config::{self, Config, Loaded};
 use crate::control::{self, ClaimedStorage, ControlError};
 use crate::diagnostic::{Diagnostic, render_all};
-use crate::engine::run::{EngineHandle, Input, Queued};
+use crate::engine::run::{EngineHandle, Input, LeasesAtExit, Queued};
 use crate::engine::status::recall;
 use crate::engine::{Engine, Policy};
 use crate::host::file_limit::{self, FileLimit};
@@ -40,6 +41,7 @@ use log::ProcessLog;
 use own_evaluation::SETTLING;
 use reload::Reloader;
 use sandbox::AppliedSandbox;
+use service_manager::{Notification, ServiceManager};
 use sockets::Inherited;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -298,6 +300,8 @@ struct Sockets {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// SIGUSR1: exit, and keep the leases.
+    hand_over: Signal,
 }
 
 impl Sockets {
@@ -305,10 +309,11 @@ impl Sockets {
     async fn open(run: &cli::Run, inherited: Inherited<std::net::TcpListener>) -> Result<Sockets, Stop> {
         let handler = |kind| signal(kind).map_err(because("no signal handler"));
         // Handlers come first, because a signal may arrive as soon as a listener is logged.
-        let [terminate, interrupt, hangup] = [
+        let [terminate, interrupt, hangup, hand_over] = [
             handler(SignalKind::terminate())?,
             handler(SignalKind::interrupt())?,
             handler(SignalKind::hangup())?,
+            handler(SignalKind::user_defined1())?,
         ];
         let mut metrics = Vec::new();
         if run.web_systemd_socket {
@@ -330,6 +335,7 @@ impl Sockets {
             terminate,
             interrupt,
             hangup,
+            hand_over,
         })
     }
 }
@@ -360,7 +366,9 @@ async fn serve(
         mut terminate,
         mut interrupt,
         mut hangup,
+        mut hand_over,
     } = access.sockets;
+    let service_manager = Arc::new(ServiceManager::from_environment());
 
     let wanted = ServerLimits::default().max_connections;
     let all = wanted + metrics.len() * publish::MAX_CONNECTIONS;
@@ -460,7 +468,7 @@ async fn serve(
         Ok(sampler) => Arc::new(sampler),
         Err(error) => {
             // The engine may have applied steps by now, and must revert them.
-            end(engine, &door).await;
+            end(engine, &door, LeasesAtExit::AsConfigured).await;
             return Err(because("no sampler")(error));
         }
     };
@@ -519,6 +527,11 @@ async fn serve(
         Arc::new(move |request| reloader.reload(request).map_err(|error| error.to_string()))
     };
     let control = directory.map(|path| tokio::spawn(control::serve(path, door.clone(), reload, stopped())));
+    // It starts with the readiness, from which on the watchdog of the service manager counts.
+    let mut report = {
+        let engine = engine.is_some().then(|| door.clone());
+        Some(Arc::clone(&service_manager).report(engine, telemetry.clone(), stopped()))
+    };
     let warmed_up = {
         let policy = policy.clone();
         async move {
@@ -543,18 +556,21 @@ async fn serve(
     let mut warmed_up = std::pin::pin!(warmed_up);
     let mut is_settled = false;
 
-    loop {
+    let leases_at_exit = loop {
         tokio::select! {
             () = &mut warmed_up, if !is_settled => {
                 is_settled = true;
                 introduce(&policy, &loaded, &run, &addresses, control.is_some());
+                service_manager.notify(&Notification::Ready);
+                report.take().map(tokio::spawn);
                 let lock_memory = loaded.config.lock_memory;
                 // The kernel may take its time to lock memory.
                 tokio::task::spawn_blocking(move || apply_self_protection(protection, lock_memory));
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = &mut engine_died, if engine.is_some() => break,
+            _ = terminate.recv() => break LeasesAtExit::AsConfigured,
+            _ = interrupt.recv() => break LeasesAtExit::AsConfigured,
+            _ = hand_over.recv() => break LeasesAtExit::Kept,
+            _ = &mut engine_died, if engine.is_some() => break LeasesAtExit::AsConfigured,
             _ = hangup.recv() => {
                 let reloader = Arc::clone(&reloader);
                 // Off this thread, because it reads files. It logs its own errors.
@@ -562,7 +578,8 @@ async fn serve(
                 drop(tokio::task::spawn_blocking(move || reloader.reload(request)).await);
             }
         }
-    }
+    };
+    service_manager.notify(&Notification::Stopping);
     // The number of `evenkeel_leases`.
     let leases: usize = telemetry.state().leases.values().sum();
     tracing::info!(leases, "shutting down");
@@ -570,7 +587,7 @@ async fn serve(
     let _ = stop.send(true);
     drop(tokio::time::timeout(DRAIN, receiving).await);
     drop(reconciling.await);
-    end(engine, &door).await;
+    end(engine, &door, leases_at_exit).await;
     for listener in listeners {
         drop(tokio::time::timeout(DRAIN, listener).await);
     }
@@ -582,11 +599,11 @@ async fn serve(
 }
 
 /// Waits until the engine has reverted its leases, for which it may need this runtime.
-async fn end(engine: Option<std::thread::JoinHandle<()>>, door: &EngineHandle) {
+async fn end(engine: Option<std::thread::JoinHandle<()>>, door: &EngineHandle, leases: LeasesAtExit) {
     let Some(engine) = engine else { return };
     let door = door.clone();
     let ended = tokio::task::spawn_blocking(move || {
-        door.send(Input::ShutDown);
+        door.send(Input::ShutDown(leases));
         engine.join().is_ok()
     });
     drop(ended.await);

@@ -209,9 +209,18 @@ impl<H: Host> Engine<H> {
     /// Prepares the daemon's exit. With `on_exit: restore` it reverts all leases; episodes stay open, so that they continue after a
     /// restart.
     pub fn shut_down(&mut self) {
+        self.exit(self.policy.restore_on_exit);
+    }
+
+    /// Prepares an exit after which another evenkeel takes over the leases, as in an upgrade.
+    pub fn hand_over(&mut self) {
+        self.exit(false);
+    }
+
+    fn exit(&mut self, restores: bool) {
         let mut transaction = Transaction::new(self.host.now(), None);
         self.record_counted_reloads(Duration::MAX, &mut transaction);
-        if self.policy.restore_on_exit {
+        if restores {
             self.episodes(&mut transaction).release_at_exit();
         }
         self.finish(transaction);

@@ -67,7 +67,18 @@ pub enum Input {
         reply: tokio::sync::oneshot::Sender<bool>,
     },
     Pause(bool, OperatorRequest),
-    ShutDown,
+    /// A question whether the engine works.
+    Ping(tokio::sync::oneshot::Sender<()>),
+    ShutDown(LeasesAtExit),
+}
+
+/// What becomes of the leases when evenkeel exits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeasesAtExit {
+    /// As `on_exit` says.
+    AsConfigured,
+    /// Kept for the next evenkeel, as in an upgrade.
+    Kept,
 }
 
 /// An input in the queue.
@@ -138,9 +149,13 @@ pub fn run<H: Host>(mut engine: Engine<H>, inputs: &Receiver<Queued>, telemetry:
         let sleep = engine.time_until_due().unwrap_or(longest).min(longest);
         let waiting = receive(inputs, sleep);
         let is_quiet = waiting.is_empty();
-        if !intake.take_all(&mut engine, waiting) {
-            engine.shut_down();
-            return await_answers(&mut engine, inputs);
+        match intake.take_all(&mut engine, waiting) {
+            Turn::More => {}
+            Turn::Last(LeasesAtExit::AsConfigured) => {
+                engine.shut_down();
+                return await_answers(&mut engine, inputs);
+            }
+            Turn::Last(LeasesAtExit::Kept) => return engine.hand_over(),
         }
         if engine.time_until_due().is_some_and(|left| left.is_zero()) {
             engine.tick();
@@ -164,7 +179,7 @@ fn receive(inputs: &Receiver<Queued>, patience: Duration) -> Vec<Queued> {
             .take(MAX_PER_TURN)
             .collect(),
         Err(RecvTimeoutError::Timeout) => Vec::new(),
-        Err(RecvTimeoutError::Disconnected) => vec![Queued::now(Input::ShutDown)],
+        Err(RecvTimeoutError::Disconnected) => vec![Queued::now(Input::ShutDown(LeasesAtExit::AsConfigured))],
     }
 }
 
@@ -186,6 +201,13 @@ fn await_answers<H: Host>(engine: &mut Engine<H>, inputs: &Receiver<Queued>) {
     }
 }
 
+/// Whether the engine goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    More,
+    Last(LeasesAtExit),
+}
+
 /// The processing of the waiting inputs.
 pub(super) struct Intake {
     pub telemetry: Telemetry,
@@ -197,11 +219,11 @@ pub(super) struct Intake {
 impl Intake {
     /// Processes the inputs of one turn. Requests of an operator come first, because none applies a step. Then come all
     /// reports of sources, in the order of their arrival, and last what may lead to further steps. So nothing is done for
-    /// an alert whose end waits. False at the end.
-    pub fn take_all<H: Host>(&mut self, engine: &mut Engine<H>, waiting: Vec<Queued>) -> bool {
+    /// an alert whose end waits.
+    pub fn take_all<H: Host>(&mut self, engine: &mut Engine<H>, waiting: Vec<Queued>) -> Turn {
         let mut batch = Batch::default();
         let mut last = Vec::new();
-        let mut is_running = true;
+        let mut turn = Turn::More;
         for Queued { input, arrived_at } in waiting {
             let age = boot_time().saturating_sub(arrived_at);
             let at = engine.boot_now().saturating_sub(age).max(self.restarted_at);
@@ -231,9 +253,9 @@ impl Intake {
                 }
                 Input::Release { id, request, reply } => drop(reply.send(engine.release(id, &request))),
                 Input::Pause(paused, request) => engine.pause(paused, &request),
-                Input::Exited(_) | Input::Reported { .. } | Input::Leases(_) => last.push(input),
-                Input::ShutDown => {
-                    is_running = false;
+                Input::Exited(_) | Input::Reported { .. } | Input::Leases(_) | Input::Ping(_) => last.push(input),
+                Input::ShutDown(leases) => {
+                    turn = Turn::Last(leases);
                     break;
                 }
             }
@@ -247,10 +269,11 @@ impl Intake {
                 }
                 Input::Reported { ticket, report } => engine.reported(ticket, &report),
                 Input::Leases(reply) => drop(reply.send(held(engine))),
+                Input::Ping(reply) => drop(reply.send(())),
                 _ => {}
             }
         }
-        is_running
+        turn
     }
 }
 

@@ -267,6 +267,20 @@ fn a_lease_survives_a_crash_and_nothing_is_done_twice() {
 }
 
 #[test]
+fn leases_outlast_an_exit_for_an_upgrade() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.engine.hand_over();
+    assert_eq!(world.nice(100), [15]);
+    world.crash_and_restart();
+    world.pass(20);
+    assert_eq!(world.nice(100), [15]);
+    world.resolve("calm");
+    assert_eq!(world.nice(100), [0]);
+}
+
+#[test]
 fn exit_restores_and_a_restart_goes_on() {
     let mut world = world(policy(vec![example("calm", "nice 15")]));
     world.add(100, 1);

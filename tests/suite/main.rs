@@ -35,6 +35,7 @@ mod runner;
 mod sandbox;
 mod selection;
 mod self_protection;
+mod service_manager;
 mod siege;
 mod soak;
 mod sockets;

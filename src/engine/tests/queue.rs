@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::alert::receiver::{Delivery, Inbox, Receipt};
-use crate::engine::run::{EngineHandle, Input, Intake, Queued};
+use crate::engine::run::{EngineHandle, Input, Intake, Queued, Turn};
 use crate::host::linux::boot_time;
 use tokio::sync::oneshot;
 
@@ -36,7 +36,7 @@ impl Queue {
 
     fn process(&self, world: &mut World) {
         let waiting = self.inputs.try_iter().collect();
-        assert!(intake(world).take_all(&mut world.engine, waiting));
+        assert_eq!(intake(world).take_all(&mut world.engine, waiting), Turn::More);
         world.engine.tick();
     }
 }
@@ -175,7 +175,7 @@ fn report_counts_from_its_arrival() {
             input: set(&[own("end", Status::Firing)]),
             arrived_at,
         }];
-        assert!(intake(&world).take_all(&mut world.engine, waiting));
+        assert_eq!(intake(&world).take_all(&mut world.engine, waiting), Turn::More);
         assert_eq!(world.signals().len(), signals, "{age} s old");
     }
 }
@@ -204,7 +204,7 @@ fn report_that_waits_behind_a_reload_confirms() {
         }
         let waiting: Vec<Queued> = queue.inputs.try_iter().collect();
         std::thread::sleep(Duration::from_millis(2));
-        assert!(intake(&world).take_all(&mut world.engine, waiting));
+        assert_eq!(intake(&world).take_all(&mut world.engine, waiting), Turn::More);
         assert_eq!(world.engine.unconfirmed().is_empty(), is_behind);
     }
 }

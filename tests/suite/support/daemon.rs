@@ -257,6 +257,11 @@ impl Daemon {
         self.process.end_by(Signal::SIGTERM)
     }
 
+    /// Stops it as an upgrade does, so that it keeps its leases.
+    pub fn hand_over(&mut self) -> ExitStatus {
+        self.process.end_by(Signal::SIGUSR1)
+    }
+
     /// Kills it by SIGKILL, so that it reverts nothing.
     pub fn kill(&mut self) -> ExitStatus {
         self.process.end_by(Signal::SIGKILL)

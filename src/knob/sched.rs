@@ -75,20 +75,15 @@ impl ProcessKnob for Sched {
     }
 
     fn set(thread: &mut dyn Access, policy: &Policy) -> Result<(), HostError> {
-        let (call, tid) = ("sched_setscheduler", thread.tid());
+        let (call, tid) = ("sched_setattr", thread.tid());
         let number = match policy {
             Policy::Other => libc::SCHED_OTHER,
             Policy::Batch => libc::SCHED_BATCH,
             Policy::Idle => libc::SCHED_IDLE,
             Policy::RealTime => return called(call, tid, Err(io::ErrorKind::InvalidInput)),
         };
-        // SAFETY: reads the flag of the thread, then a struct of ours that lives through the call.
-        let answer = unsafe {
-            let reset_on_fork = libc::sched_getscheduler(tid).max(0) & libc::SCHED_RESET_ON_FORK;
-            let parameters = libc::sched_param { sched_priority: 0 };
-            libc::sched_setscheduler(tid, number | reset_on_fork, &parameters)
-        };
-        called(call, tid, Errno::result(answer)).map(drop)
+        let set = change_attributes(tid, |attributes| attributes.sched_policy = number as u32);
+        called(call, tid, set)
     }
 
     fn may_undo(privileges: &Privileges) -> Result<(), &'static str> {
@@ -110,15 +105,25 @@ pub fn resets_on_fork(tid: i32) -> Result<bool, HostError> {
 
 /// Makes the kernel reset children of a thread, or not. The policy and the nice value of the thread stay.
 pub fn set_reset_on_fork(tid: i32, resets: bool) -> Result<(), HostError> {
-    let flag = if resets { libc::SCHED_RESET_ON_FORK } else { 0 };
-    // SAFETY: reads the policy of the thread, then a struct of ours that lives through the call.
-    let answer = unsafe {
-        let policy = libc::sched_getscheduler(tid);
-        let parameters = libc::sched_param { sched_priority: 0 };
-        match policy < 0 {
-            true => policy,
-            false => libc::sched_setscheduler(tid, (policy & !libc::SCHED_RESET_ON_FORK) | flag, &parameters),
-        }
-    };
-    called("sched_setscheduler", tid, Errno::result(answer)).map(drop)
+    let flag = libc::SCHED_FLAG_RESET_ON_FORK as u64;
+    let set = change_attributes(tid, |attributes| match resets {
+        true => attributes.sched_flags |= flag,
+        false => attributes.sched_flags &= !flag,
+    });
+    called("sched_setattr", tid, set)
+}
+
+/// Changes scheduling attributes of a thread, and keeps the others. It uses sched_setattr(2), because systemd's
+/// `RestrictRealtime=` refuses SCHED_RESET_ON_FORK to callers of sched_setscheduler(2).
+fn change_attributes(tid: i32, change: impl FnOnce(&mut libc::sched_attr)) -> Result<(), Errno> {
+    let size = size_of::<libc::sched_attr>() as u32;
+    // SAFETY: the struct consists of integers.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes at most `size` bytes to a struct of ours that lives through the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attributes, size, 0) })?;
+    // Flags beyond these describe fields that this struct lacks.
+    attributes.sched_flags &= libc::SCHED_FLAG_RESET_ON_FORK as u64;
+    change(&mut attributes);
+    // SAFETY: the kernel reads a struct of ours that lives through the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attributes, 0) }).map(drop)
 }

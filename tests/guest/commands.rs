@@ -1,108 +1,83 @@
-//! Commands under the shipped unit: what its sandbox forbids, what the shipped drop-in allows, and a reload that fails.
+//! Commands under the shipped unit: what its sandbox forbids, what the shipped drop-ins allow, and a reload that fails.
 
+use super::shipped_unit::{RULES, ShippedUnit, history, send, write};
 use super::*;
 use std::path::Path;
 use std::process::Command;
 
-const UNIT: &str = "/etc/systemd/system/evenkeel.service";
-const DROP_INS: &str = "/etc/systemd/system/evenkeel.service.d";
-const STORAGE: &str = "/var/lib/evenkeel";
-
-/// The shipped unit with this tree's program, and a configuration with one rule that runs a command.
-struct ShippedUnit;
-
-impl ShippedUnit {
-    fn start(argv: &str, drop_in: Option<&str>) -> ShippedUnit {
-        let program = env!("CARGO_BIN_EXE_evenkeel");
-        let shipped = include_str!("../../packaging/evenkeel.service").replace("/usr/bin/evenkeel", program);
-        for folder in ["/etc/evenkeel/rules", DROP_INS, "/var/log/journal"] {
-            std::fs::create_dir_all(folder).expect("a writable guest");
-        }
-        write(UNIT, &shipped);
-        if let Some(text) = drop_in {
-            write(&format!("{DROP_INS}/shipped.conf"), text);
-        }
-        write(
-            "/etc/evenkeel/evenkeel.yml",
-            "mode: enforce\nallow_exec: true\nrule_files: [rules/*.yml]\nwebhook: {allow_unauthenticated: true}\n",
-        );
-        write(
-            "/etc/evenkeel/rules/test.yml",
-            &format!("rules: [{{name: test, matchers: ['alertname=\"Test\"'], actions: [{{exec: {argv}}}]}}]\n"),
-        );
-        sh("systemctl daemon-reload; systemctl start evenkeel");
-        let unit = ShippedUnit;
-        eventually("evenkeel to serve", TIMEOUT, || unit.history().map(drop));
-        unit
-    }
-
-    fn history(&self) -> Option<String> {
-        let mut history = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-        history.args(["history", "--output=json", &format!("--storage.path={STORAGE}")]);
-        let output = history.output().expect("it runs");
-        let is_there = output.status.success() && Path::new(STORAGE).join("control.sock").exists();
-        is_there.then(|| String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    /// The record of the command's end, after an alert.
-    fn end_of_command(&self) -> String {
-        let address = "127.0.0.1:19798".parse().expect("an address");
-        let headers = [("Content-Type", "application/json")];
-        let alert = alert_at("2024-01-02T03:00:00Z");
-        let answer = support::http::request(address, "POST", "/webhook", &headers, alert.as_bytes());
-        assert_eq!(answer.expect("evenkeel answers").status, 200);
-        eventually("the end of the command", TIMEOUT, || {
-            std::thread::sleep(PAUSE);
-            let history = self.history()?;
-            let ended =
-                |line: &&str| line.contains("\"outcome\":\"applied\"") || line.contains("\"outcome\":\"failed\"");
-            history.lines().find(ended).map(str::to_owned)
-        })
-    }
-}
-
-impl Drop for ShippedUnit {
-    fn drop(&mut self) {
-        let _ = Command::new("systemctl").args(["stop", "evenkeel"]).status();
-        for folder in [DROP_INS, STORAGE, "/etc/evenkeel"] {
-            let _ = std::fs::remove_dir_all(folder);
-        }
-        let _ = std::fs::remove_file(UNIT);
-        let _ = Command::new("systemctl").arg("daemon-reload").status();
-    }
-}
-
-fn write(path: &str, text: &str) {
-    std::fs::write(path, text).unwrap_or_else(|error| panic!("{path}: {error}"));
+/// The record of the command's end, after an alert.
+fn end_of_command() -> String {
+    send(&alert_at("2024-01-02T03:00:00Z"));
+    eventually("the end of the command", TIMEOUT, || {
+        std::thread::sleep(PAUSE);
+        let mut history = history().into_iter();
+        let ended = history.find(|(outcome, _)| outcome == "applied" || outcome == "failed");
+        ended.map(|(_, line)| line)
+    })
 }
 
 #[test]
-fn journal_is_writable_with_its_drop_in_only() {
+fn journal_is_vacuumed_with_its_drop_in_only() {
+    // A file of an earlier boot, which a journal keeps until it is vacuumed.
+    let old = "/var/log/journal/d57ff1ef8e3d47c9b8b4d2b1f5a1c0de/system@0123456789abcdef0123456789abcdef-0000000000000001-0005f00000000000.journal";
+    let vacuum = "[/bin/journalctl, --vacuum-time=1s, --directory=/var/log/journal]";
     let touch = "[/bin/touch, /var/log/journal/evenkeel-probe]";
-    let ended = ShippedUnit::start(touch, None).end_of_command();
+    let _without = ShippedUnit::start_with_command(touch, &[]);
+    let ended = end_of_command();
     assert!(ended.contains("\"failed\"") && ended.contains("Read-only"), "{ended}");
+    drop(_without);
     let drop_in = include_str!("../../packaging/drop-ins/journal-vacuum.conf");
-    let ended = ShippedUnit::start(touch, Some(drop_in)).end_of_command();
+    let _with = ShippedUnit::start_with_command(vacuum, &[drop_in]);
+    std::fs::create_dir_all(Path::new(old).parent().expect("a folder")).expect("a writable guest");
+    write(old, "");
+    let ended = end_of_command();
     assert!(ended.contains("\"applied\""), "{ended}");
-    assert!(Path::new("/var/log/journal/evenkeel-probe").exists());
+    assert!(!Path::new(old).exists(), "{ended}");
 }
 
 #[test]
-fn systemctl_restarts_a_unit() {
+fn systemctl_restarts_a_unit_without_a_drop_in() {
     let service = unit::Service::start("restarted", "");
     let restart = format!("[/bin/systemctl, restart, {}]", service.name);
     let main_pid = || service.shows("MainPID");
     let before = main_pid();
-    let ended = ShippedUnit::start(&restart, None).end_of_command();
+    let _unit = ShippedUnit::start_with_command(&restart, &[]);
+    let ended = end_of_command();
     assert!(ended.contains("\"applied\""), "{ended}");
     assert_ne!(main_pid(), before);
 }
 
 #[test]
+fn network_is_open_with_its_drop_in_only() {
+    let connect = "[/bin/bash, -c, 'exec 3<>/dev/tcp/127.0.0.1/19797']";
+    let unit = ShippedUnit::start_with_command(connect, &[]);
+    let ended = end_of_command();
+    assert!(ended.contains("\"failed\""), "{ended}");
+    drop(unit);
+    let drop_in = include_str!("../../packaging/drop-ins/outgoing-requests.conf");
+    let _unit = ShippedUnit::start_with_command(connect, &[drop_in]);
+    let ended = end_of_command();
+    assert!(ended.contains("\"applied\""), "{ended}");
+}
+
+#[test]
+fn command_of_another_user_needs_its_drop_in() {
+    let command = "{argv: [/usr/bin/id, -u], user: tenant}";
+    let unit = ShippedUnit::start_with_command(command, &[]);
+    let ended = end_of_command();
+    assert!(ended.contains("\"failed\""), "{ended}");
+    drop(unit);
+    let drop_in = include_str!("../../packaging/drop-ins/commands-of-users.conf");
+    let _unit = ShippedUnit::start_with_command(command, &[drop_in]);
+    let ended = end_of_command();
+    assert!(ended.contains("\"applied\""), "{ended}");
+}
+
+#[test]
 fn systemctl_reload_fails_where_the_configuration_is_refused() {
-    let _unit = ShippedUnit::start("[/bin/true]", None);
+    let _unit = ShippedUnit::start_with_command("[/bin/true]", &[]);
     sh("systemctl reload evenkeel");
-    write("/etc/evenkeel/rules/test.yml", "rules: [{nam: x}]\n");
+    write(RULES, "rules: [{nam: x}]\n");
     let reload = Command::new("systemctl").args(["reload", "evenkeel"]).status();
     assert!(!reload.expect("systemctl runs").success());
 }

@@ -4,6 +4,8 @@
 mod commands;
 mod limits;
 mod memory;
+mod sandbox;
+mod shipped_unit;
 mod slice;
 // Other tests use more of this module.
 #[allow(dead_code)]

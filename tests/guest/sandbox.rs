@@ -1,0 +1,253 @@
+//! The sandbox of the shipped unit: its exposure as systemd rates it, the steps that work in it, and its sockets,
+//! watchdog and status line.
+
+use super::shipped_unit::{ShippedUnit, get, recorded, send, write};
+use super::*;
+use std::process::{Child, Command};
+
+const CGROUP_RULES: &str = include_str!("../../packaging/drop-ins/cgroup-rules.conf");
+
+/// Highest exposure, in tenths.
+const MAX_EXPOSURE: u32 = 20;
+
+fn firing_now() -> String {
+    alert("firing", "0001-01-01T00:00:00Z")
+}
+
+fn resolved_now() -> String {
+    alert("resolved", "2024-01-02T04:00:00Z")
+}
+
+fn shows(property: &str) -> String {
+    let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
+    shown.trim().to_owned()
+}
+
+#[test]
+fn exposure_of_the_unit_is_at_most_two() {
+    let _unit = ShippedUnit::start("rules: []\n", &[]);
+    let mut security = Command::new("systemd-analyze");
+    security.args([
+        "security",
+        "--no-pager",
+        &format!("--threshold={MAX_EXPOSURE}"),
+        "evenkeel.service",
+    ]);
+    let output = security.output().expect("systemd-analyze runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{}", text.lines().last().unwrap_or_default());
+    assert!(output.status.success(), "{text}");
+}
+
+/// A process of `tenant` in the root cgroup, where autogroups count. It is killed when the test ends.
+struct Target(Child);
+
+impl Target {
+    fn start(argument: &str) -> Target {
+        let mut command = Command::new("setsid");
+        command.args([
+            "setpriv",
+            "--reuid=4242",
+            "--regid=4242",
+            "--clear-groups",
+            "sleep",
+            argument,
+        ]);
+        let target = Target(command.spawn().expect("it starts"));
+        let pid = target.pid();
+        eventually("the program", TIMEOUT, || {
+            let cmdline = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+            cmdline.starts_with("sleep").then_some(())
+        });
+        write("/sys/fs/cgroup/cgroup.procs", &pid.to_string());
+        target
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// All that the rule changes.
+    fn state(&self) -> String {
+        let pid = self.pid();
+        sh(&format!(
+            "ps -o ni=,stat= -p {pid}; ionice -p {pid}; taskset -pc {pid}; chrt -p {pid}; \
+             cat /proc/{pid}/oom_score_adj /proc/{pid}/autogroup | sed 's/^.autogroup-[0-9]* //'"
+        ))
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn steps_on_processes_work_in_the_unit() {
+    write("/proc/sys/kernel/sched_autogroup_enabled", "1");
+    let target = Target::start("7101");
+    let favoured = Target::start("7102");
+    let victim = Target::start("7103");
+    let before = (target.state(), favoured.state());
+    let rule = |name: &str, argument: u32, actions: &str| {
+        format!(
+            "  - {{name: {name}, matchers: ['alertname=\"Test\"'], \
+             select: {{cmdline: 'sleep {argument}', user: tenant}}, actions: {actions}}}\n"
+        )
+    };
+    let rules = [
+        "rules:\n".to_owned(),
+        rule(
+            "calm",
+            7101,
+            "[{nice: 5}, {ionice: idle}, {affinity: '0'}, {sched: batch}, {oom_score_adj: 300}, {autogroup: 7}, \
+             {reclaim: 64KiB}, {signal: SIGWINCH}, {freeze: true}]",
+        ),
+        // The kernel resets children of a process with a negative nice value, which needs another call.
+        rule("favour", 7102, "[{nice: -5}, {oom_score_adj: -300}]"),
+        rule("end", 7103, "[{signal: SIGKILL}]"),
+    ];
+    let _unit = ShippedUnit::start(&rules.concat(), &[]);
+    send(&firing_now());
+    recorded("applied", 12);
+    let during = target.state();
+    for text in ["5 TN", "idle", "0\n", "SCHED_BATCH", "300", "nice 7"] {
+        assert!(during.contains(text), "{text}: {during}");
+    }
+    let during = favoured.state();
+    for text in ["-5", "RESET_ON_FORK", "-300"] {
+        assert!(during.contains(text), "{text}: {during}");
+    }
+    eventually("the end of the victim", TIMEOUT, || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", victim.pid())).expect("a zombie");
+        stat.contains(") Z ").then_some(())
+    });
+    send(&resolved_now());
+    recorded("restored", 9);
+    assert_eq!((target.state(), favoured.state()), before);
+}
+
+/// The collectors that succeed, by the metrics of a daemon.
+fn successful_collectors(text: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let labels = line.strip_prefix("node_scrape_collector_success{collector=\"")?;
+        labels.strip_suffix("\"} 1").map(str::to_owned)
+    };
+    text.lines().filter_map(name).collect()
+}
+
+#[test]
+fn collectors_work_in_the_unit() {
+    let outside = Home::new("rules: []\n").start(&[]);
+    let scraped = |text: &dyn Fn() -> String| {
+        eventually("the slow collectors", TIMEOUT, || {
+            std::thread::sleep(PAUSE);
+            let found = successful_collectors(&text());
+            found.iter().any(|name| name == "filesystem").then_some(found)
+        })
+    };
+    let mut expected = scraped(&|| outside.scrape_text());
+    drop(outside);
+    let metrics = || {
+        let address = "127.0.0.1:19797".parse().expect("an address");
+        support::http::get(address, "/metrics").expect("an answer").body
+    };
+    let unit = ShippedUnit::start(
+        "rules: []\n",
+        &[include_str!("../../packaging/drop-ins/clock-metrics.conf")],
+    );
+    assert_eq!(scraped(&metrics), expected);
+    drop(unit);
+    let _unit = ShippedUnit::start("rules: []\n", &[]);
+    expected.retain(|name| name != "timex");
+    assert_eq!(scraped(&metrics), expected);
+}
+
+#[test]
+fn limits_of_units_work_with_the_drop_in() {
+    let service = unit::Service::start("limited", "CPUQuota=20%\nIOReadBandwidthMax=/dev/vda 5M");
+    // A cgroup that systemd does not manage.
+    sh("mkdir -p /sys/fs/cgroup/own; echo +pids +memory >/sys/fs/cgroup/cgroup.subtree_control");
+    let mut own = Command::new("sleep").arg("7200").spawn().expect("it starts");
+    write("/sys/fs/cgroup/own/cgroup.procs", &own.id().to_string());
+    let rules = "rules:\n\
+         \x20 - name: unit\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {unit: 'limited\\.service'}\n\
+         \x20   targets: cgroups\n\
+         \x20   actions: [{cgroup: {cpu.max: +100%, io.max: /dev/vda wbps=1MiB}}, {reclaim: 64KiB}, {freeze: true}]\n\
+         \x20 - name: own\n\
+         \x20   matchers: ['alertname=\"Test\"']\n\
+         \x20   select: {cgroup: '/own'}\n\
+         \x20   targets: cgroups\n\
+         \x20   actions: [{cgroup: {pids.max: 40}}, {freeze: true}]\n";
+    let unit = ShippedUnit::start(rules, &[CGROUP_RULES]);
+    send(&firing_now());
+    recorded("applied", 6);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "400ms");
+    assert!(read(&service.cgroup(), "io.max").contains("wbps=1048576"));
+    assert_eq!(service.shows("FreezerState"), "frozen");
+    assert_eq!(read("/own", "pids.max"), "40");
+    assert_eq!(read("/own", "cgroup.freeze"), "1");
+    send(&resolved_now());
+    recorded("restored", 5);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
+    assert_eq!(service.shows("FreezerState"), "running");
+    assert!(!service.has_assignments());
+    assert_eq!(read("/own", "pids.max"), "max");
+    assert_eq!(read("/own", "cgroup.freeze"), "0");
+    drop(unit);
+    let _ = own.kill();
+    let _ = own.wait();
+    sh("rmdir /sys/fs/cgroup/own");
+}
+
+#[test]
+fn restart_refuses_no_connection_and_stop_closes_the_port() {
+    let _unit = ShippedUnit::start("rules: []\n", &[]);
+    assert_eq!(shows("StatusText"), "enforce: 0 rules, 0 alerts firing, 0 leases");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let scraper = scope.spawn(|| {
+            let mut scrapes = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let address = "127.0.0.1:19797";
+                // Connections that wait while evenkeel restarts may be closed, but none is refused.
+                std::net::TcpStream::connect(address).expect("the socket outlasts a restart");
+                scrapes += 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            scrapes
+        });
+        let pid = shows("MainPID");
+        sh("systemctl restart evenkeel");
+        assert_ne!(shows("MainPID"), pid);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(scraper.join().expect("no refused connection") > 0);
+    });
+    assert_eq!(get("/-/healthy").expect("an answer"), 200);
+    sh("systemctl stop evenkeel");
+    eventually("the port to close", TIMEOUT, || {
+        get("/-/healthy").is_err().then_some(())
+    });
+    assert_eq!(shows("ActiveState"), "inactive");
+    sh("systemctl start evenkeel");
+    assert_eq!(get("/-/healthy").expect("an answer"), 200);
+}
+
+#[test]
+fn watchdog_restarts_a_daemon_that_hangs() {
+    let _unit = ShippedUnit::start("rules: []\n", &["[Service]\nWatchdogSec=5s\n"]);
+    let pid = shows("MainPID");
+    std::thread::sleep(std::time::Duration::from_secs(8));
+    assert_eq!(shows("MainPID"), pid, "a daemon that works stays");
+    sh(&format!("kill -STOP {pid}"));
+    eventually("a new process", TIMEOUT, || {
+        std::thread::sleep(PAUSE);
+        let state = (shows("MainPID"), shows("ActiveState"));
+        (state.0 != pid && state.0 != "0" && state.1 == "active").then_some(())
+    });
+    assert_eq!(get("/-/healthy").expect("an answer"), 200);
+}

@@ -6,7 +6,10 @@ tools := $(or $(CARGO_TARGET_DIR),target)/tools
 top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
-.PHONY: help run test e2e test-guest lint fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
+# The build profile of the packages.
+PACKAGE_PROFILE ?= dist
+
+.PHONY: help run test e2e package test-packages test-guest lint fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
 HISTORIES ?= 100000
@@ -14,7 +17,7 @@ SEED ?= 1
 MINUTES ?= 30
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # evenkeel uses no directory of another user.
 run: ## build evenkeel and run it here in dry-run, with its ledger in target/run
@@ -27,6 +30,10 @@ test: ## run all tests, including end-to-end tests with a real Prometheus and Al
 e2e: ## run only the end-to-end tests
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
+
+test-packages: package ## check the Debian package with lintian and the RPM with rpm
+	tests/lintian.sh target/debian/evenkeel_*.deb
+	tests/rpm.sh $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel
 
 test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtual machine under QEMU
 	tests/guest.sh
@@ -41,6 +48,11 @@ soak: ## run evenkeel for MINUTES under alerts, load, reloads and a thousand new
 	tests/tools.sh prometheus alertmanager
 	EVENKEEL_SOAK_MINUTES=$(MINUTES) cargo test --locked --test soak -- --nocapture
 
+package: ## build a Debian package and an RPM in target/debian and target/generate-rpm
+	cargo build --locked --profile $(PACKAGE_PROFILE)
+	packaging/build.sh deb $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel target/debian
+	packaging/build.sh rpm $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel target/generate-rpm
+
 lint: ## check format, clippy, scripts, prose, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
 	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
@@ -49,7 +61,7 @@ lint: ## check format, clippy, scripts, prose, stray files, and that the dashboa
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest --test soak -- -D warnings
 	tests/prose.sh
-	bash -n tests/prose.sh tests/histories.sh tests/tools.sh tests/packages.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh fuzz/run .ci/run
+	bash -n tests/prose.sh tests/histories.sh tests/tools.sh tests/packages.sh tests/lintian.sh tests/rpm.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh packaging/build.sh packaging/maintain.sh packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm fuzz/run .ci/run
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
 

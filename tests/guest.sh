@@ -20,7 +20,7 @@ prefix=guest
 . "$root/tests/packages.sh"
 
 # usr-is-merged replaces a converter that depends on Perl.
-guest_packages=(bash coreutils dash dbus kmod libc-bin mount procps systemd systemd-sysv usr-is-merged util-linux)
+guest_packages=(bash coreutils dash dbus diffutils dpkg findutils grep kmod libc-bin mount passwd procps sed systemd systemd-sysv tar usr-is-merged util-linux)
 # In the order of their dependencies. The guest needs disks for swap and I/O limits, and a button
 # for powering off.
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk button)
@@ -61,7 +61,7 @@ find_qemu() {
 
 # Builds the kernel and the parts of the guest that do not change between runs.
 build_base() {
-    local recipe="${guest_packages[*]} ${modules[*]}"
+    local recipe="2 ${guest_packages[*]} ${modules[*]}"
     if [ -e "$home/base.recipe" ] && [ "$recipe" = "$(cat "$home/base.recipe")" ]; then return; fi
     say "building the base of the guest"
     local tree=$home/base
@@ -72,6 +72,7 @@ build_base() {
     kernel=$(apt apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[^ ]*\)$/\1/p')
     (cd "$home/debs/kernel" && with_retries apt apt-get download "$kernel") || die "cannot download $kernel"
     unpack_tree "$home/debs/base" "$tree"
+    note_packages "$home/debs/base" "$tree/var/lib/dpkg"
     unpack_tree "$home/debs/kernel" "$home/kernel"
     mkdir -p "$tree"/{dev,proc,sys,run,tmp,root} "$tree/usr/lib/evenkeel-guest/modules"
     local index=10 module
@@ -85,6 +86,20 @@ build_base() {
     python3 "$root/tests/guest/pack.py" "$tree" >"$home/base.cpio"
     rm -r "$tree" "$home/kernel" "$home/debs"
     printf '%s' "$recipe" >"$home/base.recipe"
+}
+
+# Lets dpkg know the packages, which were unpacked without it, so that it finds the dependencies of others.
+note_packages() {
+    local folder=$1 database=$2 package list
+    mkdir -p "$database"/{info,updates,triggers,parts}
+    for package in "$folder"/*.deb; do
+        dpkg-deb --field "$package" | sed '/^Package:/a Status: install ok installed'
+        echo
+        list=$(dpkg-deb --show --showformat='${Package}' "$package")
+        if [ "$(dpkg-deb --field "$package" Multi-Arch)" = same ]; then list=$list:amd64; fi
+        : >"$database/info/$list.list"
+    done >"$database/status"
+    touch "$database/available"
 }
 
 # Prints the path of an executable that cargo builds, by its name.
@@ -123,6 +138,17 @@ build_overlay() {
     fi
     put "$evenkeel" "$tree$evenkeel"
     put "$tests" /usr/lib/evenkeel-guest/tests
+    if [ "$bench" = no ]; then
+        # The debug build, because building the one that ships takes minutes; two versions, for an upgrade.
+        local version
+        PACKAGE_FLAGS=--fast "$root/packaging/build.sh" deb "$evenkeel" "$home/package"
+        cp "$home"/package/evenkeel_*.deb "$home/overlay/usr/lib/evenkeel-guest/evenkeel.deb"
+        version=$(dpkg-deb --field "$home/overlay/usr/lib/evenkeel-guest/evenkeel.deb" Version)
+        dpkg-deb --raw-extract "$home/overlay/usr/lib/evenkeel-guest/evenkeel.deb" "$home/package/next"
+        sed -i "s/^Version: .*/Version: $version.next/" "$home/package/next/DEBIAN/control"
+        dpkg-deb --root-owner-group --build -Zgzip -z1 "$home/package/next" "$home/overlay/usr/lib/evenkeel-guest/next.deb" >/dev/null
+        rm -r "$home/package"
+    fi
     printf '%s\n' "$@" >"$home/overlay/usr/lib/evenkeel-guest/arguments"
     mkdir -p "$home/overlay$tree$root"
     cp -r "$root/rules" "$home/overlay$tree$root/rules"

@@ -4,6 +4,7 @@
 mod commands;
 mod limits;
 mod memory;
+mod package;
 mod sandbox;
 mod shipped_unit;
 mod slice;

@@ -1,0 +1,178 @@
+//! The Debian package on the guest: installation, actions by a real alert, upgrade, removal and purge, each with a lease
+//! held.
+
+use super::shipped_unit::{get, recorded, send, write};
+use super::*;
+use std::path::Path;
+use std::process::{Child, Command, Output};
+
+const PACKAGE: &str = "/usr/lib/evenkeel-guest/evenkeel.deb";
+/// The same with a higher version.
+const NEXT: &str = "/usr/lib/evenkeel-guest/next.deb";
+const DROP_INS: &str = "/etc/systemd/system/evenkeel.service.d";
+
+const RULES: &str = "rules:\n\
+    \x20 - name: test\n\
+    \x20   matchers: ['alertname=\"Test\"']\n\
+    \x20   select: {cmdline: 'sleep 7301', user: tenant}\n\
+    \x20   actions: [{nice: 6}]\n\
+    \x20 - name: limit\n\
+    \x20   matchers: ['alertname=\"Test\"']\n\
+    \x20   select: {unit: 'packaged\\.service'}\n\
+    \x20   actions: [{cgroup: {cpu.max: +100%}}]\n";
+
+fn dpkg(arguments: &[&str]) -> Output {
+    let output = Command::new("dpkg").args(arguments).output().expect("dpkg runs");
+    println!("dpkg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn installs(arguments: &[&str]) {
+    let output = dpkg(arguments);
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Purges the package however the test ends.
+struct Installed;
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let _ = Command::new("dpkg")
+            .args(["--purge", "--force-all", "evenkeel"])
+            .output();
+    }
+}
+
+/// A process of `tenant`, which is killed when the test ends.
+struct Target(Child);
+
+impl Target {
+    fn start() -> Target {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=4242", "--regid=4242", "--clear-groups", "sleep", "7301"]);
+        Target(command.spawn().expect("it starts"))
+    }
+
+    fn nice(&self) -> i32 {
+        let nice = sh(&format!("ps -o ni= -p {}", self.0.id()));
+        nice.trim().parse().expect("a nice value")
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn shows(property: &str) -> String {
+    let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
+    shown.trim().to_owned()
+}
+
+/// Fires the alert, until the process and the unit have their leases.
+fn hold(target: &Target, service: &unit::Service, starts_at: &str) {
+    send(&alert_at(starts_at));
+    eventually("both leases", TIMEOUT, || {
+        std::thread::sleep(PAUSE);
+        (target.nice() == 6 && service.shows("CPUQuotaPerSecUSec") == "400ms").then_some(())
+    });
+}
+
+fn assert_restored(target: &Target, service: &unit::Service) {
+    assert_eq!(target.nice(), 0);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
+    assert!(!service.has_assignments());
+}
+
+#[test]
+fn package_is_installed_upgraded_removed_and_purged() {
+    let service = unit::Service::start("packaged", "CPUQuota=20%");
+    let target = Target::start();
+    let _installed = Installed;
+    installs(&["-i", PACKAGE]);
+
+    // It runs in dry-run and samples.
+    assert_eq!(shows("ActiveState"), "active");
+    assert_eq!(shows("UnitFileState"), "enabled");
+    assert!(shows("StatusText").starts_with("dry-run: "), "{}", shows("StatusText"));
+    let scrape = support::http::get("127.0.0.1:19797".parse().expect("an address"), "/metrics");
+    let scrape = scrape.expect("metrics").body;
+    assert!(scrape.contains("node_memory_MemAvailable_bytes"), "{scrape}");
+    for file in [
+        "/etc/evenkeel/rules/free-memory.yml",
+        "/etc/evenkeel/alerting/host.rules.yml",
+    ] {
+        assert!(Path::new(file).exists(), "{file}");
+    }
+    sh("evenkeel check --config.file=/etc/evenkeel/evenkeel.yml; getent passwd evenkeel");
+
+    // Enforced by a drop-in, with a rule of the administrator, whose change of a conffile stays.
+    std::fs::create_dir_all(DROP_INS).expect("a writable guest");
+    write(
+        &format!("{DROP_INS}/cgroup-rules.conf"),
+        include_str!("../../packaging/drop-ins/cgroup-rules.conf"),
+    );
+    let start = sh("grep ^ExecStart= /usr/lib/systemd/system/evenkeel.service");
+    write(
+        &format!("{DROP_INS}/enforce.conf"),
+        &format!("[Service]\nExecStart=\n{} --enforce\n", start.trim()),
+    );
+    write(
+        "/etc/evenkeel/evenkeel.yml",
+        "rule_files: [rules/*.yml]\nwebhook: {allow_unauthenticated: true}\n",
+    );
+    write("/etc/evenkeel/rules/own.yml", RULES);
+    sh("systemctl daemon-reload; systemctl restart evenkeel");
+    hold(&target, &service, "2024-01-02T03:00:00Z");
+    sh("systemctl reload evenkeel");
+
+    // An upgrade keeps the leases and refuses no connection.
+    let pid = shows("MainPID");
+    installs(&["-i", "--force-confold", NEXT]);
+    assert_ne!(shows("MainPID"), pid);
+    assert_eq!(get("/-/healthy").expect("an answer"), 200);
+    assert_eq!(target.nice(), 6);
+    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "400ms");
+    let config = std::fs::read_to_string("/etc/evenkeel/evenkeel.yml").expect("a conffile");
+    assert!(config.contains("allow_unauthenticated"), "{config}");
+    resolve_installed("2024-01-02T03:00:00Z");
+    recorded("restored", 2);
+    assert_restored(&target, &service);
+
+    // A removal restores everything, also where other exits keep it, and an installation afterwards starts evenkeel.
+    write("/etc/evenkeel/evenkeel.yml", &format!("on_exit: keep\n{config}"));
+    sh("systemctl reload evenkeel");
+    hold(&target, &service, "2024-01-02T04:00:00Z");
+    installs(&["-r", "evenkeel"]);
+    assert_restored(&target, &service);
+    assert!(get("/-/healthy").is_err(), "its sockets are closed");
+    assert!(Path::new("/etc/evenkeel/rules/own.yml").exists());
+    installs(&["-i", NEXT]);
+    assert_eq!(shows("ActiveState"), "active");
+
+    // Targets that were released by hand stay alone until their alert is over.
+    resolve_installed("2024-01-02T04:00:00Z");
+
+    // A purge restores as well, and leaves nothing.
+    hold(&target, &service, "2024-01-02T05:00:00Z");
+    installs(&["--purge", "evenkeel"]);
+    assert_restored(&target, &service);
+    let left = sh(
+        "find / -xdev -path '/proc' -prune -o -name '*evenkeel*' -print | grep -v -e evenkeel-guest -e ^/sys -e ^/run/systemd || true",
+    );
+    let left: Vec<&str> = left
+        .lines()
+        .filter(|path| !path.contains("/target/") && !path.starts_with("/tmp") && !path.starts_with("/var/tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    sh("! getent passwd evenkeel");
+}
+
+fn resolve_installed(starts_at: &str) {
+    let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
+    (alert["status"], alert["startsAt"]) = (json!("resolved"), json!(starts_at));
+    alert["endsAt"] = json!(starts_at.replace(":00:00Z", ":30:00Z"));
+    send(&envelope(&[alert]).to_string());
+}

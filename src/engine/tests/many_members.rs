@@ -103,7 +103,7 @@ fn protect_reads_the_members_of_a_cgroup_that_a_user_manages() {
 #[test]
 fn own_process_shields_the_cgroup_that_a_user_manages() {
     let mut world = world_with(&[(OF_USER, 3)], vec![]);
-    world.engine.processes = ProcessView::new([102].into());
+    world.engine.host().own_ancestors = [102].into();
     world.fire("calm");
     assert!(!world.frozen(OF_USER));
     assert_eq!(

@@ -100,6 +100,7 @@ pub fn run(run: cli::Run) -> ExitCode {
     let started = catch_unwind(AssertUnwindSafe(|| start(run, telemetry, &mut log)));
     // A start that failed early has not written its lines.
     if let Err(error) = log.write() {
+        log.write_waiting();
         eprintln!("error: no thread for the log: {error}");
         return ExitCode::FAILURE;
     }

@@ -28,9 +28,17 @@ impl ProcessLog {
     /// # Errors
     /// When the thread cannot be started.
     pub fn write(&mut self) -> std::io::Result<()> {
-        match self.waiting.take() {
-            Some(waiting) => waiting.start(std::io::stderr()),
-            None => Ok(()),
+        if let Some(waiting) = &self.waiting {
+            waiting.start(std::io::stderr())?;
+        }
+        self.waiting = None;
+        Ok(())
+    }
+
+    /// Writes the lines so far without a thread, which may block.
+    pub fn write_waiting(&self) {
+        if let Some(waiting) = &self.waiting {
+            waiting.write(std::io::stderr());
         }
     }
 

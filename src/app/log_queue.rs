@@ -5,6 +5,7 @@ use crate::host::self_priority;
 use crate::telemetry::Telemetry;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Lines that wait for the reader of the log; at some 300 bytes each they take 150 KiB.
@@ -30,7 +31,7 @@ impl LogQueue {
     pub fn new(telemetry: Telemetry) -> (LogQueue, WaitingLines) {
         let (sender, lines) = sync_channel(MAX_WAITING);
         let waiting = WaitingLines {
-            lines,
+            lines: Arc::new(Mutex::new(lines)),
             telemetry: telemetry.clone(),
         };
         (LogQueue { sender, telemetry }, waiting)
@@ -48,7 +49,7 @@ impl LogQueue {
 
 /// The lines of a queue that no thread writes yet.
 pub struct WaitingLines {
-    lines: Receiver<Message>,
+    lines: Arc<Mutex<Receiver<Message>>>,
     telemetry: Telemetry,
 }
 
@@ -57,14 +58,28 @@ impl WaitingLines {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(self, out: impl Write + Send + 'static) -> io::Result<()> {
+    pub fn start(&self, out: impl Write + Send + 'static) -> io::Result<()> {
         let thread = std::thread::Builder::new().name("log".into()).stack_size(STACK_BYTES);
+        let (lines, telemetry) = (Arc::clone(&self.lines), self.telemetry.clone());
         thread.spawn(move || {
             self_priority::reset_priority();
-            write_lines(out, &self.lines, &self.telemetry);
+            write_lines(out, &lock(&lines), &telemetry);
         })?;
         Ok(())
     }
+
+    /// Writes the lines so far on this thread.
+    pub fn write(&self, mut out: impl Write) {
+        for message in lock(&self.lines).try_iter() {
+            if let Message::Line(line) = message {
+                drop(out.write_all(&line));
+            }
+        }
+    }
+}
+
+fn lock(lines: &Mutex<Receiver<Message>>) -> MutexGuard<'_, Receiver<Message>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Write for LogQueue {

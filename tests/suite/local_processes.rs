@@ -268,7 +268,8 @@ fn path_that_leads_to_a_dead_mount_delays_no_decision_about_others() {
     ));
     let mount = Swallower::open();
     let mut within = Command::new("unshare");
-    within.args(["--mount", "--", "sh", "-c", MOUNT_AND_RUN, "sh"]);
+    // Other shells close descriptors below 10 only.
+    within.args(["--mount", "--", "bash", "-c", MOUNT_AND_RUN, "bash"]);
     mount.pass_to(within.arg(mount.descriptor().to_string()));
     let evenkeel = home.start_by(within, &["--enforce"]);
     let swallower = mount.serve();

@@ -17,6 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The program itself, also after an upgrade has replaced its file.
@@ -150,19 +151,14 @@ fn wait(runner: &Child, channel: BorrowedFd<'_>) -> io::Result<bool> {
 /// evenkeel.
 fn run_orders() -> ExitCode {
     self_priority::limit_heaps_to_one();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let runtime = match runtime {
+    let runtime = match start_runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: no runtime for commands: {error}");
+            eprintln!("error: no thread for commands: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let on_report = Arc::new(answer);
-    let jobs = JobRunner::new(runtime.handle().clone(), on_report);
+    let jobs = JobRunner::new(runtime, Arc::new(answer));
     let own = std::process::id();
     let stdin = io::stdin();
     let mut has_started = false;
@@ -190,6 +186,15 @@ fn run_orders() -> ExitCode {
     }
     // Without waiting for threads that wait for commands.
     std::process::exit(0)
+}
+
+/// Starts the thread that waits for the network.
+fn start_runtime() -> io::Result<Handle> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let handle = runtime.handle().clone();
+    let thread = std::thread::Builder::new().name("requests".into());
+    thread.spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(handle)
 }
 
 /// Sends a report; one that is too long is replaced.

@@ -21,9 +21,11 @@ main_pid() { systemctl show --value --property=MainPID "$service"; }
 
 # The numbers of the leases, of the daemon or in its ledger; empty without any.
 leases() {
-    if [ -e "$storage/ledger.db" ]; then
-        /usr/bin/evenkeel leases --output=json --storage.path="$storage" 2>/dev/null |
-            grep -o '"id": *[0-9]*' | tr -dc '0-9\n' | paste -sd ' '
+    [ -e "$storage/ledger.db" ] || return 0
+    if found=$(/usr/bin/evenkeel leases --output=json --storage.path="$storage" 2>/dev/null); then
+        echo "$found" | grep -o '"id": *[0-9]*' | tr -dc '0-9\n' | paste -sd ' '
+    else
+        echo unknown
     fi
 }
 
@@ -86,9 +88,10 @@ case "$1" in
             systemctl start "$service" || true
         fi
         if is_active; then
-            /usr/bin/evenkeel release --all --storage.path="$storage" || true
             waited=0
-            while [ -n "$(leases)" ] && [ "$waited" -lt 10 ]; do
+            # Again, because a busy daemon may not answer at once, and an allocator may answer later.
+            while [ -n "$(leases)" ] && [ "$waited" -lt 30 ]; do
+                /usr/bin/evenkeel release --all --storage.path="$storage" >/dev/null 2>&1 || true
                 sleep 1
                 waited=$((waited + 1))
             done
@@ -97,7 +100,7 @@ case "$1" in
         systemctl stop "$service" $sockets
         left=$(leases)
         if [ -n "$left" ]; then
-            say "these leases are not reverted: $left"
+            say "not reverted: leases $left"
             say "the package stays until they are: run 'evenkeel leases' and 'evenkeel release NUMBER', twice to drop one"
             systemctl start "$service" || true
             exit 1

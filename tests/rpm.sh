@@ -48,7 +48,6 @@ for step in installed restore; do
 done
 
 mkdir "$scratch/root"
-rpm --root "$scratch/root" --initdb
 # Without scriptlets and dependencies, because the directory has neither a shell nor systemd.
 rpm --root "$scratch/root" --nodeps --noscripts -i "$package"
 rpm --root "$scratch/root" -V --nodeps evenkeel || die "files differ from the package"

@@ -197,3 +197,115 @@ fn add_all_steps(needs: &mut DaemonNeeds) {
     needs.sandbox.capabilities |= ALL_STEPS;
     needs.runs_jobs = true;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Value;
+    use crate::ledger::SavedValue;
+    use crate::process::{BootId, Identity};
+    use std::fs;
+
+    /// The needs of a configuration with these rules.
+    fn of_rules(rules: &str) -> DaemonNeeds {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("evenkeel.yml");
+        fs::write(&config, "allow_exec: true\nrule_files: [rules.yml]\n").unwrap();
+        fs::write(folder.path().join("rules.yml"), rules).unwrap();
+        let loaded = Config::load(&config).unwrap();
+        of_config(&loaded.config, &loaded.rules)
+    }
+
+    /// The capabilities beside those of every daemon, and whether processes are inspected and jobs run.
+    fn of_rule(rest: &str) -> (CapabilitySet, bool, bool) {
+        let needs = of_rules(&format!("rules: [{{name: r, matchers: [alertname=Test], {rest}}}]\n"));
+        let more = needs.sandbox.capabilities - READING;
+        (more, needs.sandbox.inspects_processes, needs.runs_jobs)
+    }
+
+    #[test]
+    fn rules_need_what_their_steps_and_targets_take() {
+        let processes = |step: &str| of_rule(&format!("select: {{name: x}}, actions: [{step}]"));
+        for (step, takes) in [
+            ("nice: 5", CapabilitySet::SYS_NICE),
+            (
+                "oom_score_adj: 5",
+                CapabilitySet::SYS_RESOURCE | CapabilitySet::DAC_OVERRIDE,
+            ),
+            ("signal: SIGTERM", CapabilitySet::KILL),
+            ("reclaim: 1MiB", CapabilitySet::SYS_NICE),
+            ("freeze: true", CapabilitySet::KILL),
+        ] {
+            assert_eq!(processes(step), (takes | INSPECTING, true, false), "{step}");
+        }
+        let cgroup = of_rule("select: {cgroup: /x}, actions: [cgroup: {cpu.weight: 50}]");
+        assert_eq!(cgroup, (CGROUPS | INSPECTING, true, false));
+        assert_eq!(
+            of_rule("actions: [exec: [/bin/true]]"),
+            (CapabilitySet::empty(), false, true)
+        );
+        let none = of_rules("rules: []\n");
+        assert_eq!(none.sandbox.capabilities, READING);
+    }
+
+    #[test]
+    fn leases_need_what_their_reverts_take() {
+        let target = Target::Process(Identity {
+            boot: BootId(1),
+            pid: 7,
+            start_ticks: 70,
+        });
+        let lease = |target, effect| Lease {
+            id: 1,
+            rule: "r".into(),
+            fingerprint: "f".into(),
+            target,
+            name: "x".to_owned(),
+            effect,
+            taken_at: std::time::Duration::ZERO,
+            deadline: std::time::Duration::ZERO,
+            settled: true,
+            is_undoing: false,
+            released: None,
+        };
+        let mut needs = of_rules("rules: []\n");
+        let effect = Effect::Value {
+            value: Value::OomScoreAdj(5),
+            saved: Vec::<SavedValue>::new(),
+        };
+        add_lease(&mut needs, &lease(target, effect));
+        let takes = CapabilitySet::SYS_RESOURCE | CapabilitySet::DAC_OVERRIDE | INSPECTING | READING;
+        assert_eq!(needs.sandbox.capabilities, takes);
+        assert!(needs.sandbox.inspects_processes && !needs.runs_jobs);
+        add_lease(&mut needs, &lease(target, Effect::Signal { sent: None, undo: 18 }));
+        assert!(needs.sandbox.capabilities.contains(CapabilitySet::KILL));
+        add_all_steps(&mut needs);
+        assert!(needs.runs_jobs && needs.sandbox.capabilities.contains(ALL_STEPS));
+    }
+
+    #[test]
+    fn denied_needs_are_named() {
+        let dropped = CapabilitySet::KILL | CapabilitySet::SYS_NICE;
+        let sandbox = AppliedSandbox {
+            report: Report::without_any("a test"),
+            dropped,
+            has_runner: false,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("evenkeel.yml");
+        fs::write(&config, "allow_exec: true\nrule_files: [rules.yml]\n").unwrap();
+        let rule = "matchers: [alertname=Test], actions: [exec: [/bin/true], nice: 5], select: {name: x}";
+        fs::write(
+            folder.path().join("rules.yml"),
+            format!("rules: [{{name: r, {rule}}}]\n"),
+        )
+        .unwrap();
+        let loaded = Config::load(&config).unwrap();
+        let denied = sandbox.denied(&loaded.config, &loaded.rules);
+        assert_eq!(
+            denied.as_deref(),
+            Some("CAP_SYS_NICE, running commands and sending requests")
+        );
+        assert_eq!(sandbox.denied(&loaded.config, &RuleSet::default()), None);
+    }
+}

@@ -41,7 +41,7 @@ pub(super) fn warn_of_privileges(host: &impl Host, policy: &Policy) {
         }
     }
     if let Err(missing) = host.may_identify_others()
-        && !policy.rules.rules.is_empty()
+        && policy.rules.rules.iter().any(|rule| rule.selector().is_some())
     {
         tracing::warn!(
             missing,

@@ -85,9 +85,13 @@ impl ProcessView {
         table
     }
 
-    fn read_table(&mut self, host: &mut impl Host, leases: &Leases, now: Duration) -> ProcessTree {
-        // The process that runs commands may be another one by now.
+    /// Reads again which processes are evenkeel's, because the one that runs commands may be another one by now.
+    pub fn find_own(&mut self, host: &impl Host) {
         self.own_ancestors = host.own_ancestors();
+    }
+
+    fn read_table(&mut self, host: &mut impl Host, leases: &Leases, now: Duration) -> ProcessTree {
+        self.find_own(host);
         let mut table = host.processes().unwrap_or_else(|error| {
             tracing::error!(%error, "could not read the process table");
             Vec::new()

@@ -119,6 +119,7 @@ impl<H: Host> StepPlanner<'_, H> {
         self.episodes.transaction.near = match selector.only_pid() {
             // Rounds read all processes, and so find the children of leased ones.
             Some(pid) if is_first && self.episodes.transaction.table.is_none() && needs_one_only(rule) => {
+                self.processes.find_own(self.host);
                 Some(read_ancestry(self.host, &self.episodes.ledger.leases, pid))
             }
             _ => None,

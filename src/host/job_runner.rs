@@ -51,7 +51,7 @@ impl JobRunner {
         JobRunner { runtime, on_report }
     }
 
-    /// Returns at once; the report comes later.
+    /// Returns at once; the report comes later, unless no thread can be started.
     pub fn begin(&self, ticket: u64, job: Job) {
         let on_report = Arc::clone(&self.on_report);
         match job {
@@ -67,9 +67,7 @@ impl JobRunner {
                 let thread = std::thread::Builder::new().name("command".into());
                 if let Err(error) = thread.spawn(work) {
                     let reason = format!("could not start a thread: {error}");
-                    // A separate thread, because `on_report` may block.
-                    self.runtime
-                        .spawn_blocking(move || failed(ticket, Report::NotStarted { reason }));
+                    failed(ticket, Report::NotStarted { reason });
                 }
             }
         }

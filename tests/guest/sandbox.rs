@@ -43,21 +43,15 @@ fn exposure_of_the_unit_is_at_most_two() {
 struct Target(Child);
 
 impl Target {
-    fn start(argument: &str) -> Target {
+    fn start(program: &str, arguments: &[&str]) -> Target {
         let mut command = Command::new("setsid");
-        command.args([
-            "setpriv",
-            "--reuid=4242",
-            "--regid=4242",
-            "--clear-groups",
-            "sleep",
-            argument,
-        ]);
+        command.args(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", program]);
+        command.args(arguments);
         let target = Target(command.spawn().expect("it starts"));
         let pid = target.pid();
         eventually("the program", TIMEOUT, || {
             let cmdline = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            cmdline.starts_with("sleep").then_some(())
+            cmdline.starts_with(program).then_some(())
         });
         write("/sys/fs/cgroup/cgroup.procs", &pid.to_string());
         target
@@ -87,27 +81,30 @@ impl Drop for Target {
 #[test]
 fn steps_on_processes_work_in_the_unit() {
     write("/proc/sys/kernel/sched_autogroup_enabled", "1");
-    let target = Target::start("7101");
-    let favoured = Target::start("7102");
-    let victim = Target::start("7103");
+    let target = Target::start("sleep", &["7101"]);
+    let favoured = Target::start("sleep", &["7102"]);
+    let victim = Target::start("sleep", &["7103"]);
+    // evenkeel notifies a process that has a handler.
+    let _notified = Target::start("bash", &["-c", "trap : WINCH; sleep 7104; sleep 7105"]);
     let before = (target.state(), favoured.state());
-    let rule = |name: &str, argument: u32, actions: &str| {
+    let rule = |name: &str, cmdline: &str, actions: &str| {
         format!(
             "  - {{name: {name}, matchers: ['alertname=\"Test\"'], \
-             select: {{cmdline: 'sleep {argument}', user: tenant}}, actions: {actions}}}\n"
+             select: {{cmdline: '{cmdline}', user: tenant}}, actions: {actions}}}\n"
         )
     };
     let rules = [
         "rules:\n".to_owned(),
         rule(
             "calm",
-            7101,
+            "sleep 7101",
             "[{nice: 5}, {ionice: idle}, {affinity: '0'}, {sched: batch}, {oom_score_adj: 300}, {autogroup: 7}, \
-             {reclaim: 64KiB}, {signal: SIGWINCH}, {freeze: true}]",
+             {reclaim: 64KiB}, {freeze: true}]",
         ),
         // The kernel resets children of a process with a negative nice value, which needs another call.
-        rule("favour", 7102, "[{nice: -5}, {oom_score_adj: -300}]"),
-        rule("end", 7103, "[{signal: SIGKILL}]"),
+        rule("favour", "sleep 7102", "[{nice: -5}, {oom_score_adj: -300}]"),
+        rule("end", "sleep 7103", "[{signal: SIGKILL}]"),
+        rule("notify", "bash -c trap.*", "[{signal: SIGWINCH}]"),
     ];
     let _unit = ShippedUnit::start(&rules.concat(), &[]);
     send(&firing_now());

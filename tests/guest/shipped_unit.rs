@@ -4,6 +4,7 @@ use super::*;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 const UNITS: &str = "/etc/systemd/system";
 pub const STORAGE: &str = "/var/lib/evenkeel";
@@ -102,15 +103,20 @@ pub fn history() -> Vec<(String, String)> {
 
 /// Waits until the history has this many outcomes of a kind.
 pub fn recorded(outcome: &str, number: usize) {
-    eventually(&format!("{number} records {outcome}"), TIMEOUT, || {
-        std::thread::sleep(PAUSE);
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
         let history = history();
-        let failed: Vec<_> = history
-            .iter()
-            .filter(|(found, _)| ["failed", "denied", "no_effect"].contains(&found.as_str()))
-            .collect();
+        let is_failure = |found: &str| ["failed", "denied", "no_effect"].contains(&found);
+        let failed: Vec<_> = history.iter().filter(|(found, _)| is_failure(found)).collect();
         assert!(failed.is_empty(), "{failed:?}");
         let found = history.iter().filter(|(found, _)| found == outcome).count();
-        (found >= number).then_some(())
-    });
+        if found >= number {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{found} records {outcome}, not {number}: {history:?}"
+        );
+        std::thread::sleep(PAUSE);
+    }
 }

@@ -127,6 +127,18 @@ fn with_threads(threads: usize) -> Command {
     command
 }
 
+/// The pids of the user's processes: evenkeel and its runner.
+fn processes_of(user: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("a readable procfs").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // A process may end meanwhile.
+    let is_of_user = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.contains(&format!("\nUid:\t{user}\t"))
+    };
+    pids.filter(is_of_user).collect()
+}
+
 fn commands(daemon: &Daemon, outcome: &str) -> f64 {
     daemon.metric("evenkeel_actions_total", &[("outcome", outcome)])
 }
@@ -155,20 +167,27 @@ fn start_without_threads_fails_and_command_without_a_process_is_recorded() {
     }
 
     let daemon = home.start_by(with_threads(1000), &["--enforce"]);
-    let pid = daemon.pid();
     // Threads that the start needs once have ended.
     let mut threads = 0;
-    eventually("the number of threads to be stable", TIMEOUT, || {
-        let before = std::mem::replace(&mut threads, status_of(pid, "Threads"));
+    let processes = eventually("the number of threads to be stable", TIMEOUT, || {
+        let processes = processes_of(LONELY_USER);
+        // Those of an earlier start may end meanwhile.
+        let threads_of = |pid: &u32| std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        let before = std::mem::replace(&mut threads, processes.iter().map(threads_of).sum());
         std::thread::sleep(Duration::from_secs(1));
-        (before == threads).then_some(())
+        (before == threads).then_some(processes)
     });
-    limit(pid, &format!("--nproc={threads}:"));
+    let limit_all = |number: usize| {
+        for pid in &processes {
+            limit(*pid, &format!("--nproc={number}:"));
+        }
+    };
+    limit_all(threads);
     assert_eq!(post(&daemon, &[alert()]), 200);
     eventually("the failed command", TIMEOUT, || {
         (commands(&daemon, "failed") == 1.0).then_some(())
     });
-    limit(pid, "--nproc=1000:");
+    limit_all(1000);
     assert_eq!(post(&daemon, &[resolved(alert())]), 200);
     let mut next = alert();
     next["startsAt"] = json!(jiff::Timestamp::now().to_string());

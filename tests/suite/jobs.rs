@@ -297,7 +297,11 @@ fn failed_command_is_a_warning_with_status_and_output() {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert!(line.len() < 1500, "{line}");
-    assert!(home.ledger_has_row_with(&["failed", "status 3", "no space left"]));
+    // The outcome is logged before it is durable.
+    eventually("the record", TIMEOUT, || {
+        home.ledger_has_row_with(&["failed", "status 3", "no space left"])
+            .then_some(())
+    });
 }
 
 #[test]

@@ -11,13 +11,7 @@ prefix=lintian
 . "$root/tests/packages.sh"
 
 tree=$tools/lintian
-if [ ! -e "$tree/.complete" ]; then
-    rm -rf "$tree" "$tools/lintian-debs"
-    fetch_closure "$tools/lintian-debs" lintian
-    unpack_tree "$tools/lintian-debs" "$tree"
-    rm -r "$tools/lintian-debs"
-    touch "$tree/.complete"
-fi
+unpack_closure lintian "$tree"
 # The machine's perl with the modules of the tree; both are of one release of Debian.
 modules=("$tree/usr/share/perl5" "$tree"/usr/lib/*/perl5/5.* "$tree"/usr/share/perl/5.* "$tree"/usr/lib/*/perl/5.* "$tree"/usr/lib/*/perl-base)
 PERL5LIB=$(IFS=:; echo "${modules[*]}")

@@ -106,3 +106,14 @@ unpack_tree() {
             die "cannot unpack $package"
     done
 }
+
+# Fetches one package with its dependencies and unpacks them into a tree. The marker is written last.
+unpack_closure() {
+    local package=$1 tree=$2
+    if [ -e "$tree/.complete" ]; then return; fi
+    rm -rf "$tree" "$tree-debs"
+    fetch_closure "$tree-debs" "$package"
+    unpack_tree "$tree-debs" "$tree"
+    rm -r "$tree-debs"
+    touch "$tree/.complete"
+}

@@ -12,13 +12,7 @@ prefix=rpm
 . "$root/tests/packages.sh"
 
 tree=$tools/rpm
-if [ ! -e "$tree/.complete" ]; then
-    rm -rf "$tree" "$tools/rpm-debs"
-    fetch_closure "$tools/rpm-debs" rpm
-    unpack_tree "$tools/rpm-debs" "$tree"
-    rm -r "$tools/rpm-debs"
-    touch "$tree/.complete"
-fi
+unpack_closure rpm "$tree"
 libraries=$(find "$tree/usr/lib" -name '*.so.*' -printf '%h\n' | sort -u | paste -sd:)
 export RPM_CONFIGDIR=$tree/usr/lib/rpm
 rpm() { "$tree/lib64/ld-linux-x86-64.so.2" --library-path "$libraries" "$tree/usr/bin/rpm" "$@"; }

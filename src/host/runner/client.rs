@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The thread decodes messages, whose buffers are on the heap.
 const STACK_BYTES: usize = 128 * 1024;
+const ENDED: &str = "the process for commands and requests ended; restart evenkeel";
 const LOST: &str = "the process that ran it ended; unknown whether it finished";
 
 /// Hands jobs to the runner. Cheap to clone.
@@ -35,6 +36,8 @@ struct Jobs {
     waiting: Vec<(u64, Job)>,
     /// What was ordered and has no report, with what its loss means.
     in_flight: BTreeMap<u64, Report>,
+    /// Runner and starter ended, so that no job can be run any more.
+    is_closed: bool,
 }
 
 impl RunnerClient {
@@ -58,6 +61,9 @@ impl RunnerClient {
         if self.0.started.is_none() {
             let reason = "no process for commands and requests was started; restart evenkeel".to_owned();
             return self.report(ticket, refused(&job, reason));
+        }
+        if jobs.is_closed {
+            return self.report(ticket, refused(&job, ENDED.to_owned()));
         }
         match jobs.runner {
             Some(runner) => self.order(&mut jobs, runner, ticket, job),
@@ -118,6 +124,10 @@ impl RunnerClient {
         }
         tracing::error!("the process for commands and requests and its starter ended, all of them are refused");
         let mut jobs = self.lock();
+        jobs.is_closed = true;
+        for (ticket, job) in mem::take(&mut jobs.waiting) {
+            self.report(ticket, refused(&job, ENDED.to_owned()));
+        }
         self.lose(&mut jobs);
     }
 
@@ -286,6 +296,17 @@ mod tests {
         assert_eq!(fixture.order(), (71, 2));
         drop(fixture.runner);
         assert_eq!(fixture.reports.recv_timeout(PATIENCE).unwrap(), (2, lost_command()));
+    }
+
+    #[test]
+    fn runner_that_never_started_leaves_no_job_without_a_report() {
+        let fixture = fixture();
+        fixture.client.begin(1, command());
+        drop(fixture.runner);
+        let refused = Report::NotStarted { reason: ENDED.into() };
+        assert_eq!(fixture.reports.recv_timeout(PATIENCE).unwrap(), (1, refused.clone()));
+        fixture.client.begin(2, command());
+        assert_eq!(fixture.reports.recv_timeout(PATIENCE).unwrap(), (2, refused));
     }
 
     #[test]

@@ -197,6 +197,44 @@ mod tests {
     }
 
     #[test]
+    fn watchdog_waits_for_the_answer_of_the_engine() {
+        let patience = Duration::from_secs(60);
+        let (socket, receiver) = UnixDatagram::pair().unwrap();
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        let manager = Arc::new(ServiceManager {
+            socket: Some(socket),
+            watchdog: Some(Duration::from_millis(30)),
+        });
+        let message = || {
+            let mut bytes = [0; 128];
+            let length = receiver.recv(&mut bytes)?;
+            Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes[..length]).into_owned())
+        };
+        let (door, inputs) = EngineHandle::new();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(manager.report(Some(door), Telemetry::default(), async { drop(stopped.await) }));
+        });
+        let Input::Ping(reply) = inputs.recv_timeout(patience).unwrap().input else {
+            panic!("not asked");
+        };
+        assert!(message().unwrap().starts_with("STATUS="));
+        // Three times the interval of the messages.
+        receiver.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+        assert!(message().is_err(), "the engine has not answered");
+        receiver.set_read_timeout(Some(patience)).unwrap();
+        reply.send(()).unwrap();
+        assert_eq!(message().unwrap(), "WATCHDOG=1");
+        drop(stop);
+        drop(inputs);
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn status_line_names_what_an_operator_must_know() {
         let telemetry = Telemetry::default();
         assert_eq!(status_line(&telemetry), "dry-run: 0 rules, 0 alerts firing, 0 leases");

@@ -38,6 +38,15 @@ impl Scene {
         Scene { home, burner, before }
     }
 
+    /// A daemon that holds the burner's lease.
+    fn hold(&self) -> Daemon {
+        let daemon = self.home.start(&["--enforce"]);
+        assert_eq!(post(&daemon, &[alert()]), 200);
+        self.wait_for_nice();
+        daemon.wait_for_leases(1);
+        daemon
+    }
+
     fn wait_for_nice(&self) {
         eventually("the rule's nice value", TIMEOUT, || {
             self.burner.is_at(NICE).then_some(())
@@ -87,10 +96,7 @@ fn status_of(pid: u32, field: &str) -> u64 {
 #[test]
 fn lease_outlasts_a_daemon_that_got_no_memory() {
     let scene = Scene::new("memory");
-    let mut daemon = scene.home.start(&["--enforce"]);
-    assert_eq!(post(&daemon, &[alert()]), 200);
-    scene.wait_for_nice();
-    daemon.wait_for_leases(1);
+    let mut daemon = scene.hold();
     let address_space = status_of(daemon.pid(), "VmSize") * 1024;
     limit(daemon.pid(), &format!("--as={address_space}:"));
     let many: Vec<Value> = (0..4000)
@@ -228,10 +234,7 @@ fn without_a_reader_of_the_log_evenkeel_acts_and_reverts() {
 #[test]
 fn taken_port_is_named_and_leases_stay() {
     let scene = Scene::new("port");
-    let mut daemon = scene.home.start(&["--enforce"]);
-    assert_eq!(post(&daemon, &[alert()]), 200);
-    scene.wait_for_nice();
-    daemon.wait_for_leases(1);
+    let mut daemon = scene.hold();
     daemon.kill();
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("a bound listener").to_string();

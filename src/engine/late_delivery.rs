@@ -14,6 +14,10 @@ use std::time::Duration;
 /// `group_interval`, 5 min by default, and members of a cluster wait 15 s for each other.
 pub const LATE: Duration = Duration::from_secs(300);
 
+/// By how much the starts differ that two Prometheus servers report for one alert: an evaluation and a scrape later, both
+/// each minute by default.
+const START_SPREAD: Duration = Duration::from_secs(120);
+
 /// Whether deliveries from before an end may still arrive at `now` (CLOCK_BOOTTIME).
 pub fn is_recent(end: &Closed, now: Duration) -> bool {
     end.closed_at.is_none_or(|at| now.saturating_sub(at) < LATE)
@@ -65,12 +69,14 @@ impl<'a> Statement<'a> {
             && last_firing.is_some_and(|at| self.at.saturating_sub(at) < LATE)
     }
 
-    /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender,
-    /// whose clock may be ahead. An end in the future would make the next firing stale, so it is no later than `now` or
-    /// the latest start that the sender reported.
+    /// The end as reported by the alert, or `now` if a resolve has none. It is compared with starts from the same sender.
+    /// An end in the future would make the next firing stale, so it is no later than [`START_SPREAD`] after `now` or after
+    /// the latest start that the sender reported. Where this host's clock is behind, that still covers the late firing of
+    /// another Prometheus server.
     pub fn ended_at(&self, now: Timestamp, latest_start: Option<Timestamp>) -> Timestamp {
         let starts_at = self.alert.starts_at;
         let latest = latest_start.unwrap_or(starts_at).max(starts_at).max(now);
+        let latest = latest.saturating_add(START_SPREAD).unwrap_or(Timestamp::MAX);
         self.alert.ends_at.unwrap_or(now).max(starts_at).min(latest)
     }
 }

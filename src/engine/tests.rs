@@ -510,7 +510,7 @@ fn resolve_dated_in_the_future_does_not_make_firings_stale() {
     over.ends_at = Some("2030-01-01T00:00:00Z".parse().unwrap());
     world.engine.take(&[over], Instant::now()).unwrap();
     assert_eq!(world.nice(100), [0]);
-    world.pass(2);
+    world.pass(121);
     let mut again = alert("calm", Status::Firing);
     again.starts_at = world.engine.host().now.wall;
     world.engine.take(&[again], Instant::now()).unwrap();

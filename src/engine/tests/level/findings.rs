@@ -680,3 +680,18 @@ fn own_alert_begins_again_after_hold_without_the_daemon() {
     ];
     check_with(setup, actions);
 }
+
+/// The resolve overtook the firing, which another Prometheus server had begun later, and the host's clock was behind.
+#[test]
+fn late_firing_is_stale_where_the_clock_is_behind() {
+    let actions = [
+        Pass(75),
+        PrometheusLink(0, 0, false),
+        Pass(925),
+        Condition(BY_WEBHOOK, true),
+        SetClock(-180),
+        Pass(29),
+        Network(Fate::IsLate),
+    ];
+    check_with(PLAIN, actions);
+}

@@ -16,9 +16,11 @@ for line in sys.stdin:
     if message.get("profile", {}).get("test") and message.get("executable"):
         print(message["executable"])')
 
-# proptest looks for the source from here. Where it finds none, a failure does not become the first case of each portion
-# that follows.
-cd "$out"
+# proptest looks for the source in the directories above this one. Where it finds none, a failure does not become the
+# first case of each portion that follows.
+elsewhere=$(mktemp -d)
+trap 'rm -r "$elsewhere"' EXIT
+cd "$elsewhere"
 
 run() {
     local log=$out/$1

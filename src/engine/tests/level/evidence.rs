@@ -99,12 +99,15 @@ impl Evidence {
     /// Evenkeel begins again, with what it knew until now.
     pub fn disrupted(&mut self, now: Duration) {
         self.count_absence_from_now();
+        // Until it has enough samples again, own evaluation ends nothing.
+        let lacks_samples = now < self.disrupted_at.max(self.awake_at) + OWN_SETTLING;
+        let was_own = self.was_own && self.is_unconfirmed && lacks_samples;
         self.disrupted_at = now;
         // What a suspension left in doubt stays so.
         self.is_unconfirmed &= !self.is_contradicted;
         if self.supports(now, Duration::ZERO) {
             (self.is_unconfirmed, self.is_contradicted) = (true, false);
-            self.was_own = self.own.is_firing();
+            self.was_own = self.own.is_firing() || was_own;
         }
     }
 

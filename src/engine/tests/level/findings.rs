@@ -695,3 +695,22 @@ fn late_firing_is_stale_where_the_clock_is_behind() {
     ];
     check_with(PLAIN, actions);
 }
+
+/// Own evaluation had no time to collect samples between two starts, so that the alert stays unconfirmed until it has.
+#[test]
+fn own_evaluation_ends_nothing_without_samples() {
+    let setup = Setup {
+        has_gossip: false,
+        ..PLAIN
+    };
+    let actions = [
+        Condition(BOTH, true),
+        Pass(30),
+        Restart(601),
+        Pass(1),
+        Condition(BOTH, false),
+        Pass(14),
+        Restart(1),
+    ];
+    check_with(setup, actions);
+}

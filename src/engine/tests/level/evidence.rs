@@ -104,7 +104,7 @@ impl Evidence {
         let was_own = self.was_own && self.is_unconfirmed && lacks_samples;
         self.disrupted_at = now;
         // What a suspension left in doubt stays so.
-        self.is_unconfirmed &= !self.is_contradicted;
+        self.is_unconfirmed &= !self.is_contradicted || was_own;
         if self.supports(now, Duration::ZERO) {
             (self.is_unconfirmed, self.is_contradicted) = (true, false);
             self.was_own = self.own.is_firing() || was_own;

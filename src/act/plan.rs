@@ -58,6 +58,14 @@ pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration
     all
 }
 
+/// Drops the targets that the rule does not select now, and to which nothing was done. Another one may have their place.
+pub fn drop_unselected(episode: &mut Episode, matches: &[Candidate], is_touched: impl Fn(Target) -> bool) {
+    let is_selected = |target: Target| matches.iter().any(|candidate| candidate.target() == target);
+    episode.targets.retain(|TargetProgress { target, step_index, .. }| {
+        *target == Target::Host || *step_index > 0 || is_touched(*target) || is_selected(*target)
+    });
+}
+
 fn is_barred(episode: &Episode, target: Target, is_repeat: bool) -> bool {
     episode
         .excluded
@@ -213,6 +221,21 @@ mod tests {
         assert_eq!(plan_for(vec![progress(9, 2, 101)]), [(7, vec![0], 2)]);
         assert_eq!(plan_for(vec![progress(9, 2, 100)]), [(7, vec![0], 2), (9, vec![2], 4)]);
         assert_eq!(plan_for(vec![progress(8, 5, 0), progress(9, 4, 0)]), [(9, vec![4], 5)]);
+    }
+
+    #[test]
+    fn target_that_is_not_selected_keeps_its_place_where_something_was_done() {
+        let mut episode = episode(vec![
+            progress(1, 0, 0),
+            progress(2, 0, 0),
+            progress(3, 1, 0),
+            progress(4, 0, 0),
+        ]);
+        let touched = Process::example(2, "burner").identity.into();
+        drop_unselected(&mut episode, &candidates(&[4]), |target| target == touched);
+        let kept: Vec<&Target> = episode.targets.iter().map(|progress| &progress.target).collect();
+        let expected = [2, 3, 4].map(|pid| Target::from(Process::example(pid, "burner").identity));
+        assert_eq!(kept, expected.iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::timers::{RETRY, ROUND};
 use super::transaction::{AlertRef, Transaction};
 use super::undo::sweep_children;
 use super::victims::spent;
-use crate::act::plan::plan;
+use crate::act::plan::{drop_unselected, plan};
 use crate::alert::Status;
 use crate::host::Host;
 use crate::ledger::{Decision, Entry, EpisodeKey, Level};
@@ -82,6 +82,12 @@ impl<H: Host> Engine<H> {
             return;
         };
         self.verifier(transaction).drop_gone_targets(&mut episode);
+        let is_touched = |target: Target| {
+            let mut leases = self.ledger.leases_of(key);
+            leases.any(|lease| lease.target == target)
+                || self.ledger.victims.iter().any(|victim| victim.target == target)
+        };
+        drop_unselected(&mut episode, &matches, is_touched);
         if rule.has_final_steps() {
             let spent = spent(&self.ledger, transaction.processes());
             matches.retain(|candidate| !spent.contains(&candidate.target()));

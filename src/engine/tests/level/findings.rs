@@ -703,14 +703,36 @@ fn own_evaluation_ends_nothing_without_samples() {
         has_gossip: false,
         ..PLAIN
     };
-    let actions = [
-        Condition(BOTH, true),
-        Pass(30),
-        Restart(601),
-        Pass(1),
-        Condition(BOTH, false),
-        Pass(14),
-        Restart(1),
+    // After the longer time Alertmanager has resolved the alert.
+    for seconds in [14, 38] {
+        let actions = [
+            Condition(BOTH, true),
+            Pass(30),
+            Restart(601),
+            Pass(1),
+            Condition(BOTH, false),
+            Pass(seconds),
+            Restart(1),
+        ];
+        check_with(setup, actions);
+    }
+}
+
+/// The daemon died before the first step of a target that another selector chose. The next selector chose another one.
+#[test]
+fn untouched_target_gives_way_to_one_that_is_selected() {
+    let setup = Setup {
+        has_gossip: false,
+        has_ledger: true,
+        ..PLAIN
+    };
+    let moves = [
+        (Condition(BOTH, true), None),
+        (Reload(OTHER_MATCHERS), None),
+        (Pass(30), None),
+        (Reload(OTHER_CHOICES), Some(13)),
+        (Reload(OTHER_IDENTITY), None),
+        (Pass(121), None),
     ];
-    check_with(setup, actions);
+    assert_eq!(violation(setup, moves.to_vec()), None);
 }

@@ -57,8 +57,11 @@ impl Series {
     pub fn read_window(&self, after_ms: i64, until_ms: i64, window: &mut Vec<(i64, f64)>) {
         window.clear();
         let (from, to) = (self.samples.count_until(after_ms), self.samples.count_until(until_ms));
-        let samples = self.samples.between(from, to);
-        window.extend(samples.filter(|(_, value)| !is_stale(*value)));
+        self.samples.visit(from, to, |at_ms, value| {
+            if !is_stale(value) {
+                window.push((at_ms, value));
+            }
+        });
     }
 
     fn has_ended(&self) -> bool {
@@ -388,7 +391,9 @@ mod tests {
 
     fn samples(history: &History, name: &str, index: usize) -> Vec<(i64, f64)> {
         let series = &history.series(name)[index].samples;
-        series.between(0, series.len()).collect()
+        let mut all = Vec::new();
+        series.visit(0, series.len(), |at_ms, value| all.push((at_ms, value)));
+        all
     }
 
     #[test]

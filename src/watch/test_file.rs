@@ -15,6 +15,7 @@ struct FileText {
     rule_files: Vec<String>,
     evaluation_interval: Option<DurationMs>,
     group_eval_order: Vec<String>,
+    fuzzy_compare: bool,
     pub(super) tests: Vec<TestText>,
 }
 
@@ -23,6 +24,7 @@ struct FileText {
 struct TestText {
     pub(super) name: Option<String>,
     interval: Option<DurationMs>,
+    start_timestamp: Option<Scalar>,
     input_series: Vec<SeriesText>,
     alert_rule_test: Vec<AlertTestText>,
     promql_expr_test: Vec<ExpressionTestText>,
@@ -77,6 +79,8 @@ pub struct TestFile {
     pub rule_files: Vec<String>,
     pub(super) interval_ms: i64,
     pub(super) group_order: Vec<String>,
+    /// Whether values that differ by rounding count as equal.
+    pub(super) is_fuzzy: bool,
     pub(super) tests: Vec<Test>,
 }
 
@@ -84,6 +88,8 @@ pub struct TestFile {
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) interval_ms: i64,
+    /// The time that the times of the test are after, Unix time in milliseconds.
+    pub(super) start_ms: i64,
     pub(super) series: Vec<(LabelSet, Vec<Option<f64>>)>,
     pub(super) alerts: Vec<AlertTest>,
     pub(super) expressions: Vec<ExpressionTest>,
@@ -127,6 +133,7 @@ pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
         rule_files: content.rule_files,
         interval_ms,
         group_order,
+        is_fuzzy: content.fuzzy_compare,
         tests,
     })
 }
@@ -167,6 +174,16 @@ pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
     } else {
         Err(errors)
     }
+}
+
+/// RFC 3339 or Unix time in seconds, as milliseconds.
+fn parse_time(text: &str) -> Option<i64> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        let is_possible = seconds.abs() * 1000.0 < i64::MAX as f64 / 4.0;
+        return is_possible.then_some((seconds * 1000.0).round() as i64);
+    }
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(time.as_millisecond())
 }
 
 pub(super) fn describe(labels: &LabelSet, annotations: BTreeMap<String, String>) -> String {
@@ -238,10 +255,19 @@ impl Reader {
             .map(|(name, value)| (name.as_str(), value.0.as_str()));
         let external_labels = LabelSet::from_pairs(external_labels);
         let interval_ms = test.interval.map_or(default_interval_ms, |interval| interval.0);
+        let start_ms = test.start_timestamp.map_or(0, |Scalar(text)| {
+            parse_time(&text).unwrap_or_else(|| {
+                let message =
+                    format!("{text:?} is not a time, expected for example 2024-01-01T00:00:00Z or 1704067200");
+                self.error(&at.key("start_timestamp"), message, None);
+                0
+            })
+        });
         let external_url = test.external_url;
         Test {
             name,
             interval_ms,
+            start_ms,
             series,
             alerts,
             expressions,

@@ -84,7 +84,7 @@ impl Test {
                 self.load(loaded, &mut history);
                 loaded += 1;
             }
-            let round = evaluator.evaluate_all(&mut history, now_ms);
+            let round = evaluator.evaluate_all(&mut history, self.start_ms + now_ms);
             if !round.failures.is_empty() {
                 let failures = round.failures.iter();
                 report
@@ -111,7 +111,7 @@ impl Test {
             report.checks += 1;
             report
                 .mismatches
-                .extend(self.check_expression(test, &history, semantics));
+                .extend(self.check_expression(test, &history, semantics, file.is_fuzzy));
         }
     }
 
@@ -123,7 +123,7 @@ impl Test {
                 .copied()
                 .flatten();
             if let Some(value) = value {
-                history.record(self.interval_ms * index, labels, value);
+                history.record(self.start_ms + self.interval_ms * index, labels, value);
             }
         }
     }
@@ -166,9 +166,15 @@ impl Test {
         (!mismatch.missing.is_empty() || !mismatch.unexpected.is_empty()).then_some(mismatch)
     }
 
-    fn check_expression(&self, test: &ExpressionTest, history: &History, semantics: Semantics) -> Option<TestMismatch> {
+    fn check_expression(
+        &self,
+        test: &ExpressionTest,
+        history: &History,
+        semantics: Semantics,
+        is_fuzzy: bool,
+    ) -> Option<TestMismatch> {
         let mismatch = self.mismatch(format!("expression {:?}", test.query.text), test.at_ms);
-        let mut got = match test.query.evaluate(history, test.at_ms, semantics) {
+        let mut got = match test.query.evaluate(history, self.start_ms + test.at_ms, semantics) {
             Ok(value) => value.into_vector(),
             Err(error) => {
                 return Some(TestMismatch {
@@ -179,7 +185,12 @@ impl Test {
         };
         let mut missing = Vec::new();
         for expected in &test.expected {
-            let same = |element: &Element| element.labels == expected.labels && near(element.value, expected.value);
+            let is_equal = |value: f64| match semantics.dialect {
+                // 2.42 does not compensate sums.
+                Dialect::V2_42 => near(value, expected.value),
+                Dialect::V3 => same_number(value, expected.value, is_fuzzy),
+            };
+            let same = |element: &Element| element.labels == expected.labels && is_equal(element.value);
             match got.iter().position(same) {
                 Some(index) => drop(got.swap_remove(index)),
                 None => missing.push(format!("{} {}", expected.labels, expected.value)),
@@ -197,7 +208,12 @@ impl Test {
     }
 }
 
-/// Compares up to the last digits, because evenkeel compensates sums and older versions do not. A NaN equals a NaN.
+/// Whether two values are equal; a fuzzy comparison permits the neighbouring floats. A NaN equals a NaN.
+fn same_number(a: f64, b: f64, is_fuzzy: bool) -> bool {
+    a == b || (a.is_nan() && b.is_nan()) || (is_fuzzy && (a.next_up() == b || a.next_down() == b))
+}
+
+/// Compares up to the last digits. A NaN equals a NaN.
 fn near(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan()) || (a - b).abs() <= 1e-11 * a.abs().max(b.abs())
 }
@@ -271,8 +287,34 @@ tests:
     }
 
     #[test]
+    fn fuzzy_comparison_permits_the_neighbouring_float() {
+        let tests = |is_fuzzy: bool| {
+            format!(
+                "fuzzy_compare: {is_fuzzy}\ntests: [{{input_series: [{{series: a, values: '2.9999999999999996'}}], \
+                 promql_expr_test: [{{expr: a, eval_time: 0, exp_samples: [{{labels: a, value: 3}}]}}]}}]"
+            )
+        };
+        assert_eq!(run(&tests(true)), "0 of 1 checks failed");
+        assert!(run(&tests(false)).ends_with("1 of 1 checks failed"));
+    }
+
+    #[test]
+    fn test_may_begin_at_another_time_than_the_epoch() {
+        for start in ["2024-01-01T00:00:00Z", "1704067200"] {
+            let text = format!(
+                "tests: [{{start_timestamp: {start}, interval: 1m, input_series: [{{series: a, values: 1+1x5}}], \
+                 promql_expr_test: [{{expr: timestamp(a), eval_time: 5m, exp_samples: [{{value: 1704067500}}]}}, \
+                 {{expr: a @ 1704067320, eval_time: 5m, exp_samples: [{{labels: a, value: 3}}]}}]}}]"
+            );
+            assert_eq!(run(&text), "0 of 2 checks failed");
+        }
+        let errors = parse("t.yml", "tests: [{start_timestamp: soon}]").unwrap_err();
+        assert!(errors[0].message.starts_with("\"soon\" is not a time"), "{errors:?}");
+    }
+
+    #[test]
     fn errors_in_a_test_file_have_lines() {
-        let text = "tests:\n- input_series:\n  - series: 'a{'\n    values: 1 b\n  promql_expr_test:\n  - expr: deg(a)\n    \
+        let text = "tests:\n- input_series:\n  - series: 'a{'\n    values: 1 b\n  promql_expr_test:\n  - expr: info(a)\n    \
                     eval_time: 0\n";
         let errors: Vec<String> = parse("t.yml", text)
             .unwrap_err()
@@ -284,7 +326,7 @@ tests:
             [
                 "t.yml:3: \"a{\" is not a series, expected for example metric{label=\"value\"}",
                 "t.yml:4: \"b\" is no value, expected for example 1, NaN, stale, _, _x5, 1x5, 0+10x5 or 100-10x5",
-                "t.yml:6: the function deg is not supported (at character 1)",
+                "t.yml:6: the function info is experimental in Prometheus and not supported (at character 1)",
             ]
         );
         assert!(

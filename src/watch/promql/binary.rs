@@ -117,6 +117,10 @@ impl Binary {
             let Some(other) = one_by_signature.get(&signature) else {
                 continue;
             };
+            // 2.42 counts only the series that a comparison keeps.
+            if one_to_one && dialect != Dialect::V2_42 && !used.insert(signature) {
+                return Err(many_to_one(signature));
+            }
             let (left, right) = if swapped {
                 (other.value, element.value)
             } else {
@@ -129,10 +133,8 @@ impl Binary {
                 }
                 value = left;
             }
-            if one_to_one && !used.insert(signature) {
-                return Err(EvaluationError::ManyToOne {
-                    group: signature.to_labels(),
-                });
+            if one_to_one && dialect == Dialect::V2_42 && !used.insert(signature) {
+                return Err(many_to_one(signature));
             }
             results.push(Element {
                 labels: self.result_labels(&element.labels, &other.labels, dialect),
@@ -169,6 +171,12 @@ impl Binary {
     }
 }
 
+fn many_to_one(signature: Signature<'_>) -> EvaluationError {
+    EvaluationError::ManyToOne {
+        group: signature.to_labels(),
+    }
+}
+
 impl Operator {
     /// The result of the operator; 1 or 0 for a comparison.
     fn value(self, left: f64, right: f64) -> f64 {
@@ -189,5 +197,33 @@ impl Operator {
             Operator::LessOrEqual => truth(left <= right),
             Operator::And | Operator::Or | Operator::Unless => f64::NAN,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{QueryValue, Semantics, parse};
+    use super::*;
+    use crate::watch::history::{History, ReadSet};
+
+    /// A comparison drops one of two series on the left.
+    #[test]
+    fn dialects_differ_in_counting_series_that_a_comparison_drops() {
+        let mut read_set = ReadSet::default();
+        read_set.add(&[], 0);
+        let mut history = History::new(read_set);
+        for (name, l, value) in [("a", "x", 1.0), ("a", "y", 3.0), ("b", "", 2.0)] {
+            history.record(0, &LabelSet::from_pairs([(METRIC_NAME, name), ("l", l)]), value);
+        }
+        let evaluate = |dialect| {
+            let semantics = Semantics {
+                dialect,
+                ..Semantics::default()
+            };
+            parse("a > on () b").unwrap().evaluate(&history, 0, semantics)
+        };
+        let result = evaluate(Dialect::V2_42).map(QueryValue::into_vector);
+        assert_eq!(result.unwrap().len(), 1);
+        assert!(matches!(evaluate(Dialect::V3), Err(EvaluationError::ManyToOne { .. })));
     }
 }

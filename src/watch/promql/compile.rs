@@ -1,8 +1,8 @@
 //! The compiler from the parser's syntax tree to an [`Expression`]. It refuses unsupported syntax by name.
 
 use super::evaluate::MAX_SUBQUERY_STEPS;
-use super::expression::{Aggregate, Aggregation, Binary, Cardinality, Expression, LabelReplace, Operator};
-use super::expression::{Query, Range, SeriesSelector};
+use super::expression::{Aggregate, Aggregation, At, Binary, Cardinality, Expression, MAX_REACH_MS, Operator};
+use super::expression::{LabelFunction, LabelFunctionKind, Query, Range, SeriesSelector, When};
 use super::function::{DatePart, Elementwise};
 use super::over_time::RangeFunction;
 use super::scan::{MAX_NESTING, nesting, position};
@@ -11,14 +11,11 @@ use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
-use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelModifier, MatrixSelector, Offset};
+use promql_parser::parser::{self, AggregateExpr, AtModifier, BinaryExpr, Call, Expr, LabelModifier};
+use promql_parser::parser::{MatrixSelector, Offset};
 use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
 use regex::Regex;
-use std::time::Duration;
-
-/// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per
-/// second.
-const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// The reason why an expression is invalid or unsupported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +83,15 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     Ok(query)
 }
 
+/// Functions that have a result for native histograms only.
+const NATIVE_HISTOGRAMS: [&str; 5] = [
+    "histogram_avg",
+    "histogram_count",
+    "histogram_stddev",
+    "histogram_stdvar",
+    "histogram_sum",
+];
+
 struct Compiler<'a> {
     text: &'a str,
     refusals: Vec<Refusal>,
@@ -127,9 +133,6 @@ impl Compiler<'_> {
     }
 
     fn selector(&mut self, selector: &VectorSelector) -> Option<SeriesSelector> {
-        if selector.at.is_some() {
-            return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
-        }
         if !selector.matchers.or_matchers.is_empty() {
             return self.refuse(
                 "or",
@@ -137,27 +140,14 @@ impl Compiler<'_> {
                 "use a regular expression",
             );
         }
-        let offset_ms = self.offset_ms(selector.offset.as_ref())?;
+        let when = when(selector.at.as_ref(), selector.offset.as_ref());
         let mut matchers: Vec<Matcher> = selector
             .name
             .iter()
             .map(|name| Matcher::equal(METRIC_NAME, name))
             .collect();
         matchers.extend(selector.matchers.matchers.iter().map(Matcher::from_parsed));
-        Some(SeriesSelector::new(matchers, offset_ms))
-    }
-
-    fn offset_ms(&mut self, offset: Option<&Offset>) -> Option<i64> {
-        match offset {
-            None => Some(0),
-            Some(Offset::Pos(duration)) => Some(milliseconds(*duration)),
-            Some(Offset::Neg(duration)) if duration.is_zero() => Some(0),
-            Some(Offset::Neg(_)) => self.refuse(
-                "offset",
-                "a negative offset looks into the future, which is not known".into(),
-                "",
-            ),
-        }
+        Some(SeriesSelector::new(matchers, when))
     }
 
     fn range(&mut self, expr: &Expr) -> Option<Range> {
@@ -174,11 +164,7 @@ impl Compiler<'_> {
                 range,
                 step,
             }) => {
-                if at.is_some() {
-                    return self.refuse("@", "the modifier @ is not supported".into(), "use offset");
-                }
                 let inner = self.boxed(expr);
-                let offset_ms = self.offset_ms(offset.as_ref())?;
                 let step_ms = step.map(milliseconds).filter(|step_ms| *step_ms > 0);
                 if step_ms.is_some_and(|step_ms| milliseconds(*range) / step_ms > MAX_SUBQUERY_STEPS) {
                     let message = format!("a subquery of more than {MAX_SUBQUERY_STEPS} steps");
@@ -188,7 +174,7 @@ impl Compiler<'_> {
                     inner: inner?,
                     range_ms: milliseconds(*range),
                     step_ms,
-                    offset_ms,
+                    when: when(at.as_ref(), offset.as_ref()),
                 })
             }
             _ => self.refuse("", "expected a range vector such as metric[5m]".into(), ""),
@@ -335,34 +321,69 @@ impl Compiler<'_> {
                 labels: absent_labels(range),
                 range: self.range(range)?,
             }),
-            (
-                "label_replace",
-                [
-                    inner,
-                    Expr::StringLiteral(destination),
-                    Expr::StringLiteral(replacement),
-                    Expr::StringLiteral(source),
-                    Expr::StringLiteral(pattern),
-                ],
-            ) => {
+            ("pi", []) => Some(Expression::Number(std::f64::consts::PI)),
+            ("histogram_quantile" | "histogram_fraction", [parameters @ .., inner]) => {
+                let parameters = parameters.iter().map(|parameter| self.expression(parameter));
+                Some(Expression::OfHistograms {
+                    parameters: parameters.collect::<Option<_>>()?,
+                    inner: self.boxed(inner)?,
+                })
+            }
+            ("label_replace" | "label_join", [inner, Expr::StringLiteral(destination), texts @ ..]) => {
                 let inner = self.expression(inner);
-                if !is_label_name(&destination.val) {
-                    let message = format!("label_replace: {:?} is not a label name", destination.val);
-                    return self.refuse("label_replace", message, "");
-                }
-                let Ok(compiled) = Regex::new(&format!("^(?s:{})$", pattern.val)) else {
-                    let message = format!("label_replace: {:?} is not a regular expression", pattern.val);
-                    return self.refuse("label_replace", message, "");
-                };
-                Some(Expression::LabelReplace(Box::new(LabelReplace {
+                let kind = self.label_function(name, &destination.val, texts)?;
+                Some(Expression::LabelFunction(Box::new(LabelFunction {
                     inner: inner?,
                     destination: destination.val.as_str().into(),
-                    replacement: replacement.val.clone(),
-                    source: source.val.as_str().into(),
-                    pattern: compiled,
+                    kind,
                 })))
             }
+            _ if NATIVE_HISTOGRAMS.contains(&name) => self.refuse(
+                name,
+                format!("{name} reads native histograms, which evenkeel does not have"),
+                "",
+            ),
+            _ if call.func.experimental => {
+                let message = format!("the function {name} is experimental in Prometheus and not supported");
+                self.refuse(name, message, "")
+            }
             _ => self.refuse(name, format!("the function {name} is not supported"), ""),
+        }
+    }
+
+    fn label_function(&mut self, name: &str, destination: &str, texts: &[&Expr]) -> Option<LabelFunctionKind> {
+        if !is_label_name(destination) {
+            return self.refuse(name, format!("{name}: {destination:?} is not a label name"), "");
+        }
+        let text = |expr: &&Expr| match expr {
+            Expr::StringLiteral(literal) => Some(literal.val.clone()),
+            _ => None,
+        };
+        let Some(texts) = texts.iter().map(text).collect::<Option<Vec<String>>>() else {
+            return self.wrong_arguments(name);
+        };
+        match (name, texts.as_slice()) {
+            ("label_replace", [replacement, source, pattern]) => {
+                let Ok(compiled) = Regex::new(&format!("^(?s:{pattern})$")) else {
+                    let message = format!("label_replace: {pattern:?} is not a regular expression");
+                    return self.refuse(name, message, "");
+                };
+                Some(LabelFunctionKind::Replace {
+                    replacement: replacement.clone(),
+                    source: source.as_str().into(),
+                    pattern: compiled,
+                })
+            }
+            ("label_join", [separator, sources @ ..]) => {
+                if let Some(wrong) = sources.iter().find(|source| !is_label_name(source)) {
+                    return self.refuse(name, format!("{name}: {wrong:?} is not a label name"), "");
+                }
+                Some(LabelFunctionKind::Join {
+                    separator: separator.clone(),
+                    sources: self::texts(sources),
+                })
+            }
+            _ => self.wrong_arguments(name),
         }
     }
 
@@ -391,6 +412,24 @@ fn grouping(aggregate: &AggregateExpr) -> Selected {
 
 fn texts(names: &[String]) -> Vec<Text> {
     names.iter().map(|name| name.as_str().into()).collect()
+}
+
+/// The time that the modifiers of a selector or a subquery choose.
+fn when(at: Option<&AtModifier>, offset: Option<&Offset>) -> When {
+    let at = match at {
+        None => At::Around,
+        Some(AtModifier::Start | AtModifier::End) => At::Query,
+        Some(AtModifier::At(time)) => At::Fixed(match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => milliseconds(after),
+            Err(before) => -milliseconds(before.duration()),
+        }),
+    };
+    let offset_ms = match offset {
+        None => 0,
+        Some(Offset::Pos(duration)) => milliseconds(*duration),
+        Some(Offset::Neg(duration)) => -milliseconds(*duration),
+    };
+    When { at, offset_ms }
 }
 
 fn milliseconds(duration: Duration) -> i64 {
@@ -436,103 +475,4 @@ fn quoted(message: &str) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusals(text: &str) -> Vec<String> {
-        parse(text)
-            .err()
-            .unwrap_or_default()
-            .iter()
-            .map(Refusal::to_string)
-            .collect()
-    }
-
-    #[test]
-    fn unsupported_promql_is_refused_by_name_and_place() {
-        for (text, refusal) in [
-            (
-                "1 + histogram_quantile(0.9, a)",
-                "the function histogram_quantile is not supported (at character 5)",
-            ),
-            (
-                "a{l=\"deg\"} * deg(a)",
-                "the function deg is not supported (at character 14)",
-            ),
-            (
-                "limitk(2, a)",
-                "the aggregation limitk is not supported (at character 1)",
-            ),
-            ("a @ 5", "the modifier @ is not supported (at character 3)"),
-            (
-                "a offset -5m",
-                "a negative offset looks into the future, which is not known (at character 3)",
-            ),
-            ("a[5m]", "a range vector is no result (at character 2)"),
-            ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
-            (
-                "rate(a[5d] offset 3d)",
-                "looks back more than 7 days, which is more than the history in memory keeps",
-            ),
-            (
-                "max_over_time(a[1d:1s])",
-                "a subquery of more than 11000 steps (at character 16)",
-            ),
-            (
-                "a offset 99999y",
-                "looks back more than 7 days, which is more than the history in memory keeps",
-            ),
-            ("a +", "not a PromQL expression"),
-            ("\"a\"", "a text is no result"),
-            (
-                "count_values(\"a-b\", a)",
-                "\"a-b\" is not a label name (at character 1)",
-            ),
-            ("a + fill(0) b", "fill values are not supported (at character 5)"),
-            (
-                "{a=\"1\" or b=\"2\"}",
-                "alternatives of matchers are not supported (at character 8)",
-            ),
-        ] {
-            assert_eq!(refusals(text), [refusal], "{text}");
-        }
-    }
-
-    #[test]
-    fn deep_nesting_is_rejected_before_parsing() {
-        let many = |one: &str| one.repeat(20_000);
-        for text in [
-            format!("{}a{}", many("("), many(")")),
-            format!("{}a", many("-")),
-            format!("a{}", many(" and a")),
-        ] {
-            assert!(refusals(&text)[0].starts_with("more than 400 operators"));
-        }
-        let most = format!("{}a{}", "(".repeat(200), " + a)".repeat(200));
-        assert_eq!(refusals(&most), Vec::<String>::new());
-        for text in ["rate(a[1e30])", "a offset 1e300", "a offset NaN"] {
-            assert_eq!(refusals(text), ["number out of range"], "{text}");
-        }
-    }
-
-    #[test]
-    fn all_errors_of_an_expression_are_reported() {
-        assert_eq!(refusals("deg(a) + sum(rad(b))").len(), 2);
-    }
-
-    #[test]
-    fn read_set_includes_range_offset_and_subquery() {
-        for (text, keep_ms) in [
-            ("a", 0),
-            ("a offset 1m", 60_000),
-            ("rate(a[5m] offset 1m)", 360_000),
-            ("max_over_time(rate(a[1m])[10m:10s] offset 2m)", 780_000),
-            ("sum(b) / on() group_left() topk(scalar(a offset 3s), b)", 3_000),
-        ] {
-            let mut read_set = ReadSet::default();
-            parse(text).unwrap().add_to_read_set(&mut read_set);
-            assert_eq!(read_set.keep_ms("a"), Some(keep_ms), "{text}");
-            assert_eq!(read_set.keep_ms("c"), None);
-        }
-    }
-}
+mod tests;

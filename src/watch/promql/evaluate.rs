@@ -1,6 +1,7 @@
 //! The evaluation of an expression at one moment.
 
-use super::expression::{Expression, LabelReplace, Query, Range, SeriesSelector};
+use super::expression::{At, Expression, Query, Range, SeriesSelector, When};
+use super::histogram::HistogramFunction;
 use super::over_time::{RangeFunction, Window};
 use super::{Dialect, Element, QueryValue, Semantics};
 use crate::watch::history::{History, Series, is_stale};
@@ -39,16 +40,33 @@ impl Query {
     /// # Errors
     /// When series have the same labels or do not match, as in Prometheus.
     pub fn evaluate(&self, history: &History, at_ms: i64, semantics: Semantics) -> Result<QueryValue, EvaluationError> {
-        Evaluation { history, semantics }.value(&self.expression, at_ms)
+        let evaluation = Evaluation {
+            history,
+            semantics,
+            query_ms: at_ms,
+        };
+        evaluation.value(&self.expression, at_ms)
     }
 }
 
 struct Evaluation<'a> {
     history: &'a History,
     semantics: Semantics,
+    /// When the whole query is evaluated, unlike the expression in a subquery.
+    query_ms: i64,
 }
 
 impl Evaluation<'_> {
+    /// The time that a selector or a subquery reads, where the expression around it is evaluated at `at_ms`.
+    fn time_of(&self, when: When, at_ms: i64) -> i64 {
+        let at_ms = match when.at {
+            At::Around => at_ms,
+            At::Query => self.query_ms,
+            At::Fixed(fixed_ms) => fixed_ms,
+        };
+        at_ms - when.offset_ms
+    }
+
     fn value(&self, expression: &Expression, at_ms: i64) -> Result<QueryValue, EvaluationError> {
         Ok(match expression {
             Expression::Number(value) => QueryValue::Scalar(*value),
@@ -139,7 +157,16 @@ impl Evaluation<'_> {
                 });
                 Ok(elements)
             }
-            Expression::LabelReplace(replace) => replace.apply(self.vector(&replace.inner, at_ms)?),
+            Expression::LabelFunction(function) => function.apply(self.vector(&function.inner, at_ms)?),
+            Expression::OfHistograms { inner, parameters } => {
+                let parameters = parameters.iter().map(|parameter| self.scalar(parameter, at_ms));
+                let function = match *parameters.collect::<Result<Vec<f64>, _>>()? {
+                    [lower, upper] => HistogramFunction::Fraction(lower, upper),
+                    [phi, ..] => HistogramFunction::Quantile(phi),
+                    [] => HistogramFunction::Quantile(f64::NAN),
+                };
+                Ok(function.apply(self.vector(inner, at_ms)?))
+            }
             Expression::Number(_)
             | Expression::Time
             | Expression::ScalarOf(_)
@@ -169,7 +196,7 @@ impl Evaluation<'_> {
     }
 
     fn instant(&self, selector: &SeriesSelector, at_ms: i64, value_of: impl Fn(i64, f64) -> f64) -> Vec<Element> {
-        let until_ms = at_ms - selector.offset_ms;
+        let until_ms = self.time_of(selector.when, at_ms);
         let oldest_ms = until_ms - self.semantics.lookback_ms + self.left_open_ms();
         let mut elements = Vec::new();
         self.select(selector, |series| {
@@ -201,8 +228,8 @@ impl Evaluation<'_> {
         parameter: f64,
         at_ms: i64,
     ) -> Result<Vec<Element>, EvaluationError> {
-        let (range_ms, offset_ms) = range.extent_ms();
-        let end_ms = at_ms - offset_ms;
+        let (range_ms, when) = range.extent();
+        let end_ms = self.time_of(when, at_ms);
         let start_ms = end_ms - range_ms;
         let window = Window {
             start_ms,
@@ -302,20 +329,6 @@ pub(super) fn unique(elements: Vec<Element>) -> Result<Vec<Element>, EvaluationE
         }
     }
     Ok(elements)
-}
-
-impl LabelReplace {
-    fn apply(&self, mut elements: Vec<Element>) -> Result<Vec<Element>, EvaluationError> {
-        for element in &mut elements {
-            let Some(captures) = self.pattern.captures(element.labels.get(&self.source)) else {
-                continue;
-            };
-            let mut value = String::new();
-            captures.expand(&self.replacement, &mut value);
-            element.labels = element.labels.with([(self.destination.clone(), value.into())]);
-        }
-        unique(elements)
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,10 @@ use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use regex::Regex;
 
+/// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per
+/// second.
+pub(super) const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
 /// An expression together with its text.
 #[derive(Debug, Clone)]
 pub struct Query {
@@ -45,12 +49,45 @@ impl Query {
     }
 }
 
+/// When a selector or a subquery is evaluated, by its modifiers `@` and `offset`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct When {
+    pub at: At,
+    /// How long before; after where negative.
+    pub offset_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum At {
+    /// When the expression around it is evaluated.
+    #[default]
+    Around,
+    /// When the whole query is, which has no range: `@ start()` and `@ end()`.
+    Query,
+    /// Unix time in milliseconds.
+    Fixed(i64),
+}
+
+impl When {
+    /// How long before the evaluation of the query samples are read, where the expression around is evaluated up to
+    /// `before_ms` earlier, and this one reads `range_ms`.
+    fn reach_ms(self, before_ms: i64, range_ms: i64) -> i64 {
+        let own_ms = self.offset_ms + range_ms;
+        match self.at {
+            At::Around => before_ms + own_ms,
+            At::Query => own_ms,
+            // Nothing older is kept in memory.
+            At::Fixed(_) => own_ms.max(MAX_REACH_MS),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct SeriesSelector {
     pub matchers: Vec<Matcher>,
     /// The value of an equality matcher on the metric name, which avoids a search over all names.
     pub metric_name: Option<Text>,
-    pub offset_ms: i64,
+    pub when: When,
 }
 
 /// The argument of a function over time.
@@ -64,18 +101,16 @@ pub(super) enum Range {
         inner: Box<Expression>,
         range_ms: i64,
         step_ms: Option<i64>,
-        offset_ms: i64,
+        when: When,
     },
 }
 
 impl Range {
-    /// Length and offset in milliseconds.
-    pub fn extent_ms(&self) -> (i64, i64) {
+    /// Its length in milliseconds, and when it ends.
+    pub fn extent(&self) -> (i64, When) {
         match self {
-            Range::Samples { selector, range_ms } => (*range_ms, selector.offset_ms),
-            Range::Subquery {
-                range_ms, offset_ms, ..
-            } => (*range_ms, *offset_ms),
+            Range::Samples { selector, range_ms } => (*range_ms, selector.when),
+            Range::Subquery { range_ms, when, .. } => (*range_ms, *when),
         }
     }
 }
@@ -153,12 +188,22 @@ pub(super) struct Aggregate {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct LabelReplace {
+pub(super) struct LabelFunction {
     pub inner: Expression,
     pub destination: Text,
-    pub replacement: String,
-    pub source: Text,
-    pub pattern: Regex,
+    pub kind: LabelFunctionKind,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum LabelFunctionKind {
+    /// The replacement, with the groups of the pattern in it, where the source matches.
+    Replace {
+        replacement: String,
+        source: Text,
+        pattern: Regex,
+    },
+    /// The values of all sources with the separator between them.
+    Join { separator: String, sources: Vec<Text> },
 }
 
 #[derive(Debug, Clone)]
@@ -203,7 +248,13 @@ pub(super) enum Expression {
         inner: Box<Expression>,
         descending: bool,
     },
-    LabelReplace(Box<LabelReplace>),
+    LabelFunction(Box<LabelFunction>),
+    /// A function of classic histograms, `histogram_quantile` or `histogram_fraction`.
+    OfHistograms {
+        inner: Box<Expression>,
+        /// One for a quantile, two for a fraction.
+        parameters: Vec<Expression>,
+    },
 }
 
 impl Expression {
@@ -212,7 +263,7 @@ impl Expression {
         match self {
             Expression::Number(_) | Expression::Time => {}
             Expression::SeriesSelector(selector) | Expression::SampleTime(selector) => {
-                visit(&selector.matchers, before_ms + selector.offset_ms);
+                visit(&selector.matchers, selector.when.reach_ms(before_ms, 0).max(0));
             }
             Expression::OverTime { range, parameter, .. } => {
                 range.visit_selectors(before_ms, visit);
@@ -231,7 +282,7 @@ impl Expression {
                     parameter.visit_selectors(before_ms, visit);
                 }
             }
-            Expression::Elementwise { inner, parameters, .. } => {
+            Expression::Elementwise { inner, parameters, .. } | Expression::OfHistograms { inner, parameters } => {
                 inner.visit_selectors(before_ms, visit);
                 parameters
                     .iter()
@@ -248,37 +299,34 @@ impl Expression {
             | Expression::VectorOf(inner)
             | Expression::ScalarOf(inner)
             | Expression::Sort { inner, .. } => inner.visit_selectors(before_ms, visit),
-            Expression::LabelReplace(replace) => replace.inner.visit_selectors(before_ms, visit),
+            Expression::LabelFunction(function) => function.inner.visit_selectors(before_ms, visit),
         }
     }
 }
 
 impl Range {
     fn visit_selectors(&self, before_ms: i64, visit: &mut dyn FnMut(&[Matcher], i64)) {
+        let (range_ms, when) = self.extent();
+        let reach_ms = when.reach_ms(before_ms, range_ms).max(0);
         match self {
-            Range::Samples { selector, range_ms } => {
-                visit(&selector.matchers, before_ms + selector.offset_ms + range_ms);
+            Range::Samples { selector, .. } => visit(&selector.matchers, reach_ms),
+            // The reach of a fixed time covers what the inner expression adds.
+            Range::Subquery { inner, .. } if matches!(when.at, At::Fixed(_)) => {
+                inner.visit_selectors(0, &mut |matchers, inner_ms| visit(matchers, reach_ms.max(inner_ms)));
             }
-            Range::Subquery {
-                inner,
-                range_ms,
-                offset_ms,
-                ..
-            } => {
-                inner.visit_selectors(before_ms + range_ms + offset_ms, visit);
-            }
+            Range::Subquery { inner, .. } => inner.visit_selectors(reach_ms, visit),
         }
     }
 }
 
 impl SeriesSelector {
-    pub fn new(matchers: Vec<Matcher>, offset_ms: i64) -> Self {
+    pub fn new(matchers: Vec<Matcher>, when: When) -> Self {
         let on_name = matchers.iter().filter(|matcher| &*matcher.name == METRIC_NAME);
         let metric_name = on_name.filter_map(Matcher::equal_to).map(Text::from).next();
         SeriesSelector {
             matchers,
             metric_name,
-            offset_ms,
+            when,
         }
     }
 }

@@ -21,6 +21,20 @@ pub(super) enum Elementwise {
     Ln,
     Log2,
     Log10,
+    Sin,
+    Cos,
+    Tan,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Tanh,
+    Asinh,
+    Acosh,
+    Atanh,
+    Deg,
+    Rad,
 }
 
 impl Elementwise {
@@ -53,6 +67,20 @@ impl Elementwise {
             Elementwise::Ln => value.ln(),
             Elementwise::Log2 => value.log2(),
             Elementwise::Log10 => value.log10(),
+            Elementwise::Sin => value.sin(),
+            Elementwise::Cos => value.cos(),
+            Elementwise::Tan => value.tan(),
+            Elementwise::Asin => value.asin(),
+            Elementwise::Acos => value.acos(),
+            Elementwise::Atan => value.atan(),
+            Elementwise::Sinh => value.sinh(),
+            Elementwise::Cosh => value.cosh(),
+            Elementwise::Tanh => value.tanh(),
+            Elementwise::Asinh => value.asinh(),
+            Elementwise::Acosh => value.acosh(),
+            Elementwise::Atanh => value.atanh(),
+            Elementwise::Deg => value.to_degrees(),
+            Elementwise::Rad => value.to_radians(),
         })
     }
 }

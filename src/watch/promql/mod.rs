@@ -6,6 +6,8 @@ mod compile;
 mod evaluate;
 mod expression;
 mod function;
+mod histogram;
+mod label_function;
 mod matcher;
 mod over_time;
 mod scan;

@@ -22,6 +22,7 @@ pub(super) enum RangeFunction {
     QuantileOverTime,
     StddevOverTime,
     StdvarOverTime,
+    FirstOverTime,
     LastOverTime,
     PresentOverTime,
     Changes,
@@ -40,7 +41,7 @@ pub(super) struct Window {
 
 impl RangeFunction {
     pub fn keeps_metric_name(self) -> bool {
-        self == RangeFunction::LastOverTime
+        matches!(self, RangeFunction::FirstOverTime | RangeFunction::LastOverTime)
     }
 
     /// Applies the function to at least one sample, in the order of time. `None` if there are too few samples.
@@ -75,6 +76,7 @@ impl RangeFunction {
             RangeFunction::QuantileOverTime => quantile(parameter, values().collect()),
             RangeFunction::StddevOverTime => variance(values()).sqrt(),
             RangeFunction::StdvarOverTime => variance(values()),
+            RangeFunction::FirstOverTime => samples.first()?.1,
             RangeFunction::LastOverTime => samples.last()?.1,
             RangeFunction::PresentOverTime => 1.0,
             RangeFunction::Changes => pairs()
@@ -294,6 +296,7 @@ mod tests {
             ("stdvar_over_time", vec![1.0, 3.0], Some(1.0)),
             ("last_over_time", vec![1.0, 3.0], Some(3.0)),
             ("present_over_time", vec![7.0], Some(1.0)),
+            ("first_over_time", vec![7.0, 8.0], Some(7.0)),
             ("changes", vec![1.0, 1.0, f64::NAN, f64::NAN, 2.0], Some(2.0)),
             ("resets", vec![3.0, 2.0, 2.0, 1.0], Some(2.0)),
         ] {

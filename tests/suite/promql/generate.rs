@@ -52,6 +52,15 @@ pub fn world(random: &mut Random) -> World {
             .collect();
         series.push((labels, ranks.join(" ")));
     }
+    for instance in ["1", "2"] {
+        let mut counts = [0; SAMPLES];
+        for bound in ["0.5", "1", "5", "+Inf"] {
+            counts.iter_mut().for_each(|count| *count += random.below(20));
+            let values: Vec<String> = counts.iter().map(usize::to_string).collect();
+            let labels = format!("h_bucket{{instance=\"{instance}\", le=\"{bound}\"}}");
+            series.push((labels, values.join(" ")));
+        }
+    }
     for instance in ["1", "2", "3"] {
         let version = random.pick(&["v1", "v2"]);
         series.push((
@@ -117,7 +126,17 @@ impl Grower<'_> {
     }
 
     fn offset(&mut self) -> &'static str {
-        self.0.pick(&["", "", "", " offset 1m", " offset 37s"])
+        self.0.pick(&[
+            "",
+            "",
+            "",
+            "",
+            " offset 1m",
+            " offset 37s",
+            " offset -45s",
+            " @ 400",
+            " @ end() offset 30s",
+        ])
     }
 
     fn range(&mut self, depth: usize) -> String {
@@ -130,7 +149,8 @@ impl Grower<'_> {
     }
 
     pub fn scalar(&mut self, depth: usize) -> String {
-        match self.0.below(if depth == 0 { 4 } else { 7 }) {
+        match self.0.below(if depth == 0 { 4 } else { 8 }) {
+            7 => "pi()".into(),
             0 | 1 => self.0.pick(&["0", "1", "2", "-3", "0.5", "100", "7.25"]).into(),
             2 => "time()".into(),
             3 => self.0.pick(&["NaN", "Inf", "-Inf", "1e3", "0x10"]).into(),
@@ -274,7 +294,18 @@ impl Grower<'_> {
 
     fn function(&mut self, depth: usize) -> String {
         let inner = self.vector(depth - 1);
-        match self.0.below(14) {
+        match self.0.below(17) {
+            14 => format!("label_join({inner}, \"new\", \"-\", \"job\", \"none\", \"instance\")"),
+            15 | 16 => {
+                let phi = self.0.pick(&["0", "0.3", "0.99", "1", "-1", "2", "NaN"]);
+                let buckets = self
+                    .0
+                    .pick(&["h_bucket", "sum by (le) (h_bucket)", "h_bucket{le!=\"+Inf\"}"]);
+                format!(
+                    "histogram_quantile({phi}, {buckets}{})",
+                    if buckets.ends_with(')') { "" } else { self.offset() }
+                )
+            }
             0 => format!("clamp({inner}, {}, {})", self.scalar(0), self.scalar(0)),
             1 => format!("clamp_min({inner}, {})", self.scalar(depth - 1)),
             2 => format!("clamp_max({inner}, {})", self.scalar(depth - 1)),
@@ -323,6 +354,20 @@ impl Grower<'_> {
                     "log10",
                     "sort",
                     "sort_desc",
+                    "sin",
+                    "cos",
+                    "tan",
+                    "asin",
+                    "acos",
+                    "atan",
+                    "sinh",
+                    "cosh",
+                    "tanh",
+                    "asinh",
+                    "acosh",
+                    "atanh",
+                    "deg",
+                    "rad",
                 ]);
                 format!("{function}({inner})")
             }

@@ -20,7 +20,7 @@ use browser::Browser;
 use evenkeel::host::{Host, LinuxHost};
 use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
-use evenkeel::publish::{self, HandlerOptions, MetricsHandler};
+use evenkeel::publish::{self, HandlerOptions, MetricsHandler, MetricsServer};
 use evenkeel::sense::{Sampler, SamplerConfig, recent_history};
 use evenkeel::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
 use hyper::Request;
@@ -114,14 +114,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         telemetry.clone(),
         HandlerOptions::default(),
     ));
+    let server = server(Arc::clone(&busy));
     let cost_of = |path: &str| -> Result<f64, Box<dyn Error>> {
         let request = Request::builder().uri(path).body(())?;
         let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-        runtime.block_on(busy.answer(&request, peer));
+        runtime.block_on(server.answer(&request, peer));
         // Both include the sampler's own work, which is subtracted.
         let (start, begun) = (cpu_seconds()?, std::time::Instant::now());
         for _ in 0..ANSWERS {
-            runtime.block_on(busy.answer(&request, peer));
+            runtime.block_on(server.answer(&request, peer));
         }
         let (spent, took) = (cpu_seconds()? - start, begun.elapsed());
         let start = cpu_seconds()?;
@@ -183,17 +184,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+fn server(handler: Arc<MetricsHandler>) -> MetricsServer<MetricsHandler> {
+    MetricsServer {
+        service: handler,
+        access: Access::open(),
+        telemetry_path: HandlerOptions::default().telemetry_path.into(),
+        max_connections: publish::MAX_CONNECTIONS,
+    }
+}
+
 /// Serves a handler until the benchmark exits, and returns its address.
 fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Result<String, Box<dyn Error>> {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let url = format!("http://{}/", listener.local_addr()?);
-    runtime.spawn(publish::serve(
-        listener,
-        Access::open(),
-        handler,
-        publish::MAX_CONNECTIONS,
-        std::future::pending(),
-    ));
+    runtime.spawn(server(handler).run(listener, std::future::pending()));
     Ok(url)
 }
 

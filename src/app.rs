@@ -15,7 +15,7 @@ mod service_manager;
 mod sockets;
 mod watcher;
 
-use crate::alert::receiver::WebhookReceiver;
+use crate::alert::receiver::{CountingInbox, WebhookReceiver};
 use crate::cli;
 use crate::config::{self, Config, Loaded};
 use crate::control::{self, ClaimedStorage, ControlError};
@@ -31,7 +31,7 @@ use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester, stored_leases};
 use crate::process::table::Procfs;
-use crate::publish::{self, MetricsHandler};
+use crate::publish::{self, MetricsHandler, MetricsServer};
 use crate::sense::{self, Roots, Sampler};
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
@@ -506,17 +506,22 @@ async fn serve(
         async move { drop(stop.wait_for(|stopped| *stopped).await) }
     };
     let addresses = [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable));
+    let server = MetricsServer {
+        service: Arc::clone(&handler),
+        access: access.scrapers,
+        telemetry_path: run.telemetry_path.as_str().into(),
+        max_connections: metrics_connections,
+    };
     let mut listeners = Vec::new();
     for listener in metrics {
-        listeners.push(tokio::spawn(publish::serve(
-            listener,
-            access.scrapers.clone(),
-            Arc::clone(&handler),
-            metrics_connections,
-            stopped(),
-        )));
+        listeners.push(tokio::spawn(server.clone().run(listener, stopped())));
     }
-    let receiver = WebhookReceiver::new(door.clone(), access.webhook, telemetry.clone());
+    let inbox = CountingInbox::new(door.clone(), telemetry.clone());
+    let count_response = {
+        let telemetry = telemetry.clone();
+        Box::new(move |code| telemetry.webhook_request(code))
+    };
+    let receiver = WebhookReceiver::new(inbox, access.webhook, count_response);
     let limits = ServerLimits {
         max_connections: webhook_connections,
         ..ServerLimits::default()

@@ -16,4 +16,4 @@ pub use crate::labels::Labels;
 pub use alert::{Alert, FiringSet, Source, Status};
 pub use decode::{DecodeError, Envelope, InvalidEntry, decode};
 pub use matcher::{Matcher, MatcherError, Op};
-pub use receiver::{Delivery, Inbox, NotAccepted, Receipt, WebhookReceiver};
+pub use receiver::{CountingInbox, Delivery, Inbox, NotAccepted, Receipt, WebhookReceiver};

@@ -4,7 +4,7 @@
 
 use super::alert::{Alert, Source, Status};
 use super::body_memory::{ArrivingBody, BodyMemory, BodyReservation};
-use super::decode::{DecodeError, Envelope, InvalidEntry, decode};
+use super::decode::{DecodeError, Envelope, decode};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::response::{self, HttpResponse};
 use crate::http::{Access, BodyError, Denied, Peer, ServerLimits, discard, read_body, serve};
@@ -47,7 +47,10 @@ const RETRY_AFTER_SECONDS: u32 = 5;
 pub struct Delivery {
     /// Shared with the receiver until it has responded, if they are few.
     pub alerts: Arc<Vec<Alert>>,
-    pub invalid: Vec<InvalidEntry>,
+    /// Number of entries that are no alerts. The receiver has logged them.
+    pub invalid: usize,
+    /// Number of alerts that Alertmanager left out.
+    pub truncated: u64,
     /// The time at which the head of the request was complete.
     pub received_at: Instant,
     /// The reply to the request. Dropping it unused responds with 503.
@@ -88,11 +91,54 @@ impl<F: Fn(Delivery) -> Result<(), NotAccepted> + Send + Sync + 'static> Inbox f
     }
 }
 
+/// An inbox that counts what the one behind it accepts, and passes nothing on that has no entries.
+pub struct CountingInbox<I> {
+    inbox: I,
+    telemetry: Telemetry,
+}
+
+impl<I> CountingInbox<I> {
+    pub fn new(inbox: I, telemetry: Telemetry) -> CountingInbox<I> {
+        CountingInbox { inbox, telemetry }
+    }
+}
+
+impl<I: Inbox> Inbox for CountingInbox<I> {
+    fn deliver(&self, delivery: Delivery) -> Result<(), NotAccepted> {
+        let truncated = delivery.truncated;
+        if delivery.alerts.is_empty() && delivery.invalid == 0 {
+            // There is no receiver when the request ended meanwhile.
+            let _ = delivery.reply.send(Receipt::Durable);
+            self.telemetry.alerts_truncated(truncated);
+            return Ok(());
+        }
+        let firing = count_firing(&delivery.alerts);
+        let resolved = delivery.alerts.len() - firing;
+        self.inbox.deliver(delivery)?;
+        // Counted once accepted, so that a retry of Alertmanager after a 503 is not counted twice.
+        for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
+            (0..count).for_each(|_| {
+                self.telemetry
+                    .alert_received(Source::Alertmanager.as_str(), status.as_str())
+            });
+        }
+        self.telemetry.alerts_truncated(truncated);
+        Ok(())
+    }
+}
+
+fn count_firing(alerts: &[Alert]) -> usize {
+    alerts.iter().filter(|alert| alert.status == Status::Firing).count()
+}
+
+/// Counts a response by its status code.
+pub type CountResponse = Box<dyn Fn(u16) + Send + Sync>;
+
 /// The webhook listener.
 pub struct WebhookReceiver<I> {
     inbox: I,
     access: Access,
-    telemetry: Telemetry,
+    count_response: CountResponse,
     bodies: BodyMemory,
     /// Log lines by status code: any peer can cause them.
     refusals: LogLimit<u16>,
@@ -139,11 +185,11 @@ impl Refusal {
 }
 
 impl<I: Inbox> WebhookReceiver<I> {
-    pub fn new(inbox: I, access: Access, telemetry: Telemetry) -> WebhookReceiver<I> {
+    pub fn new(inbox: I, access: Access, count_response: CountResponse) -> WebhookReceiver<I> {
         WebhookReceiver {
             inbox,
             access,
-            telemetry,
+            count_response,
             bodies: BodyMemory::new(MAX_BODIES_KIB),
             refusals: LogLimit::default(),
         }
@@ -183,7 +229,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 answer
             }
         };
-        self.telemetry.webhook_request(answer.status().as_u16());
+        (self.count_response)(answer.status().as_u16());
         answer
     }
 
@@ -255,22 +301,19 @@ impl<I: Inbox> WebhookReceiver<I> {
                 "webhook request with invalid alerts"
             );
         }
-        let firing = alerts.iter().filter(|alert| alert.status == Status::Firing).count();
         tracing::debug!(
             alerts = alerts.len(),
-            firing,
+            firing = count_firing(&alerts),
             group_key = shortened(&envelope.group_key),
             "webhook request"
         );
-        if alerts.is_empty() && invalid.is_empty() {
-            self.telemetry.alerts_truncated(envelope.truncated);
-            return Ok(response::text(StatusCode::OK, "ok: no alerts"));
-        }
-        // The reason is for people who send a request by hand; Alertmanager ignores it.
-        let reason = invalid.first().map_or(String::new(), |first| format!(": {first}"));
-        let said = format!("ok: {} alerts, {} invalid{reason}", alerts.len(), invalid.len());
+        let said = match (alerts.is_empty(), invalid.first()) {
+            (true, None) => "ok: no alerts".to_owned(),
+            // The reason is for people who send a request by hand; Alertmanager ignores it.
+            (_, Some(first)) => format!("ok: {} alerts, {} invalid: {first}", alerts.len(), invalid.len()),
+            (false, None) => format!("ok: {} alerts, 0 invalid", alerts.len()),
+        };
         let (reply, receipt) = oneshot::channel();
-        let resolved = alerts.len() - firing;
         let alerts = Arc::new(alerts);
         // The allocating thread frees the alerts, because two threads would contend for the heap, except if freeing
         // takes long.
@@ -278,19 +321,12 @@ impl<I: Inbox> WebhookReceiver<I> {
         self.inbox
             .deliver(Delivery {
                 alerts,
-                invalid,
+                invalid: invalid.len(),
+                truncated: envelope.truncated,
                 received_at,
                 reply,
             })
             .map_err(|reason| Refusal::Unavailable(reason.to_string()))?;
-        // Counted once accepted, so that a retry of Alertmanager after a 503 is not counted twice.
-        for (status, count) in [(Status::Firing, firing), (Status::Resolved, resolved)] {
-            (0..count).for_each(|_| {
-                self.telemetry
-                    .alert_received(Source::Alertmanager.as_str(), status.as_str())
-            });
-        }
-        self.telemetry.alerts_truncated(envelope.truncated);
         match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {
             Ok(Ok(Receipt::Durable)) => Ok(response::text(StatusCode::OK, &said)),
             Ok(Ok(Receipt::Unavailable(reason))) => Err(Refusal::Unavailable(reason)),

@@ -230,8 +230,7 @@ impl Intake {
             match input {
                 Input::Delivery(delivery) => {
                     // The receiver has logged them already.
-                    let invalid = delivery.invalid.iter();
-                    invalid.for_each(|_| self.telemetry.decision("", Decision::Invalid.as_str()));
+                    (0..delivery.invalid).for_each(|_| self.telemetry.decision("", Decision::Invalid.as_str()));
                     batch.arrival.get_or_insert(delivery.received_at.into());
                     batch.reports.push(SourceReport::Alerts(delivery.alerts, at));
                     batch.replies.push(delivery.reply);

@@ -1,24 +1,17 @@
-//! The request handler of the metrics listener: metrics, status page and status as JSON, health checks and reload. It
-//! knows nothing of sockets and TLS.
+//! The request handler of the metrics listener: metrics, status page and status as JSON, readiness and reload. It knows
+//! nothing of HTTP, sockets and TLS.
 
 use super::exposition::Content;
-use super::negotiation::{self, Format};
 use super::normalize::FamilyOrder;
 use super::page;
-use super::response_cache::{CachedResponse, ResponseCache};
+use super::request::{CollectorFilter, ContentType, MetricsReply, MetricsRequest, MetricsService, ReplyStatus, Scrape};
+use super::response_cache::ResponseCache;
 use super::status::{Status, status};
 use crate::family::{DescriptorCache, DescriptorPool, Family, label};
-use crate::http::HttpResponse;
-use crate::sense::{COLLECTORS, Sampler, Snapshot};
+use crate::sense::{Sampler, Snapshot};
 use crate::telemetry::Telemetry;
-use http_body_util::Full;
-use hyper::body::Bytes;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
-use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::error::Error;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,23 +20,8 @@ use tokio::sync::Semaphore;
 /// A scrape reads fast samples again that are older than this.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(100);
 
-/// How long a scrape, or the page, waits for fresh samples before it uses the newest.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Share of the scraper's deadline that may be spent waiting; the rest is for encoding and transfer.
-const DEADLINE_SHARE: f64 = 0.8;
-
-/// The deadline that Prometheus announces with each scrape, in seconds.
-const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
-
-/// The page needs its own script, style and icon, and fetches itself again. Everything else is forbidden: inline code,
-/// other origins, text that becomes markup.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
-     require-trusted-types-for 'script'; trusted-types 'none'";
-
-const JSON: &str = "application/json";
-const PLAIN: &str = "text/plain; charset=utf-8";
+/// The longest that a scrape, or the page, waits for fresh samples before it uses the newest.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Reloads the configuration for a requester such as `POST /-/reload from 10.0.0.7`; may block. The error is the reason
 /// of a failure.
@@ -114,47 +92,7 @@ impl MetricsHandler {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Responds to one request. The body of a request is never read.
-    pub async fn answer<B>(&self, request: &Request<B>, peer: SocketAddr) -> HttpResponse {
-        let path = request.uri().path();
-        let read = matches!(*request.method(), Method::GET | Method::HEAD);
-        // The telemetry path comes first, because it may be `/`.
-        if path == self.options.telemetry_path {
-            return if read {
-                self.metrics(request.uri(), request.headers()).await
-            } else {
-                not_allowed("GET, HEAD")
-            };
-        }
-        if path == "/-/reload" {
-            let write = matches!(*request.method(), Method::POST | Method::PUT);
-            return if write {
-                self.reload(request.headers(), peer).await
-            } else {
-                not_allowed("POST, PUT")
-            };
-        }
-        let answer = match path {
-            "/" => self.page().await,
-            "/style.css" => plain(StatusCode::OK, "text/css; charset=utf-8", page::STYLE),
-            "/script.js" => plain(StatusCode::OK, "text/javascript; charset=utf-8", page::SCRIPT),
-            "/icon.svg" => plain(StatusCode::OK, "image/svg+xml", page::ICON),
-            "/api/v1/status" => self.status_json().await,
-            "/-/healthy" => plain(StatusCode::OK, PLAIN, "evenkeel is healthy.\n"),
-            "/-/ready" if self.ready.load(Ordering::Relaxed) => plain(StatusCode::OK, PLAIN, "evenkeel is ready.\n"),
-            "/-/ready" => plain(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "evenkeel is not ready.\n"),
-            _ => {
-                return plain(
-                    StatusCode::NOT_FOUND,
-                    PLAIN,
-                    "Not found. The metrics are at the telemetry path.\n",
-                );
-            }
-        };
-        if read { answer } else { not_allowed("GET, HEAD") }
-    }
-
-    async fn metrics(&self, uri: &Uri, headers: &HeaderMap) -> HttpResponse {
+    async fn scrape(&self, scrape: Scrape) -> MetricsReply {
         let _permit = match &self.scrapes {
             None => None,
             Some(scrapes) => match scrapes.try_acquire() {
@@ -162,34 +100,29 @@ impl MetricsHandler {
                 Err(_) => {
                     let limit = self.options.max_requests;
                     let text = format!("Limit of concurrent requests reached ({limit}), try again later.\n");
-                    return plain(StatusCode::SERVICE_UNAVAILABLE, PLAIN, text);
+                    return MetricsReply::plain(ReplyStatus::Unavailable, text);
                 }
             },
         };
-        let filter = match CollectorFilter::from_query(uri.query().unwrap_or("")) {
-            Ok(filter) => filter,
-            Err(text) => return plain(StatusCode::BAD_REQUEST, PLAIN, text),
-        };
-        let snapshot = self.sampler.fresh(MAX_SAMPLE_AGE, patience(headers)).await;
+        let filter = scrape.collectors;
+        let snapshot = self.sampler.fresh(MAX_SAMPLE_AGE, scrape.patience.min(PATIENCE)).await;
         let response = if let CollectorFilter::All = filter {
             self.response_cache
                 .get_or_create(snapshot, |snapshot| self.content(snapshot, &filter))
         } else {
             let missing = filter.missing(&snapshot);
             if !missing.is_empty() {
-                return plain(
-                    StatusCode::BAD_REQUEST,
-                    PLAIN,
-                    format!("disabled collector: {}\n", missing.join(", ")),
-                );
+                let text = format!("disabled collector: {}\n", missing.join(", "));
+                return MetricsReply::plain(ReplyStatus::BadRequest, text);
             }
             let content = self.content(&snapshot, &filter);
             Arc::new(self.response_cache.uncached(snapshot, content))
         };
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let format = negotiation::format(text(header::ACCEPT));
-        let gzip = negotiation::gzip(text(header::ACCEPT_ENCODING));
-        exposition_answer(&response, format, gzip)
+        let (format, gzip) = (scrape.format, scrape.gzip);
+        match response.body(format, gzip) {
+            Some(body) => MetricsReply::new(ReplyStatus::Ok, ContentType::Exposition { format, gzip }, body),
+            None => failed("The metrics could not be encoded.\n".to_owned()),
+        }
     }
 
     fn content(&self, snapshot: &Snapshot, filter: &CollectorFilter) -> Content {
@@ -227,52 +160,57 @@ impl MetricsHandler {
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 
-    async fn page(&self) -> HttpResponse {
+    async fn page(&self) -> MetricsReply {
         let status = self.status().await;
         let html = page::page(&status, &self.options.telemetry_path);
-        let mut answer = plain(StatusCode::OK, "text/html; charset=utf-8", html);
-        answer
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        answer
+        MetricsReply::new(ReplyStatus::Ok, ContentType::Html, html)
     }
 
-    async fn status_json(&self) -> HttpResponse {
+    async fn status_json(&self) -> MetricsReply {
         let status = self.status().await;
         match serde_json::to_vec(&status) {
-            Ok(json) => plain(StatusCode::OK, JSON, json),
+            Ok(json) => MetricsReply::new(ReplyStatus::Ok, ContentType::Json, json),
             Err(error) => failed(format!("{error}\n")),
         }
     }
 
-    async fn reload(&self, headers: &HeaderMap, peer: SocketAddr) -> HttpResponse {
+    fn readiness(&self) -> MetricsReply {
+        match self.ready.load(Ordering::Relaxed) {
+            true => MetricsReply::plain(ReplyStatus::Ok, "evenkeel is ready.\n"),
+            false => MetricsReply::plain(ReplyStatus::Unavailable, "evenkeel is not ready.\n"),
+        }
+    }
+
+    async fn reload(&self, peer: IpAddr) -> MetricsReply {
         let Some(reload) = &self.options.reload else {
             let hint = "Lifecycle API is not enabled: start with --web.enable-lifecycle, or send SIGHUP.\n";
-            return plain(StatusCode::FORBIDDEN, PLAIN, hint);
+            return MetricsReply::plain(ReplyStatus::Forbidden, hint);
         };
-        // Only a browser sends this header, for a page of another origin.
-        if headers.contains_key(header::ORIGIN) {
-            return plain(StatusCode::FORBIDDEN, PLAIN, "Requests from web pages are refused.\n");
-        }
         let reload = Arc::clone(reload);
-        let by = format!("POST /-/reload from {}", peer.ip().to_canonical());
+        let by = format!("POST /-/reload from {}", peer.to_canonical());
         // A reload reads files, which may block.
         match tokio::task::spawn_blocking(move || reload(by)).await {
-            Ok(Ok(())) => plain(StatusCode::OK, PLAIN, "Configuration reloaded.\n"),
+            Ok(Ok(())) => MetricsReply::plain(ReplyStatus::Ok, "Configuration reloaded.\n"),
             Ok(Err(why)) => failed(format!("failed to reload config: {why}\n")),
-            Err(_) => failed("failed to reload config: it panicked\n"),
+            Err(_) => failed("failed to reload config: it panicked\n".to_owned()),
         }
     }
 }
 
-/// How long a scrape may wait for fresh samples.
-fn patience(headers: &HeaderMap) -> Duration {
-    headers
-        .get(SCRAPE_TIMEOUT_HEADER)
-        .and_then(|value| value.to_str().ok()?.parse::<f64>().ok())
-        .filter(|seconds| *seconds > 0.0)
-        .and_then(|seconds| Duration::try_from_secs_f64(seconds * DEADLINE_SHARE).ok())
-        .map_or(PATIENCE, |patience| patience.min(PATIENCE))
+impl MetricsService for MetricsHandler {
+    async fn answer(&self, request: MetricsRequest) -> MetricsReply {
+        match request {
+            MetricsRequest::Scrape(scrape) => self.scrape(scrape).await,
+            MetricsRequest::Page => self.page().await,
+            MetricsRequest::StatusJson => self.status_json().await,
+            MetricsRequest::Readiness => self.readiness(),
+            MetricsRequest::Reload(peer) => self.reload(peer).await,
+        }
+    }
+}
+
+fn failed(text: String) -> MetricsReply {
+    MetricsReply::plain(ReplyStatus::Failed, text)
 }
 
 /// The cluster dashboard of node-mixin divides by the number of these series.
@@ -299,161 +237,3 @@ static NODE_EXPORTER_BUILD_INFO: LazyLock<Family> = LazyLock::new(|| {
     );
     info
 });
-
-/// The collectors that a URL selects with `collect[]` or `exclude[]`.
-enum CollectorFilter {
-    All,
-    Only(BTreeSet<&'static str>),
-    Without(BTreeSet<&'static str>),
-}
-
-impl CollectorFilter {
-    fn from_query(query: &str) -> Result<Self, String> {
-        let mut collect = BTreeSet::new();
-        let mut exclude = BTreeSet::new();
-        for pair in query.split('&') {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let set = match decode_percent(key).as_ref() {
-                "collect[]" => &mut collect,
-                "exclude[]" => &mut exclude,
-                _ => continue,
-            };
-            let name = decode_percent(value);
-            let known = COLLECTORS.iter().find(|info| info.name == name);
-            set.insert(known.ok_or_else(|| format!("missing collector: {name}\n"))?.name);
-        }
-        match (collect.is_empty(), exclude.is_empty()) {
-            (true, true) => Ok(CollectorFilter::All),
-            (false, true) => Ok(CollectorFilter::Only(collect)),
-            (true, false) => Ok(CollectorFilter::Without(exclude)),
-            (false, false) => Err("Combined collect and exclude queries are not allowed.\n".to_owned()),
-        }
-    }
-
-    fn includes(&self, collector: &str) -> bool {
-        match self {
-            CollectorFilter::All => true,
-            CollectorFilter::Only(names) => names.contains(collector),
-            CollectorFilter::Without(names) => !names.contains(collector),
-        }
-    }
-
-    /// The selected collectors that are disabled.
-    fn missing(&self, snapshot: &Snapshot) -> Vec<&'static str> {
-        let CollectorFilter::Only(names) = self else {
-            return Vec::new();
-        };
-        let on: BTreeSet<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
-        names.difference(&on).copied().collect()
-    }
-}
-
-/// Decodes percent escapes and `+` in a part of a query. Invalid escapes stay as they are.
-fn decode_percent(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = tail
-            .get(..2)
-            .and_then(|hex| u8::from_str_radix(str::from_utf8(hex).ok()?, 16).ok());
-        match (byte, hex) {
-            (b'%', Some(decoded)) => {
-                bytes.push(decoded);
-                rest = &tail[2..];
-                continue;
-            }
-            (b'+', _) => bytes.push(b' '),
-            (other, _) => bytes.push(other),
-        }
-        rest = tail;
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn exposition_answer(response: &CachedResponse, format: Format, gzip: bool) -> HttpResponse {
-    let Some(body) = response.body(format, gzip) else {
-        return failed("The metrics could not be encoded.\n");
-    };
-    let mut answer = plain(StatusCode::OK, format.content_type(), body);
-    let headers = answer.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    if gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-    }
-    answer
-}
-
-fn plain(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> HttpResponse {
-    let body = body.into();
-    let length = body.len();
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    // Set here, so that HEAD has it, too.
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
-    );
-    answer
-}
-
-fn failed(text: impl Into<Bytes>) -> HttpResponse {
-    plain(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, text)
-}
-
-fn not_allowed(allow: &'static str) -> HttpResponse {
-    let mut answer = plain(
-        StatusCode::METHOD_NOT_ALLOWED,
-        PLAIN,
-        format!("Method not allowed, use {allow}.\n"),
-    );
-    answer
-        .headers_mut()
-        .insert(header::ALLOW, HeaderValue::from_static(allow));
-    answer
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patience_follows_the_scrape_timeout() {
-        for (header, expected) in [
-            (None, PATIENCE),
-            (Some("10"), PATIENCE),
-            (Some("0.5"), Duration::from_millis(400)),
-            (Some("0"), PATIENCE),
-            (Some("-1"), PATIENCE),
-            (Some("1e400"), PATIENCE),
-            (Some("NaN"), PATIENCE),
-            (Some("soon"), PATIENCE),
-        ] {
-            let mut headers = HeaderMap::new();
-            if let Some(header) = header {
-                headers.insert(SCRAPE_TIMEOUT_HEADER, HeaderValue::from_static(header));
-            }
-            assert_eq!(patience(&headers), expected, "{header:?}");
-        }
-    }
-
-    #[test]
-    fn escapes_are_decoded_and_invalid_ones_stay() {
-        for (text, expected) in [
-            ("collect%5B%5d", "collect[]"),
-            ("a+b", "a b"),
-            ("%", "%"),
-            ("%4", "%4"),
-            ("%zz%41", "%zzA"),
-            ("%ff", "\u{fffd}"),
-        ] {
-            assert_eq!(decode_percent(text), expected, "{text:?}");
-        }
-    }
-}

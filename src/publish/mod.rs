@@ -3,6 +3,7 @@
 
 pub mod exposition;
 pub mod server;
+pub mod request;
 pub mod metrics_handler;
 mod normalize;
 mod gzip;
@@ -19,4 +20,5 @@ pub use exposition::Content;
 pub use gzip::Compressor;
 pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
-pub use server::{MAX_CONNECTIONS, serve};
+pub use request::{MetricsReply, MetricsRequest, MetricsService};
+pub use server::{MAX_CONNECTIONS, MetricsServer};

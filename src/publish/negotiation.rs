@@ -1,8 +1,10 @@
 //! Content negotiation: the format and coding of a response, from `Accept` and `Accept-Encoding` (RFC 9110, section
 //! 12.5). Pure.
 
+use serde::{Deserialize, Serialize};
+
 /// A format of the exposition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     OpenMetrics,
     Text,

@@ -22,7 +22,8 @@ impl Queue {
         let (reply, receipt) = oneshot::channel();
         let delivery = Delivery {
             alerts: Arc::new(alerts),
-            invalid: Vec::new(),
+            invalid: 0,
+            truncated: 0,
             received_at: Instant::now(),
             reply,
         };

@@ -1,7 +1,9 @@
 //! The daemon: loads the configuration, binds listeners, starts threads and shuts down in order. Only this module
 //! uses both the sensing and the acting layers.
 
+pub mod frontend;
 mod kept_alerts;
+mod listeners;
 mod log;
 mod log_queue;
 pub mod own_evaluation;
@@ -15,7 +17,7 @@ mod service_manager;
 mod sockets;
 mod watcher;
 
-use crate::alert::receiver::{CountingInbox, WebhookReceiver};
+use crate::alert::receiver::CountingInbox;
 use crate::cli;
 use crate::config::{self, Config, Loaded};
 use crate::control::{self, ClaimedStorage, ControlError};
@@ -31,12 +33,15 @@ use crate::http::{Access, ServerLimits, listen::may_listen};
 use crate::ledger::store::read_records;
 use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester, stored_leases};
 use crate::process::table::Procfs;
-use crate::publish::{self, MetricsHandler, MetricsServer};
+use crate::publish::{self, MetricsHandler};
+use crate::sandbox::OwnUser;
 use crate::sense::{self, Roots, Sampler};
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
+use frontend::starter::Starter;
 use kept_alerts::KeptAlerts;
+use listeners::{ListenerSettings, Listeners};
 use log::ProcessLog;
 use own_evaluation::SETTLING;
 use reload::Reloader;
@@ -139,6 +144,8 @@ fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
 
 fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Result<(), Stop> {
     let file_limit = file_limit::raise().map_err(Stop::because)?;
+    // Before anything secret is in memory.
+    let starter = start_frontend_starter(&run, log, &telemetry);
     let inherited = sockets::inherited(run.web_systemd_socket, run.webhook_systemd_socket).map_err(Stop::because)?;
     if let Some(listener) = &inherited.webhook {
         // The check below depends on the address.
@@ -203,7 +210,11 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     let sandbox = sandbox::apply(&run, &needs, runner.is_some(), &telemetry);
     // No thread may start before the sandbox.
     log.write().map_err(because("no thread for the log"))?;
+    if let Err(reason) = &starter {
+        sandbox::report_without_frontend(reason, &telemetry);
+    }
     let access = ListenerAccess {
+        starter: starter.ok(),
         scrapers,
         webhook,
         sockets,
@@ -215,6 +226,21 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     runtime.shutdown_timeout(DRAIN);
     drop(storage);
     Ok(())
+}
+
+/// Starts the process that starts the frontend. The error says why there is no frontend.
+fn start_frontend_starter(run: &cli::Run, log: &mut ProcessLog, telemetry: &Telemetry) -> Result<Starter, String> {
+    if run.no_sandbox {
+        return Err("--no-sandbox".to_owned());
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err("evenkeel was not started as root".to_owned());
+    }
+    let frontend = |sockets| frontend::process::run(sockets, OwnUser::find(), log, telemetry);
+    frontend::starter::start(frontend).map_err(|error| {
+        tracing::error!(%error, "could not start the process for HTTP, the main process serves it");
+        error.to_string()
+    })
 }
 
 /// Fails in `enforce` where another user can change a file that decides what evenkeel does, and warns in dry-run.
@@ -343,6 +369,7 @@ impl Sockets {
 
 /// The access rules of the two listeners, their sockets, and what the process may still do.
 struct ListenerAccess {
+    starter: Option<Starter>,
     scrapers: Access,
     webhook: Access,
     sockets: Sockets,
@@ -506,27 +533,21 @@ async fn serve(
         async move { drop(stop.wait_for(|stopped| *stopped).await) }
     };
     let addresses = [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable));
-    let server = MetricsServer {
-        service: Arc::clone(&handler),
-        access: access.scrapers,
-        telemetry_path: run.telemetry_path.as_str().into(),
-        max_connections: metrics_connections,
+    let settings = ListenerSettings {
+        handler: Arc::clone(&handler),
+        inbox: CountingInbox::new(door.clone(), telemetry.clone()),
+        telemetry: telemetry.clone(),
+        telemetry_path: run.telemetry_path.clone(),
+        scrapers: access.scrapers,
+        webhook: access.webhook,
+        metrics_connections,
+        webhook_connections,
     };
-    let mut listeners = Vec::new();
-    for listener in metrics {
-        listeners.push(tokio::spawn(server.clone().run(listener, stopped())));
-    }
-    let inbox = CountingInbox::new(door.clone(), telemetry.clone());
-    let count_response = {
-        let telemetry = telemetry.clone();
-        Box::new(move |code| telemetry.webhook_request(code))
+    let mut listeners = match access.starter {
+        None => Listeners::here(settings, metrics, webhook, &stop.subscribe()),
+        Some(starter) => Listeners::in_frontend(settings, starter, &metrics, &webhook, stop.subscribe())
+            .map_err(because("no process for HTTP"))?,
     };
-    let receiver = WebhookReceiver::new(inbox, access.webhook, count_response);
-    let limits = ServerLimits {
-        max_connections: webhook_connections,
-        ..ServerLimits::default()
-    };
-    let receiving = tokio::spawn(receiver.run(webhook, limits, stopped()));
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let reload: control::ReloadFn = {
         let reloader = Arc::clone(&reloader);
@@ -562,8 +583,13 @@ async fn serve(
     let mut warmed_up = std::pin::pin!(warmed_up);
     let mut is_settled = false;
 
+    let mut failure = None;
     let leases_at_exit = loop {
         tokio::select! {
+            error = listeners.failed() => {
+                failure = Some(error);
+                break LeasesAtExit::AsConfigured;
+            }
             () = &mut warmed_up, if !is_settled => {
                 is_settled = true;
                 introduce(&policy, &loaded, &run, &addresses, control.is_some());
@@ -591,17 +617,17 @@ async fn serve(
     tracing::info!(leases, "shutting down");
     handler.set_ready(false);
     let _ = stop.send(true);
-    drop(tokio::time::timeout(DRAIN, receiving).await);
+    let _ = tokio::time::timeout(DRAIN, listeners.drain_webhook()).await;
     drop(reconciling.await);
     end(engine, &door, leases_at_exit).await;
-    for listener in listeners {
+    for listener in listeners.into_tasks() {
         drop(tokio::time::timeout(DRAIN, listener).await);
     }
     if let Some(control) = control {
         drop(control.await);
     }
     tracing::info!("stopped");
-    Ok(())
+    failure.map_or(Ok(()), |error| Err(Stop::because(error)))
 }
 
 /// Waits until the engine has reverted its leases, for which it may need this runtime.

@@ -93,7 +93,7 @@ pub struct Run {
     /// Leave evenkeel's own oom_score_adj and priority as they are, and do not lock its memory
     #[arg(long)]
     pub no_self_protection: bool,
-    /// Keep all privileges after the start, for debuggers and profilers
+    /// Keep all privileges in one process after the start, for debuggers and profilers
     #[arg(long)]
     pub no_sandbox: bool,
     #[command(flatten)]

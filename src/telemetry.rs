@@ -32,6 +32,8 @@ struct Counts {
     early_samples: BTreeMap<&'static str, u64>,
     /// Whether a measure of the sandbox is in force, by part and measure.
     sandbox: BTreeMap<(&'static str, &'static str), bool>,
+    /// Restarts of the frontend by reason.
+    frontend_restarts: BTreeMap<&'static str, u64>,
     /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
     decisions: BTreeMap<(SmolStr, &'static str), u64>,
@@ -108,7 +110,14 @@ impl Telemetry {
 
     /// Counts a response of the webhook listener by HTTP status code.
     pub fn webhook_request(&self, code: u16) {
-        count(&mut self.lock_for_change().webhook_requests, code);
+        self.webhook_requests(code, 1);
+    }
+
+    /// Counts responses of the webhook listener with one HTTP status code.
+    pub fn webhook_requests(&self, code: u16, count: u32) {
+        let mut counts = self.lock_for_change();
+        let total = counts.webhook_requests.entry(code).or_default();
+        *total = total.saturating_add(count.into());
     }
 
     /// Counts an alert that arrived, whatever is decided about it.
@@ -118,7 +127,8 @@ impl Telemetry {
 
     /// Counts alerts that Alertmanager left out of a notification (`truncatedAlerts`).
     pub fn alerts_truncated(&self, count: u64) {
-        self.lock_for_change().alerts_truncated += count;
+        let mut counts = self.lock_for_change();
+        counts.alerts_truncated = counts.alerts_truncated.saturating_add(count);
     }
 
     /// Counts an alert that opened no episode, because too many are open.
@@ -128,7 +138,26 @@ impl Telemetry {
 
     /// Counts a log line that was dropped, because the reader of the log stalled.
     pub fn log_line_dropped(&self) {
-        self.lock_for_change().log_lines_dropped += 1;
+        self.log_lines_dropped_elsewhere(1);
+    }
+
+    /// Counts log lines that were dropped in another process of evenkeel.
+    pub fn log_lines_dropped_elsewhere(&self, lines: u64) {
+        let mut counts = self.lock_for_change();
+        counts.log_lines_dropped = counts.log_lines_dropped.saturating_add(lines);
+    }
+
+    /// Announces the reasons of restarts of the frontend, so that each has a series before the first one.
+    pub fn expect_frontend_restarts(&self, reasons: impl IntoIterator<Item = &'static str>) {
+        let mut counts = self.lock_for_change();
+        for reason in reasons {
+            counts.frontend_restarts.entry(reason).or_default();
+        }
+    }
+
+    /// Counts a restart of the frontend by reason.
+    pub fn frontend_restarted(&self, reason: &'static str) {
+        count(&mut self.lock_for_change().frontend_restarts, reason);
     }
 
     /// Records that evenkeel only publishes metrics, and why.

@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 32;
 
 /// Maximum number of entries, more than fit into 4 MiB with status, labels and start. It bounds the cost of tiny
 /// entries.
-const MAX_ENTRIES: usize = 65_536;
+pub const MAX_ENTRIES: usize = 65_536;
 
 /// Size up to which all entries are parsed at once: the smallest entry, `{},`, takes a hundred times its size while it
 /// is parsed.

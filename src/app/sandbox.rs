@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 const PART: &str = "actuator";
 /// That of the process for commands and requests.
 const RUNNER: &str = "runner";
+/// That of the process that serves HTTP.
+const FRONTEND: &str = super::frontend::session::PART;
 /// Configuration, secrets, text files and ledgers may belong to any user.
 const READING: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// The executables of processes (proc_pid_exe(5)), and their open files.
@@ -75,16 +77,10 @@ pub fn apply(run: &cli::Run, needs: &DaemonNeeds, has_runner: bool, telemetry: &
     } else {
         sandbox::apply(&needs.sandbox)
     };
-    let in_force = report.measures.iter().filter(|(_, result)| result.is_ok());
-    let in_force: Vec<&str> = in_force.map(|(measure, _)| measure.as_str()).collect();
-    let missing = report.measures.iter().filter_map(|(measure, result)| {
-        let reason = result.as_ref().err()?;
-        Some(format!("{measure}: {reason}"))
-    });
     tracing::info!(
         part = PART,
-        in_force = in_force.join(" "),
-        missing = missing.collect::<Vec<_>>().join("; "),
+        in_force = report.in_force(),
+        missing = report.missing(),
         capabilities = capabilities::names(report.capabilities),
         "sandbox"
     );
@@ -107,6 +103,19 @@ pub fn apply(run: &cli::Run, needs: &DaemonNeeds, has_runner: bool, telemetry: &
         dropped: before - report.capabilities,
         report,
     }
+}
+
+/// Reports that the listeners have no process of their own.
+pub fn report_without_frontend(reason: &str, telemetry: &Telemetry) {
+    for measure in Measure::OF_SERVER {
+        telemetry.set_sandbox(FRONTEND, measure.as_str(), false);
+    }
+    tracing::info!(
+        part = FRONTEND,
+        in_force = "",
+        missing = format!("all: {reason}"),
+        "sandbox"
+    );
 }
 
 /// All needs of this run. `leases` are those of a former run, and `None` where the ledger does not say.

@@ -6,7 +6,7 @@ use super::suspension::{Freezers, Suspension};
 use super::unit::UnitState;
 use super::{
     CgroupError, Host, HostError, Job, Knob, LimitState, Moment, Reach, Reading, Reclaimed, RunnerClient, Thread,
-    Value, pageout, runner, self_priority,
+    Value, own_processes, pageout, self_priority,
 };
 use crate::knob::limit::Device;
 use crate::knob::privileges::{self, CAP_SYS_ADMIN, Privileges};
@@ -412,13 +412,13 @@ impl Host for LinuxHost {
                 .read_process(pid, Duration::ZERO)
                 .map_or(0, |process| process.parent);
         }
-        // The processes that run commands and requests: evenkeel's one child, and that one's. Commands are its children.
-        let starters = self.children(self.own_pid, runner::STARTER);
-        let runners = starters
-            .iter()
-            .flat_map(|&starter| self.children(starter, runner::RUNNER));
-        line.extend(runners.collect::<Vec<_>>());
-        line.extend(starters);
+        // Children of the runner are commands.
+        for (starter, child) in own_processes::LINES {
+            let starters = self.children(self.own_pid, starter);
+            let children = starters.iter().flat_map(|&starter| self.children(starter, child));
+            line.extend(children.collect::<Vec<_>>());
+            line.extend(starters);
+        }
         line
     }
 

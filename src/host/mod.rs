@@ -10,6 +10,8 @@ pub mod fake;
 pub mod fault;
 mod cgroup_limits;
 pub mod linux;
+pub mod fork;
+pub mod own_processes;
 mod pageout;
 pub mod program_pages;
 pub mod runner;

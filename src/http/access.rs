@@ -1,15 +1,16 @@
 //! The access control of a listener: the checks of a connection and of a request's head before the body is read.
 
 use super::password::Passwords;
+use super::remote_access::{AccessContents, RemoteAccess};
 use super::response::{self, HttpResponse};
 use super::token::{TokenError, TokenFile};
-use super::web_file::{Active, WebFile, WebFileError};
+use super::web_file::{Active, Bucket, WebFile, WebFileError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,9 @@ const MAX_PAUSED: usize = 32;
 pub struct Access {
     token: Option<Arc<TokenFile>>,
     web: Option<Arc<WebFile>>,
+    /// In place of the files, in a process that cannot read them.
+    remote: Option<Arc<RemoteAccess>>,
+    rate: Arc<Mutex<Bucket>>,
     passwords: Arc<Passwords>,
     guesses: Guesses,
 }
@@ -64,8 +68,9 @@ pub enum Denied {
     Wrong(Challenge),
     #[error("more requests than rate_limit of the web configuration file allows")]
     TooMany,
+    /// The tokens cannot be read.
     #[error("{0}")]
-    Token(#[from] TokenError),
+    Tokens(String),
 }
 
 impl Denied {
@@ -91,7 +96,7 @@ impl Denied {
                 answer
             }
             // The response omits the path of the file, which the log has.
-            Denied::Token(_) => response::unavailable("credentials cannot be checked now", RETRY_AFTER_SECONDS),
+            Denied::Tokens(_) => response::unavailable("credentials cannot be checked now", RETRY_AFTER_SECONDS),
         }
     }
 }
@@ -100,6 +105,23 @@ impl Access {
     /// Admits every request.
     pub fn open() -> Access {
         Access::default()
+    }
+
+    /// The rules of another process, which reads the files.
+    pub fn remote(remote: RemoteAccess) -> Access {
+        Access {
+            remote: Some(Arc::new(remote)),
+            ..Access::default()
+        }
+    }
+
+    /// The present contents of the files, for another process. Touches the file system.
+    pub fn contents(&self) -> AccessContents {
+        let tokens = self.token.as_ref().map(|token| token.current());
+        AccessContents {
+            tokens: tokens.map(|tokens| tokens.map_err(|error| error.to_string())),
+            web: self.web.as_ref().map(|web| web.active().contents.clone()),
+        }
     }
 
     /// Requires the bearer token in this file.
@@ -141,6 +163,9 @@ impl Access {
 
     /// The active web configuration, if there is a file.
     pub(super) async fn web(&self) -> Option<Arc<Active>> {
+        if let Some(remote) = &self.remote {
+            return remote.current().await.web.clone();
+        }
         let web = Arc::clone(self.web.as_ref()?);
         // Reading the files may block, which an async worker must not. The join fails only while the runtime shuts
         // down.
@@ -154,30 +179,24 @@ impl Access {
     pub async fn admit(&self, headers: &HeaderMap) -> Result<(), Denied> {
         let active = self.web().await;
         let config = active.as_ref().map(|active| &active.config);
-        if let (Some(web), Some(config)) = (&self.web, config)
-            && !web.count_request(config.rate_limit, Instant::now())
+        if let Some(limit) = config.and_then(|config| config.rate_limit)
+            && !self.lock_rate().take(limit, Instant::now())
         {
             return Err(Denied::TooMany);
         }
         let users = config.map(|config| &config.users).filter(|users| !users.is_empty());
         let challenge = Challenge {
             basic: users.is_some(),
-            bearer: self.token.is_some(),
+            bearer: self.has_token().await,
         };
         if !challenge.basic && !challenge.bearer {
             return Ok(());
         }
-        let accepted = match (credentials(headers), users, &self.token) {
-            (Some(Credentials::Basic { user, password }), Some(users), _) => {
+        let accepted = match (credentials(headers), users) {
+            (Some(Credentials::Basic { user, password }), Some(users)) => {
                 self.passwords.accepts(users, &user, &password).await
             }
-            (Some(Credentials::Bearer(offered)), _, Some(token)) if token.remembers(&offered, Instant::now()) => true,
-            (Some(Credentials::Bearer(offered)), _, Some(token)) => {
-                let token = Arc::clone(token);
-                tokio::task::spawn_blocking(move || token.accepts(&offered))
-                    .await
-                    .unwrap_or(Ok(false))?
-            }
+            (Some(Credentials::Bearer(offered)), _) if challenge.bearer => self.accepts_token(offered).await?,
             _ => return Err(Denied::Missing(challenge)),
         };
         if !accepted {
@@ -185,6 +204,38 @@ impl Access {
             return Err(Denied::Wrong(challenge));
         }
         Ok(())
+    }
+}
+
+impl Access {
+    fn lock_rate(&self) -> MutexGuard<'_, Bucket> {
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn has_token(&self) -> bool {
+        match &self.remote {
+            None => self.token.is_some(),
+            Some(remote) => remote.current().await.tokens.is_some(),
+        }
+    }
+
+    async fn accepts_token(&self, offered: Vec<u8>) -> Result<bool, Denied> {
+        if let Some(remote) = &self.remote {
+            return match &remote.current().await.tokens {
+                None => Ok(false),
+                Some(Ok(tokens)) => Ok(tokens.has(&offered)),
+                Some(Err(reason)) => Err(Denied::Tokens(reason.clone())),
+            };
+        }
+        let Some(token) = &self.token else { return Ok(false) };
+        if token.remembers(&offered, Instant::now()) {
+            return Ok(true);
+        }
+        let token = Arc::clone(token);
+        let checked = tokio::task::spawn_blocking(move || token.accepts(&offered)).await;
+        checked
+            .unwrap_or(Ok(false))
+            .map_err(|error| Denied::Tokens(error.to_string()))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod listen;
 pub mod log_limit;
 pub mod password;
+pub mod remote_access;
 pub mod response;
 pub mod server;
 mod subject_names;

@@ -3,6 +3,7 @@
 use super::subject_names::subject_names;
 use super::web_config::{ClientAuth, TlsSettings, TlsVersion};
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_rustls::rustls::client::danger::HandshakeSignatureValid;
@@ -46,15 +47,17 @@ pub enum TlsError {
     Versions(rustls::Error),
 }
 
-/// Builds the server's configuration from the present files. Touches the file system, so call it outside of async
-/// workers.
+/// Reads a file: from the file system, or from contents that were read before.
+pub type ReadFile<'r> = &'r dyn Fn(&Path) -> io::Result<Vec<u8>>;
+
+/// Builds the server's configuration from the files that `read_file` reads.
 ///
 /// # Errors
 /// Names the invalid file.
-pub fn server_config(settings: &TlsSettings, http2: bool) -> Result<ServerConfig, TlsError> {
+pub fn server_config(settings: &TlsSettings, http2: bool, read_file: ReadFile<'_>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider(settings)?);
-    let certificates = certificates(&settings.cert_file)?;
-    let key = private_key(&settings.key_file)?;
+    let certificates = certificates(&settings.cert_file, read_file)?;
+    let key = private_key(&settings.key_file, read_file)?;
     let versions: Vec<&'static rustls::SupportedProtocolVersion> = [
         (TlsVersion::Tls12, &version::TLS12),
         (TlsVersion::Tls13, &version::TLS13),
@@ -66,7 +69,7 @@ pub fn server_config(settings: &TlsSettings, http2: bool) -> Result<ServerConfig
     let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(TlsError::Versions)?
-        .with_client_cert_verifier(client_verifier(settings, provider)?)
+        .with_client_cert_verifier(client_verifier(settings, provider, read_file)?)
         .with_single_cert(certificates, key)
         .map_err(|source| TlsError::Pair {
             cert_file: settings.cert_file.clone(),
@@ -128,6 +131,7 @@ fn provider(settings: &TlsSettings) -> Result<CryptoProvider, TlsError> {
 fn client_verifier(
     settings: &TlsSettings,
     provider: Arc<CryptoProvider>,
+    read_file: ReadFile<'_>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let any = |mandatory| {
         Arc::new(AnyClient {
@@ -143,7 +147,7 @@ fn client_verifier(
             // Without a file there is no root certificate, which the builder rejects.
             let path = path.as_deref().unwrap_or(Path::new(""));
             let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(certificates(path)?);
+            roots.add_parsable_certificates(certificates(path, read_file)?);
             let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             let builder = match settings.clients {
                 ClientAuth::VerifyIfGiven => builder.allow_unauthenticated(),
@@ -164,23 +168,28 @@ fn client_verifier(
     }))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Unreadable {
+/// Reads a file from the file system.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path)
+}
+
+fn read(path: &Path, read_file: ReadFile<'_>) -> Result<Vec<u8>, TlsError> {
+    read_file(path).map_err(|source| TlsError::Unreadable {
         path: path.to_owned(),
         source,
     })
 }
 
-pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|source| TlsError::Pem {
+pub(super) fn private_key(path: &Path, read_file: ReadFile<'_>) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path, read_file)?).map_err(|source| TlsError::Pem {
         path: path.to_owned(),
         wanted: "a private key",
         source,
     })
 }
 
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+pub(super) fn certificates(path: &Path, read_file: ReadFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_slice_iter(&read(path, read_file)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| TlsError::Pem {
             path: path.to_owned(),

@@ -2,6 +2,8 @@
 //! the file has two.
 
 use crate::permissions::own_uid;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -45,7 +47,7 @@ impl TokenError {
 
 /// Time after a check of the file during which its token is valid without another check, because a check may block and
 /// costs more than the rest of a repeated alert.
-const REMEMBERED: Duration = Duration::from_secs(1);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// The present token and the next or the former one.
 const MAX_TOKENS: usize = 2;
@@ -59,9 +61,27 @@ pub struct TokenFile {
     read: Mutex<Read>,
 }
 
+/// The valid tokens: one, or two during a rotation.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens(Vec<String>);
+
+/// Omits the secrets.
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tokens(…)")
+    }
+}
+
+impl Tokens {
+    /// Compares with every token in constant time.
+    pub fn has(&self, offered: &[u8]) -> bool {
+        let equal = |found: Choice, token: &String| found | token.as_bytes().ct_eq(offered);
+        self.0.iter().fold(Choice::from(0), equal).into()
+    }
+}
+
 struct Read {
-    /// One, or two during a rotation.
-    tokens: Vec<String>,
+    tokens: Tokens,
     stamp: Stamp,
     /// Time of the last check of the file.
     seen_at: Option<Instant>,
@@ -105,6 +125,14 @@ impl TokenFile {
     /// # Errors
     /// When the file has changed and has no token now. The former token is invalid then.
     pub fn accepts(&self, offered: &[u8]) -> Result<bool, TokenError> {
+        Ok(self.current()?.has(offered))
+    }
+
+    /// The file's present tokens. Touches the file system, so call it outside of async workers.
+    ///
+    /// # Errors
+    /// When the file has changed and has no token now.
+    pub fn current(&self) -> Result<Tokens, TokenError> {
         let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let unreadable = |source| TokenError::Unreadable {
             path: self.path.clone(),
@@ -116,28 +144,20 @@ impl TokenFile {
             *kept = read(&self.path)?;
         }
         kept.seen_at = Some(looked_at);
-        Ok(kept.has(offered))
+        Ok(kept.tokens.clone())
     }
 
     /// Whether `offered` is the recently read token. Never blocks. If false, the caller must check the file.
     pub fn remembers(&self, offered: &[u8], now: Instant) -> bool {
         let Ok(kept) = self.read.try_lock() else { return false };
         let is_fresh = |seen_at| now.saturating_duration_since(seen_at) < REMEMBERED;
-        kept.seen_at.is_some_and(is_fresh) && kept.has(offered)
+        kept.seen_at.is_some_and(is_fresh) && kept.tokens.has(offered)
     }
 
     /// Whether a token is so short that guesses may find it.
     pub fn is_weak(&self) -> bool {
         let kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.tokens.iter().any(|token| token.len() < MIN_STRONG)
-    }
-}
-
-impl Read {
-    /// Compares with every token in constant time.
-    fn has(&self, offered: &[u8]) -> bool {
-        let equal = |found: Choice, token: &String| found | token.as_bytes().ct_eq(offered);
-        self.tokens.iter().fold(Choice::from(0), equal).into()
+        kept.tokens.0.iter().any(|token| token.len() < MIN_STRONG)
     }
 }
 
@@ -161,7 +181,7 @@ fn read(path: &Path) -> Result<Read, TokenError> {
     }
     let text = |token: &[u8]| String::from_utf8_lossy(token).into_owned();
     Ok(Read {
-        tokens: tokens.into_iter().map(text).collect(),
+        tokens: Tokens(tokens.into_iter().map(text).collect()),
         stamp,
         seen_at: None,
     })

@@ -1,9 +1,13 @@
 //! The active web configuration file. Reloads it when the file or one of its certificates changes. After an invalid
 //! change, the last valid one stays active and the error is logged.
 
-use super::tls::{self, TlsError};
+use super::tls::{self, ReadFile, TlsError};
 use super::token::Stamp;
 use super::web_config::{ClientAuth, RateLimit, TlsSettings, WebConfig, WebConfigError};
+use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +32,34 @@ pub enum WebFileError {
 pub struct Active {
     pub config: WebConfig,
     pub tls: Option<Arc<ServerConfig>>,
+    pub contents: WebContents,
+}
+
+/// The contents of a web configuration file and of the files that it names, for a process that cannot read them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebContents {
+    path: PathBuf,
+    text: String,
+    named: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl WebContents {
+    /// The settings that they describe.
+    ///
+    /// # Errors
+    /// Names the file and the invalid setting.
+    pub fn activate(self) -> Result<Active, WebFileError> {
+        let config = parse(&self.path, &self.text)?;
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let tls = server_config(&self.path, &config, &|path| {
+            self.named.get(path).cloned().ok_or_else(missing)
+        })?;
+        Ok(Active {
+            config,
+            tls,
+            contents: self,
+        })
+    }
 }
 
 impl Active {
@@ -48,7 +80,6 @@ struct State {
     active: Arc<Active>,
     /// The stamps of all files at the last check, whether its result was valid or not.
     stamps: Stamps,
-    bucket: Bucket,
 }
 
 impl WebFile {
@@ -61,7 +92,6 @@ impl WebFile {
         let state = State {
             active: Arc::new(active),
             stamps,
-            bucket: Bucket::default(),
         };
         Ok(WebFile {
             path: path.to_owned(),
@@ -110,16 +140,6 @@ impl WebFile {
         }
         Ok((active, stamps))
     }
-
-    /// Counts one more request. Returns false at the rate limit.
-    pub fn count_request(&self, limit: Option<RateLimit>, now: Instant) -> bool {
-        let Some(limit) = limit else { return true };
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bucket
-            .take(limit, now)
-    }
 }
 
 /// The stamps of the file and of the files that it names, in a fixed order; `None` for a missing file.
@@ -146,35 +166,55 @@ fn load(path: &Path) -> Result<(Active, Stamps), WebFileError> {
         path: path.to_owned(),
         source,
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let config = WebConfig::parse(&text, folder).map_err(|source| WebFileError::Config {
-        path: path.to_owned(),
-        source,
-    })?;
+    let config = parse(path, &text)?;
     let mut stamps = stamps(path, config.tls.as_ref());
     stamps[0] = own_stamp;
-    let tls = match &config.tls {
-        None => None,
-        Some(settings) => Some(Arc::new(tls::server_config(settings, config.http2).map_err(
-            |source| WebFileError::Tls {
-                path: path.to_owned(),
-                source: Box::new(source),
-            },
-        )?)),
+    let named = RefCell::new(BTreeMap::new());
+    let tls = server_config(path, &config, &|path| {
+        let content = std::fs::read(path)?;
+        named.borrow_mut().insert(path.to_owned(), content.clone());
+        Ok(content)
+    })?;
+    let contents = WebContents {
+        path: path.to_owned(),
+        text,
+        named: named.into_inner(),
     };
-    Ok((Active { config, tls }, stamps))
+    Ok((Active { config, tls, contents }, stamps))
+}
+
+fn parse(path: &Path, text: &str) -> Result<WebConfig, WebFileError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    WebConfig::parse(text, folder).map_err(|source| WebFileError::Config {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn server_config(
+    path: &Path,
+    config: &WebConfig,
+    read_file: ReadFile<'_>,
+) -> Result<Option<Arc<ServerConfig>>, WebFileError> {
+    let Some(settings) = &config.tls else { return Ok(None) };
+    let tls = tls::server_config(settings, config.http2, read_file).map_err(|source| WebFileError::Tls {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(Some(Arc::new(tls)))
 }
 
 /// A token bucket. Pure.
 #[derive(Debug, Default)]
-struct Bucket {
+pub(super) struct Bucket {
     /// Requests that had not leaked out at the last request, in units of intervals.
     taken: f64,
     at: Option<Instant>,
 }
 
 impl Bucket {
-    fn take(&mut self, limit: RateLimit, now: Instant) -> bool {
+    /// Counts one more request. Returns false at the limit.
+    pub(super) fn take(&mut self, limit: RateLimit, now: Instant) -> bool {
         let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.at = Some(now);
         self.taken = (self.taken - passed.as_secs_f64() / limit.interval.as_secs_f64()).max(0.0);

@@ -17,12 +17,7 @@ pub fn effective() -> CapabilitySet {
 /// When the kernel refuses.
 pub fn keep_only(needed: CapabilitySet) -> Result<()> {
     let now = capabilities(None)?;
-    if now.effective.contains(CapabilitySet::SETPCAP) {
-        for capability in (CapabilitySet::all() - needed).iter() {
-            // A kernel may lack the newest ones.
-            let _ = remove_capability_from_bounding_set(capability);
-        }
-    }
+    bound(now.effective, needed);
     // Kernels before 4.3 have no ambient set.
     let _ = clear_ambient_capability_set();
     let kept = CapabilitySets {
@@ -31,6 +26,21 @@ pub fn keep_only(needed: CapabilitySet) -> Result<()> {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, kept)
+}
+
+/// Drops all capabilities of the calling thread that an executable file could give back, and keeps those that it has.
+pub fn empty_bounding_set() {
+    bound(effective(), CapabilitySet::empty());
+}
+
+fn bound(effective: CapabilitySet, needed: CapabilitySet) {
+    if !effective.contains(CapabilitySet::SETPCAP) {
+        return;
+    }
+    for capability in (CapabilitySet::all() - needed).iter() {
+        // A kernel may lack the newest ones.
+        let _ = remove_capability_from_bounding_set(capability);
+    }
 }
 
 /// As in `CAP_KILL CAP_SYS_NICE`, or `none`.
@@ -42,6 +52,20 @@ pub fn names(capabilities: CapabilitySet) -> String {
     match names.is_empty() {
         true => "none".to_owned(),
         false => names.join(" "),
+    }
+}
+
+/// A set as a number, in a message to another process.
+pub mod bits {
+    use super::CapabilitySet;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(set: &CapabilitySet, serializer: S) -> Result<S::Ok, S::Error> {
+        set.bits().serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<CapabilitySet, D::Error> {
+        u64::deserialize(deserializer).map(CapabilitySet::from_bits_retain)
     }
 }
 

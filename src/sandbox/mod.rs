@@ -1,17 +1,21 @@
 //! The sandbox of a process: what it gives up for good, before its first thread starts. Each measure is independent of
 //! the others, and one that cannot be had says why.
 
+mod allowed_calls;
 pub mod capabilities;
+mod own_user;
 mod system_calls;
 mod write_paths;
 
+pub use own_user::{OwnUser, OwnUserError};
 pub use rustix::thread::CapabilitySet;
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
 
 /// A measure of the sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Measure {
     /// No capability that the loaded rules do not need.
     Capabilities,
@@ -21,11 +25,23 @@ pub enum Measure {
     Seccomp,
     /// No write outside of a few directories.
     Landlock,
+    /// A user of its own, in a process that serves the network.
+    User,
 }
 
 impl Measure {
-    /// In the order in which they are applied: seccomp is last because it may deny what the others need.
+    /// Those of every process, in the order in which they are applied: seccomp is last because it may deny what the others
+    /// need.
     pub const ALL: [Measure; 4] = [
+        Measure::NoNewPrivs,
+        Measure::Capabilities,
+        Measure::Landlock,
+        Measure::Seccomp,
+    ];
+
+    /// Those of a process that serves the network.
+    pub const OF_SERVER: [Measure; 5] = [
+        Measure::User,
         Measure::NoNewPrivs,
         Measure::Capabilities,
         Measure::Landlock,
@@ -39,6 +55,7 @@ impl Measure {
             Measure::NoNewPrivs => "no_new_privs",
             Measure::Seccomp => "seccomp",
             Measure::Landlock => "landlock",
+            Measure::User => "user",
         }
     }
 }
@@ -62,10 +79,11 @@ pub struct Needs {
 }
 
 /// The measures of one process: `Ok` is in force, and `Err` says why one is not.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Report {
     pub measures: Vec<(Measure, Result<(), String>)>,
     /// The effective capabilities.
+    #[serde(with = "capabilities::bits")]
     pub capabilities: CapabilitySet,
 }
 
@@ -76,6 +94,22 @@ impl Report {
             measures: Measure::ALL.map(|measure| (measure, Err(reason.to_owned()))).into(),
             capabilities: capabilities::effective(),
         }
+    }
+
+    /// The measures that are in force, separated by spaces.
+    pub fn in_force(&self) -> String {
+        let in_force = self.measures.iter().filter(|(_, result)| result.is_ok());
+        let names: Vec<&str> = in_force.map(|(measure, _)| measure.as_str()).collect();
+        names.join(" ")
+    }
+
+    /// The others, each with its reason.
+    pub fn missing(&self) -> String {
+        let missing = self.measures.iter().filter_map(|(measure, result)| {
+            let reason = result.as_ref().err()?;
+            Some(format!("{measure}: {reason}"))
+        });
+        missing.collect::<Vec<_>>().join("; ")
     }
 
     pub fn is_in_force(&self, measure: Measure) -> bool {
@@ -95,12 +129,43 @@ pub fn apply(needs: &Needs) -> Report {
             Measure::Capabilities => capabilities::keep_only(needs.capabilities).map_err(|error| error.to_string()),
             Measure::Landlock => write_paths::allow_only(&needs.write_paths).map_err(|error| error.to_string()),
             Measure::Seccomp => system_calls::deny().map_err(|error| error.to_string()),
+            Measure::User => Err("it acts on processes of all users".to_owned()),
         },
     };
     Report {
         measures: Measure::ALL.map(|measure| (measure, apply_one(measure))).into(),
         capabilities: capabilities::effective(),
     }
+}
+
+/// Leaves the calling thread, and the threads that it starts, nothing but memory, time and its open sockets. The process
+/// ends with its parent. Call it before any other thread starts. It cannot be undone.
+pub fn isolate(user: Result<OwnUser, OwnUserError>) -> Report {
+    // The bounding set goes first, because only root can drop it.
+    capabilities::empty_bounding_set();
+    let mut user = Some(user);
+    let mut apply_one = |measure| match measure {
+        Measure::User => match user.take() {
+            Some(user) => user.and_then(OwnUser::switch).map_err(|error| error.to_string()),
+            None => Ok(()),
+        },
+        Measure::NoNewPrivs => {
+            // A change of the user has reset it.
+            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+            rustix::thread::set_no_new_privs(true).map_err(|errno| errno.to_string())
+        }
+        Measure::Capabilities => capabilities::keep_only(CapabilitySet::empty()).map_err(|errno| errno.to_string()),
+        Measure::Landlock => write_paths::deny_all().map_err(|error| error.to_string()),
+        Measure::Seccomp => allowed_calls::allow_only().map_err(|error| error.to_string()),
+    };
+    // seccomp denies the call that reads the capabilities.
+    let [rest @ .., Measure::Seccomp] = Measure::OF_SERVER else {
+        unreachable!("seccomp comes last")
+    };
+    let mut measures: Vec<_> = rest.into_iter().map(|measure| (measure, apply_one(measure))).collect();
+    let capabilities = capabilities::effective();
+    measures.push((Measure::Seccomp, apply_one(Measure::Seccomp)));
+    Report { measures, capabilities }
 }
 
 /// Why the needs exclude a measure.

@@ -9,7 +9,7 @@ use seccompiler::{
 use std::collections::BTreeMap;
 
 /// Bits of the argument of clone(2) that make a new namespace.
-const NAMESPACES: [libc::c_int; 7] = [
+pub(super) const NAMESPACES: [libc::c_int; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,

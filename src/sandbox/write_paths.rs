@@ -1,15 +1,17 @@
-//! The directories in which a process may still write (landlock(7)). Reading stays as it is, because a reload reads
-//! configuration, secrets and text files under any path.
+//! What a process may still do with files (landlock(7)): write in some directories only, or nothing at all. In the first
+//! case reading stays as it is, because a reload reads configuration, secrets and text files under any path.
 
 use landlock::{
-    ABI, AccessFs, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
-    RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use std::path::PathBuf;
 
 /// The newest version of the interface whose rights are restricted. A later one restricts the connection to sockets of
 /// other programs, and systemd's are among those that evenkeel needs.
 const VERSION: ABI = ABI::V5;
+/// The same for a process that needs no files and no other sockets.
+const VERSION_OF_ALL: ABI = ABI::V6;
 
 /// Why writes are not restricted.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +35,25 @@ pub fn allow_only(paths: &[PathBuf]) -> Result<(), WritePathsError> {
             rules = rules.add_rule(PathBeneath::new(directory, writes))?;
         }
     }
-    match rules.restrict_self()? {
+    check(&rules.restrict_self()?)
+}
+
+/// Denies all files, new TCP sockets, and signals to other processes to the calling thread and those that it starts. Open
+/// files stay usable. On an older kernel some of it stays.
+///
+/// # Errors
+/// When the kernel has no landlock, or refuses.
+pub fn deny_all() -> Result<(), WritePathsError> {
+    let rules = Ruleset::default()
+        .handle_access(AccessFs::from_all(VERSION_OF_ALL))?
+        .handle_access(AccessNet::from_all(VERSION_OF_ALL))?
+        .scope(Scope::from_all(VERSION_OF_ALL))?
+        .create()?;
+    check(&rules.restrict_self()?)
+}
+
+fn check(status: &RestrictionStatus) -> Result<(), WritePathsError> {
+    match status {
         RestrictionStatus {
             ruleset: RulesetStatus::NotEnforced,
             ..
@@ -71,5 +91,14 @@ mod tests {
         });
         let found = restricted.join().unwrap();
         assert_eq!(found, (true, [true; 3], Some("text".to_owned())));
+    }
+
+    #[test]
+    fn no_file_and_no_directory_can_be_read_without_any() {
+        let restricted = std::thread::spawn(|| {
+            deny_all().unwrap();
+            [fs::read("/etc/passwd").is_err(), fs::read_dir("/").is_err()]
+        });
+        assert_eq!(restricted.join().unwrap(), [true; 2]);
     }
 }

@@ -126,6 +126,14 @@ impl Counts {
             sandbox.push([label("part", *part), label("measure", *measure)], flag(*is_in_force));
         }
 
+        let mut restarts = Family::counter(
+            "evenkeel_frontend_restarts_total",
+            "Restarts of the process that serves HTTP, by the reason of its end.",
+        );
+        for (reason, count) in &self.frontend_restarts {
+            restarts.push([label("reason", *reason)], *count as f64);
+        }
+
         vec![
             build,
             mode,
@@ -135,6 +143,7 @@ impl Counts {
             )
             .value(flag(self.actuator_off.is_none())),
             sandbox,
+            restarts,
             Family::gauge("evenkeel_paused", "1 while evenkeel is paused and plans no new steps.")
                 .value(flag(state.paused)),
             Family::gauge(

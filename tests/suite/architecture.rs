@@ -225,6 +225,7 @@ fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
     assert_eq!(
         found,
         [
+            "host/fork.rs",
             "host/linux.rs",
             "host/pageout.rs",
             "host/program_pages.rs",

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::frontend;
 use crate::support::alertmanager::Alertmanager;
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home, TOKEN};
@@ -19,6 +20,8 @@ use crate::support::{eventually, free_address, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NICE: i32 = 12;
+/// Time without metrics after the death of the frontend. It is a tenth of a second where nothing else runs.
+const MAX_GAP: Duration = Duration::from_secs(3);
 
 /// A configuration folder whose rule gives one burner a nice value.
 struct Scene {
@@ -91,6 +94,27 @@ fn status_of(pid: u32, field: &str) -> u64 {
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     number.unwrap_or_else(|| panic!("{field} in {status}"))
+}
+
+#[test]
+fn killed_frontend_is_replaced_and_the_lease_stays() {
+    let scene = Scene::new("flt-front");
+    let daemon = scene.hold();
+    let first = frontend::frontend(&daemon);
+    kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).expect("our own process");
+    let killed = std::time::Instant::now();
+    eventually("metrics after the kill", TIMEOUT, || {
+        let answer = http::get(daemon.metrics, "/metrics").ok()?;
+        (answer.status == 200).then_some(())
+    });
+    let gap = killed.elapsed();
+    eprintln!("metrics {} ms after the kill of the frontend", gap.as_millis());
+    assert!(gap < MAX_GAP, "{gap:?}");
+    assert_ne!(frontend::frontend(&daemon), first);
+    assert!(scene.burner.is_at(NICE));
+    assert_eq!((daemon.leases(), frontend::restarts(&daemon, "ended")), (1, 1.0));
+    assert_eq!(post(&daemon, &[resolved(alert())]), 200);
+    scene.wait_for_restore();
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod exposition;
 mod faults;
 mod file_limit;
 mod formats;
+mod frontend;
 mod jobs;
 mod ledger;
 mod live;

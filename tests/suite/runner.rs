@@ -31,7 +31,7 @@ fn fire(daemon: &Daemon) {
 }
 
 /// The child process with this name.
-fn child(parent: u32, name: &str) -> Option<u32> {
+pub fn child(parent: u32, name: &str) -> Option<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
     let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
     let children: Vec<u32> = children
@@ -45,12 +45,12 @@ fn runner(daemon: &Daemon) -> Option<u32> {
     child(child(daemon.pid(), "evenkeel-start")?, "evenkeel-runner")
 }
 
-fn is_gone(pid: u32) -> bool {
+pub fn is_gone(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// A line of a status file (proc_pid_status(5)).
-fn line<'s>(status: &'s str, name: &str) -> &'s str {
+pub fn line<'s>(status: &'s str, name: &str) -> &'s str {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.expect("a line of the status").trim()
 }

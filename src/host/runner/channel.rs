@@ -85,9 +85,19 @@ pub fn receive_message<T: for<'d> Deserialize<'d>>(socket: impl AsFd) -> io::Res
     let (length, _) = recv(socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
     match length {
         0 => Ok(None),
-        too_long if too_long > MAX_MESSAGE_BYTES => Err(io::ErrorKind::InvalidData.into()),
-        _ => Ok(Some(serde_json::from_slice(&buffer[..length])?)),
+        _ => decode(&buffer[..length]).map(Some),
     }
+}
+
+/// A message of these bytes.
+///
+/// # Errors
+/// Of kind `InvalidData` when it is too long or no `T`.
+pub fn decode<T: for<'d> Deserialize<'d>>(bytes: &[u8]) -> io::Result<T> {
+    if bytes.len() > MAX_MESSAGE_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 /// Waits for an event. An error ends the wait, and the next call on the socket finds it.

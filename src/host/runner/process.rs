@@ -6,6 +6,7 @@ use super::channel::{self, Answer, Order, SendError, StartedRunner};
 use super::client::refused;
 use crate::host::job::Report;
 use crate::host::job_runner::JobRunner;
+use crate::host::own_processes::{RUNNER, RUNNER_STARTER};
 use crate::host::{self_priority, umask};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -22,9 +23,6 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// The program itself, also after an upgrade has replaced its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// The names in the process table.
-pub const STARTER: &str = "evenkeel-start";
-pub const RUNNER: &str = "evenkeel-runner";
 /// Pause before a runner that died is replaced.
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
@@ -41,7 +39,7 @@ impl Role {
     /// Its first argument, which is no command for users, and its name in the process table.
     fn words(self) -> (&'static str, &'static str) {
         match self {
-            Role::Starter => ("--as-starter", STARTER),
+            Role::Starter => ("--as-starter", RUNNER_STARTER),
             Role::Runner => ("--as-runner", RUNNER),
         }
     }

@@ -1,6 +1,6 @@
 //! TLS settings of a client, and their conversion to rustls.
 
-use crate::http::tls::{TlsError, certificates, private_key};
+use crate::http::tls::{TlsError, certificates, private_key, read_file};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ impl Trust {
             return Ok(builder.with_no_client_auth());
         };
         builder
-            .with_client_auth_cert(certificates(cert_file)?, private_key(key_file)?)
+            .with_client_auth_cert(certificates(cert_file, &read_file)?, private_key(key_file, &read_file)?)
             .map_err(|source| TlsError::Pair {
                 cert_file: cert_file.clone(),
                 key_file: key_file.clone(),
@@ -55,7 +55,7 @@ impl Trust {
     fn roots(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         match &self.ca_file {
-            Some(path) => roots.add_parsable_certificates(certificates(path)?),
+            Some(path) => roots.add_parsable_certificates(certificates(path, &read_file)?),
             // Without authorities on the system, the handshake fails with a reason.
             None => roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
         };

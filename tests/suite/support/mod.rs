@@ -9,6 +9,7 @@ pub mod desk;
 pub mod fuse;
 pub mod hog;
 pub mod http;
+pub mod inject;
 pub mod metrics;
 pub mod page;
 pub mod payload;

@@ -1,0 +1,271 @@
+//! The process that serves HTTP: when it exists, what it may do, what its death means, and what code that runs in it can
+//! do. These tests need root, and a kernel with seccomp and landlock.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::runner::{child, is_gone, line};
+use crate::support::daemon::{Daemon, Home, TOKEN};
+use crate::support::inject::{Injected, Outcome};
+use crate::support::payload::about;
+use crate::support::{eventually, http, node_name};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+const NO_RULES: &str = "rules: []\n";
+/// The number of the user that a test adds.
+const OWN_USER: u32 = 61_234;
+
+/// The processes that start and serve.
+pub fn processes(daemon: &Daemon) -> Option<[u32; 2]> {
+    let starter = child(daemon.pid(), "evenkeel-fstart")?;
+    Some([starter, child(starter, "evenkeel-front")?])
+}
+
+pub fn frontend(daemon: &Daemon) -> u32 {
+    eventually("a frontend", TIMEOUT, || processes(daemon))[1]
+}
+
+pub fn restarts(daemon: &Daemon, reason: &str) -> f64 {
+    daemon.metric("evenkeel_frontend_restarts_total", &[("reason", reason)])
+}
+
+fn measures(daemon: &Daemon) -> Vec<&'static str> {
+    let all = ["capabilities", "landlock", "no_new_privs", "seccomp", "user"];
+    let is_in_force =
+        |measure: &&str| daemon.metric("evenkeel_sandbox", &[("part", "frontend"), ("measure", measure)]) > 0.0;
+    all.into_iter().filter(is_in_force).collect()
+}
+
+fn status(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/status")).expect("the frontend runs")
+}
+
+fn log_has(daemon: &Daemon, text: &str) {
+    eventually(text, TIMEOUT, || {
+        daemon.log().iter().any(|line| line.contains(text)).then_some(())
+    });
+}
+
+fn post(daemon: &Daemon, token: &str) -> u16 {
+    let authorization = format!("Bearer {token}");
+    let headers = [
+        ("Content-Type", "application/json"),
+        ("Authorization", authorization.as_str()),
+    ];
+    let payload = about("Test", &node_name());
+    let answer = http::request(daemon.webhook, "POST", "/webhook", &headers, payload.as_bytes());
+    answer.expect("evenkeel answers").status
+}
+
+#[test]
+fn frontend_has_no_capability_and_its_own_filter() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    let status = status(frontend(&daemon));
+    for (name, value) in [
+        ("CapEff:", "0000000000000000"),
+        ("CapPrm:", "0000000000000000"),
+        ("NoNewPrivs:", "1"),
+        ("Seccomp:", "2"),
+    ] {
+        assert_eq!(line(&status, name), value, "{name}");
+    }
+    let measures = measures(&daemon);
+    assert!(
+        measures.starts_with(&["capabilities", "landlock", "no_new_privs", "seccomp"]),
+        "{measures:?}"
+    );
+    log_has(&daemon, "part=frontend");
+}
+
+#[test]
+fn one_process_serves_where_the_split_is_impossible_or_unwanted() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&["--no-sandbox"]);
+    assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
+    log_has(&daemon, "all: --no-sandbox");
+    drop(daemon);
+    let folder = home.path().to_str().expect("a path in UTF-8").to_owned();
+    let program = format!("{folder}/evenkeel");
+    fs::copy(env!("CARGO_BIN_EXE_evenkeel"), &program).expect("a copy of the program");
+    let mut command = Command::new("sh");
+    let script = "chown -R 65534:65534 \"$1\" && program=$1/evenkeel && shift 2 && \
+        exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$program\" \"$@\"";
+    command.args(["-c", script, "sh", &folder]);
+    let daemon = home.start_by(command, &[]);
+    assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
+    log_has(&daemon, "all: evenkeel was not started as root");
+}
+
+#[test]
+fn frontend_has_its_own_user_and_cannot_read_the_token_file() {
+    let home = Home::new(NO_RULES);
+    let users = fs::read_to_string("/etc/passwd").expect("the users");
+    let own = format!("evenkeel:x:{OWN_USER}:{OWN_USER}::/:/usr/sbin/nologin\n");
+    home.write("passwd", &format!("{own}{users}"));
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$1\" /etc/passwd && shift && exec \"$@\"";
+    command.args(["--mount", "--", "sh", "-c", script, "sh"]);
+    command.arg(home.path().join("passwd"));
+    let daemon = home.start_by(command, &[]);
+    assert_eq!(measures(&daemon).last(), Some(&"user"));
+    let pid = frontend(&daemon);
+    let numbers = [OWN_USER; 4].map(|number| number.to_string()).join("\t");
+    let of_frontend = status(pid);
+    assert_eq!(
+        (line(&of_frontend, "Uid:"), line(&of_frontend, "Gid:")),
+        (&*numbers, &*numbers)
+    );
+    assert_eq!(
+        (line(&of_frontend, "Groups:"), line(&of_frontend, "CapEff:")),
+        ("", "0000000000000000")
+    );
+    let other = "another-token-of-the-tests";
+    assert_eq!((post(&daemon, TOKEN), post(&daemon, other)), (200, 401));
+    home.write("webhook.token", other);
+    eventually("the new token", TIMEOUT, || (post(&daemon, other) == 200).then_some(()));
+    assert_eq!(post(&daemon, TOKEN), 401);
+    // The starter may kill processes of this user.
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGSTOP).expect("our own process");
+    drop(daemon);
+    eventually("the frontend to end", TIMEOUT, || is_gone(pid).then_some(()));
+}
+
+#[test]
+fn frontend_ends_with_the_daemon_and_the_daemon_with_the_starter() {
+    let home = Home::new(NO_RULES);
+    let mut daemon = home.start(&[]);
+    let pids = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    daemon.kill();
+    eventually("the frontend to end", TIMEOUT, || {
+        pids.iter().all(|&pid| is_gone(pid)).then_some(())
+    });
+    let mut daemon = home.start_again(&daemon, &[]);
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    kill(Pid::from_raw(starter.cast_signed()), Signal::SIGKILL).expect("our own process");
+    let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
+    assert!(!status.success() && is_gone(frontend), "{status}");
+    log_has(&daemon, "the starter of the frontend ended");
+}
+
+#[test]
+fn signal_to_all_processes_drains_and_ends_them() {
+    let home = Home::new(NO_RULES);
+    let mut daemon = home.start(&[]);
+    let pids = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    for pid in pids {
+        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+            kill(Pid::from_raw(pid.cast_signed()), signal).expect("our own process");
+        }
+    }
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    assert_eq!(processes(&daemon), Some(pids));
+    assert!(daemon.terminate().success());
+    eventually("the frontend to end", TIMEOUT, || {
+        pids.iter().all(|&pid| is_gone(pid)).then_some(())
+    });
+    log_has(&daemon, "msg=stopped");
+}
+
+/// What code in the frontend tries.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn code_in_the_frontend_is_refused_and_counted() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    let ledger = home.path().join("storage/ledger.db");
+    let ledger = ledger.to_str().expect("a path in UTF-8");
+    let read_only = libc::O_RDONLY.cast_unsigned().into();
+    let for_writing = libc::O_WRONLY.cast_unsigned().into();
+    let here = u64::from(libc::AT_FDCWD.cast_unsigned());
+    let own = daemon.pid().into();
+    type Attempt<'a> = (&'a str, libc::c_long, Option<&'a str>, [u64; 4]);
+    // The path takes the place of the argument that is `u64::MAX`.
+    let attempts: [Attempt<'_>; 8] = [
+        (
+            "open /etc/shadow",
+            libc::SYS_openat,
+            Some("/etc/shadow"),
+            [here, u64::MAX, read_only, 0],
+        ),
+        (
+            "write the ledger",
+            libc::SYS_openat,
+            Some(ledger),
+            [here, u64::MAX, for_writing, 0],
+        ),
+        ("exec a shell", libc::SYS_execve, Some("/bin/sh"), [u64::MAX, 0, 0, 0]),
+        (
+            "signal pid 1",
+            libc::SYS_kill,
+            None,
+            [1, libc::SIGCONT.cast_unsigned().into(), 0, 0],
+        ),
+        (
+            "trace the daemon",
+            libc::SYS_ptrace,
+            None,
+            [libc::PTRACE_ATTACH.into(), own, 0, 0],
+        ),
+        (
+            "start a process",
+            libc::SYS_clone,
+            None,
+            [libc::SIGCHLD.cast_unsigned().into(), 0, 0, 0],
+        ),
+        ("open a socket", libc::SYS_socket, None, [2, 1, 0, 0]),
+        ("become root", libc::SYS_setresuid, None, [0; 4]),
+    ];
+    for (count, (attempt, number, text, arguments)) in attempts.into_iter().enumerate() {
+        let pid = frontend(&daemon);
+        let code = Injected::attach(pid);
+        let address = text.map_or(0, |text| code.text(text));
+        let arguments = arguments.map(|argument| if argument == u64::MAX { address } else { argument });
+        assert_eq!(
+            code.call(number, arguments),
+            Outcome::KilledBy(Signal::SIGSYS),
+            "{attempt}"
+        );
+        let wanted = count as f64 + 1.0;
+        eventually("the count", TIMEOUT, || {
+            (restarts(&daemon, "sandbox") == wanted).then_some(())
+        });
+    }
+    log_has(&daemon, "a system call that no part of it makes");
+    assert!(!is_gone(daemon.pid()));
+}
+
+/// Code in the frontend writes to its channel.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn forged_message_ends_the_frontend_and_is_counted() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    let pid = frontend(&daemon);
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    let code = Injected::attach(pid);
+    let head = br#"{"Answer":{"id":1,"answer":{"Receipt":"Durable"}}}"#;
+    let length = u32::try_from(head.len()).expect("a short message").to_be_bytes();
+    let frame = [&length[..], &[0; 4], &head[..]].concat();
+    let address = code.write(&frame);
+    let no_signal = libc::MSG_NOSIGNAL.cast_unsigned().into();
+    // Of its connected sockets the channel comes first, because tokio makes its own later.
+    let is_taken = (3..40).any(|descriptor| {
+        let outcome = code.call(libc::SYS_sendto, [descriptor, address, frame.len() as u64, no_signal]);
+        matches!(outcome, Outcome::Returned(1..) | Outcome::KilledBy(Signal::SIGKILL))
+    });
+    assert!(is_taken);
+    eventually("another frontend", TIMEOUT, || {
+        processes(&daemon).filter(|processes| processes[1] != pid)
+    });
+    eventually("the count", TIMEOUT, || {
+        (restarts(&daemon, "protocol") == 1.0).then_some(())
+    });
+    log_has(&daemon, "it sent a message that is not allowed");
+}

@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-/// Version of the tables. A change that needs a migration raises it.
-pub const SCHEMA_VERSION: i64 = 2;
+/// Version of the tables and of what their rows contain. It rises with each migration, and with rows that an earlier
+/// version would misread.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS.len() as i64 + 1;
 /// Size of the write-ahead log after a checkpoint; a large commit exceeds it for a while.
 const LOG_BYTES: i64 = 8 << 20;
 /// `PRAGMA auto_vacuum`: unused pages are freed on request.
@@ -25,21 +26,26 @@ const SCHEMA: &str = "
     DROP INDEX IF EXISTS lease_live;
 ";
 
-/// Migration from version 1, which identified victims by pid and start time, to 2, in which a target may be something
-/// else.
-const FROM_1_TO_2: &str = "
-    ALTER TABLE victim ADD COLUMN target TEXT NOT NULL DEFAULT '';
+/// The migrations, each to the next version, from version 1 on.
+const MIGRATIONS: [&str; 2] = [
+    // Version 1 identified victims by pid and start time. Since version 2 a target may be something else.
+    "ALTER TABLE victim ADD COLUMN target TEXT NOT NULL DEFAULT '';
     UPDATE victim SET target = json_extract(body, '$.target');
     ALTER TABLE victim DROP COLUMN pid;
-    ALTER TABLE victim DROP COLUMN start_ticks;
-    UPDATE meta SET value = '2' WHERE key = 'schema';
-";
+    ALTER TABLE victim DROP COLUMN start_ticks;",
+    // evenkeel 0.1.0, which wrote version 2, takes a lease with a newer knob for a damaged row.
+    "",
+];
 
-/// Makes a file a ledger of this version, or returns the later version that wrote it.
+/// Makes a file a ledger of this version, or returns the later version that wrote it and leaves the file alone.
 ///
 /// # Errors
 /// When it cannot be read or written.
 pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<(), i64>> {
+    let found = version(connection)?;
+    if let Some(found) = found.filter(|found| *found > SCHEMA_VERSION) {
+        return Ok(Err(found));
+    }
     let_pages_be_freed(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: with WAL and NORMAL a commit can be lost at power failure, and an intent must not be.
@@ -48,23 +54,27 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Result<(), i64>>
     // The sweep runs checkpoints, because an action must not wait for one.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.execute_batch(SCHEMA)?;
-    let version: Option<String> = connection
-        .query_row("SELECT value FROM meta WHERE key = 'schema'", [], |row| row.get(0))
-        .optional()?;
-    match version.and_then(|text| text.parse::<i64>().ok()) {
-        Some(found) if found > SCHEMA_VERSION => return Ok(Err(found)),
-        Some(1) => {
-            let transaction = connection.transaction()?;
-            transaction.execute_batch(FROM_1_TO_2)?;
-            transaction.commit()?;
-        }
-        Some(_) => {}
-        None => {
-            let insert = "INSERT OR REPLACE INTO meta VALUES ('schema', ?1)";
-            connection.execute(insert, [SCHEMA_VERSION.to_string()])?;
-        }
+    if found == Some(SCHEMA_VERSION) {
+        return Ok(Ok(()));
     }
+    let transaction = connection.transaction()?;
+    for version in found.unwrap_or(SCHEMA_VERSION).max(1)..SCHEMA_VERSION {
+        transaction.execute_batch(MIGRATIONS[version as usize - 1])?;
+    }
+    let insert = "INSERT OR REPLACE INTO meta VALUES ('schema', ?1)";
+    transaction.execute(insert, [SCHEMA_VERSION.to_string()])?;
+    transaction.commit()?;
     Ok(Ok(()))
+}
+
+/// The version of the tables; `None` for a new file.
+fn version(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    if !connection.table_exists(None, "meta")? {
+        return Ok(None);
+    }
+    let query = "SELECT value FROM meta WHERE key = 'schema'";
+    let text: Option<String> = connection.query_row(query, [], |row| row.get(0)).optional()?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// A new file accepts the setting before its first table; a file from before retention is rewritten once.

@@ -291,3 +291,55 @@ fn broken_ledger_is_set_aside_and_its_leases_restored() {
     holds(&burner, &before, NICE);
     drop(evenkeel);
 }
+
+/// docs/operations.md, "Upgrading".
+#[test]
+fn ledger_of_a_later_version_is_only_read_until_the_upgrade() {
+    let comm = comm("later");
+    let home = Home::new(&rules(&comm));
+    let burner = Burner::start(&comm);
+    let before = burner.nice_values();
+    let mut evenkeel = home.start(&["--enforce"]);
+    assert_eq!(evenkeel.post(&alert(1, "firing")).status, 200);
+    holds(&burner, &before, NICE);
+    evenkeel.wait_for_leases(1);
+    evenkeel.hand_over();
+    let ledger = home.path().join("storage/ledger.db");
+    let schema = |set: &str| {
+        let connection = rusqlite::Connection::open(&ledger).expect("a ledger");
+        let query = "SELECT value FROM meta WHERE key = 'schema'";
+        let found: String = connection.query_row(query, [], |row| row.get(0)).expect("a version");
+        let update = "UPDATE meta SET value = ?1 WHERE key = 'schema'";
+        connection.execute(update, [set]).expect("a writable ledger");
+        found
+    };
+    let current = schema("99");
+    let bytes = std::fs::read(&ledger).expect("a ledger");
+    let mut evenkeel = home.start(&["--enforce"]);
+    eventually("the ledger to be told as unwritable", TIMEOUT, || {
+        (!is_writable(&evenkeel)).then_some(())
+    });
+    assert!(evenkeel.scrape_text().contains("node_memory_MemTotal_bytes"));
+    assert_eq!(evenkeel.post(&alert(2, "firing")).status, 503);
+    let log = evenkeel.log();
+    let told = log
+        .iter()
+        .any(|line| line.contains("written by a later version (schema 99"));
+    assert!(told, "{log:?}");
+    assert!(burner.is_at(NICE), "the lease goes on");
+    evenkeel.terminate();
+    holds(&burner, &before, 0);
+    assert!(
+        std::fs::read(&ledger).expect("a ledger") == bytes,
+        "the ledger is as before"
+    );
+
+    schema(&current);
+    let evenkeel = home.start(&["--enforce"]);
+    evenkeel.post(&alert(1, "resolved"));
+    eventually("the end of the lease", TIMEOUT, || {
+        (evenkeel.leases() == 0 && is_writable(&evenkeel)).then_some(())
+    });
+    assert_eq!(burner.nice_values(), before);
+    drop(evenkeel);
+}

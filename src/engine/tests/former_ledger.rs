@@ -1,4 +1,4 @@
-//! A ledger that version 0.1 wrote (`tests/fixtures/ledger-0.1.sql`): its leases, episodes and history are found, and
+//! A ledger that version 0.1 wrote (`tests/fixtures/ledger/schema-2.sql`): its leases, episodes and history are found, and
 //! what it holds is restored.
 
 use super::*;
@@ -150,7 +150,7 @@ fn ledger_of_the_former_version_is_read_and_undone() {
     world.engine = super::world(policy(vec![])).engine;
     let path = world.directory.path().join(FILE_NAME);
     std::fs::remove_file(&path).unwrap();
-    let former = include_str!("../../../tests/fixtures/ledger-0.1.sql");
+    let former = include_str!("../../../tests/fixtures/ledger/schema-2.sql");
     rusqlite::Connection::open(&path)
         .unwrap()
         .execute_batch(former)

@@ -6,6 +6,7 @@ use crate::host::job::{Request, Server};
 use crate::ledger::EpisodeKey;
 use crate::ledger::files::FILE_NAME;
 use crate::ledger::retention::KEEP_CLOSED;
+use crate::ledger::schema::SCHEMA_VERSION;
 use crate::ledger::store::{Store, StoreError, read_records};
 use crate::ledger::{
     Allocation, Effect, Episode, GrantState, Lease, Outcome, Release, RetryState, SavedValue, TargetProgress, Victim,
@@ -15,7 +16,9 @@ use crate::process::{BootId, Identity, Target};
 use crate::template::Segment;
 use jiff::Timestamp;
 use rusqlite::Connection;
+use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// The state as loaded, without the times of closes, which the file does not store.
 fn closed_at(ended_at: Timestamp) -> Closed {
@@ -246,42 +249,67 @@ fn closed_leases_are_pruned_and_numbers_not_reused() {
     assert_eq!(left, 2);
 }
 
-/// The exact rows of version 1.
-#[test]
-fn ledger_of_the_previous_version_is_adopted() {
+/// A ledger of each former schema. A new version of the tables adds one.
+const FORMER: [&str; SCHEMA_VERSION as usize - 1] = [
+    include_str!("../../../tests/fixtures/ledger/schema-1.sql"),
+    include_str!("../../../tests/fixtures/ledger/schema-2.sql"),
+];
+
+/// A directory with a ledger of a former schema, counted from 1.
+fn former(schema: usize) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let connection = Connection::open(directory.path().join(FILE_NAME)).unwrap();
-    connection
-        .execute_batch(
-            r#"
-        CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-        CREATE TABLE episode (rule TEXT NOT NULL, fingerprint TEXT NOT NULL, simulated INTEGER NOT NULL,
-            body TEXT, ended_at TEXT, PRIMARY KEY (rule, fingerprint, simulated)) WITHOUT ROWID;
-        CREATE TABLE lease (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, body TEXT NOT NULL,
-            deadline_ms INTEGER NOT NULL, outcome TEXT);
-        CREATE TABLE victim (id INTEGER PRIMARY KEY, boot TEXT NOT NULL, pid INTEGER NOT NULL,
-            start_ticks INTEGER NOT NULL, body TEXT NOT NULL, gone_ms INTEGER);
-        CREATE TABLE record (id INTEGER PRIMARY KEY, at TEXT NOT NULL, rule TEXT NOT NULL, pid INTEGER, body TEXT NOT NULL);
-        INSERT INTO meta VALUES ('schema', '1'), ('boot', '00000000-0000-0000-0000-000000000001');
-        INSERT INTO episode VALUES ('calm', 'f', 0, '{"key":{"rule":"calm","fingerprint":"f","simulated":false},
-            "ladder":"","source":"local","labels":{"alertname":"X"},"starts_at":"2026-01-01T00:00:00Z",
-            "opened_at":{"secs":1,"nanos":0},"seen_at":{"secs":2,"nanos":0},
-            "climbs":[{"target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},
-                "name":"x","rung":2,"due":{"secs":9,"nanos":0},"refused":"cooldown"}],"barred":[]}', NULL);
-        INSERT INTO lease VALUES (1, '00000000-0000-0000-0000-000000000001', '{"id":1,"rule":"calm","fingerprint":"f",
-            "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"name":"a\n\"b",
-            "effect":{"value":{"value":{"nice":15},"prior":[{"tid":7,"start_ticks":70,"value":{"nice":0}}]}},
-            "taken_at":{"secs":5,"nanos":0},"deadline":{"secs":60,"nanos":0},"settled":false}', 60000, NULL);
-        INSERT INTO victim VALUES (1, '00000000-0000-0000-0000-000000000001', 7, 70, '{"rule":"calm","fingerprint":"f",
-            "target":{"boot":"00000000-0000-0000-0000-000000000001","pid":7,"start_ticks":70},"simulated":false,
-            "struck_at":{"secs":3,"nanos":0},"gone_at":null,"signals":[15]}', NULL);
-        INSERT INTO record VALUES (1, '2026-01-01T00:00:00Z', 'calm', 7, '{"at":"2026-01-01T00:00:00Z","rule":"calm",
-            "alertname":"X","fingerprint":"f","target":[{"boot":"00000000-0000-0000-0000-000000000001","pid":7,
-            "start_ticks":70},"x"],"step":"nice 15","outcome":"applied"}');
-    "#,
-        )
-        .unwrap();
-    drop(connection);
+    connection.execute_batch(FORMER[schema - 1]).unwrap();
+    directory
+}
+
+/// The tables with their columns, and the indexes. The order of columns may differ after a migration.
+fn layout(directory: &Path) -> Vec<String> {
+    let connection = Connection::open(directory.join(FILE_NAME)).unwrap();
+    let query = "SELECT concat_ws(' ', entry.type, entry.name, field.name, field.type)
+        FROM sqlite_master entry LEFT JOIN pragma_table_info(entry.name) field ORDER BY 1";
+    let mut statement = connection.prepare(query).unwrap();
+    let rows = statement.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+fn schema(directory: &Path) -> String {
+    let connection = Connection::open(directory.join(FILE_NAME)).unwrap();
+    let query = "SELECT value FROM meta WHERE key = 'schema'";
+    connection.query_row(query, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn ledger_of_each_former_schema_is_upgraded() {
+    let fresh = tempfile::tempdir().unwrap();
+    Store::open(fresh.path(), BootId(1)).unwrap();
+    for number in 1..SCHEMA_VERSION as usize {
+        let directory = former(number);
+        assert_eq!(schema(directory.path()), number.to_string());
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        assert_eq!(schema(directory.path()), SCHEMA_VERSION.to_string());
+        assert_eq!(layout(directory.path()), layout(fresh.path()), "schema {number}");
+        let before = store.load().unwrap();
+        assert!(!before.leases.is_empty() && !store.records().unwrap().is_empty());
+        store
+            .commit(&[
+                Entry::Episode(episode()),
+                Entry::Lease(lease(900)),
+                breaker(1, None),
+                run(7),
+            ])
+            .unwrap();
+        drop(store);
+        let mut store = Store::open(directory.path(), BootId(1)).unwrap();
+        let after = store.load().unwrap();
+        assert_eq!(after.leases.len(), before.leases.len() + 1, "schema {number}");
+        assert_eq!(after.victims.len(), before.victims.len() + 1, "schema {number}");
+    }
+}
+
+#[test]
+fn ledger_of_the_first_schema_keeps_its_entries() {
+    let directory = former(1);
     let mut store = Store::open(directory.path(), BootId(1)).unwrap();
     let ledger = store.load().unwrap();
     assert_eq!(ledger.leases[&1], lease(1));
@@ -337,18 +365,20 @@ fn grant_outlasts_a_reboot_and_is_released_at_once() {
 }
 
 #[test]
-fn a_later_schema_is_refused() {
+fn ledger_of_a_later_schema_is_refused_and_left_as_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), BootId(1)).unwrap();
-    Connection::open(store.path())
-        .unwrap()
-        .execute("UPDATE meta SET value = '99' WHERE key = 'schema'", [])
-        .unwrap();
-    drop(store);
+    let path = directory.path().join(FILE_NAME);
+    let later = "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE record (id INTEGER PRIMARY KEY);
+        CREATE INDEX record_rule ON record (id);
+        INSERT INTO meta VALUES ('schema', '99');";
+    Connection::open(&path).unwrap().execute_batch(later).unwrap();
+    let before = std::fs::read(&path).unwrap();
     assert!(matches!(
         Store::open(directory.path(), BootId(1)),
         Err(StoreError::Newer { found: 99, .. })
     ));
+    assert!(std::fs::read(&path).unwrap() == before, "the file is as before");
 }
 
 #[test]

@@ -3,13 +3,20 @@
 tools := $(or $(CARGO_TARGET_DIR),target)/tools
 
 # All tracked files and directories at the top level. `make lint` reports others.
-top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs \
+top := .cargo .ci .gitignore ARCHITECTURE.md CHANGELOG.md CONTRIBUTING.md Cargo.lock Cargo.toml LICENSE Makefile README.md SECURITY.md build.rs deny.toml \
 	alerting benches dashboards docs evenkeel.yml fuzz packaging proptest-regressions rules rustfmt.toml src tests
 
-# The build profile of the packages.
+# The build profile of what ships. `dev` takes the binary of the tests instead of compiling one that
+# ships.
 PACKAGE_PROFILE ?= dist
 
-.PHONY: help run test e2e package test-packages test-guest lint fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
+# Compresses the package of the tests quickly.
+export PACKAGE_FLAGS ?= $(if $(filter dev,$(PACKAGE_PROFILE)),--fast)
+
+# Prints the path of the binary that is packed.
+binary = $(if $(filter dev,$(PACKAGE_PROFILE)),cargo build --locked >&2 && echo $(or $(CARGO_TARGET_DIR),target)/debug/evenkeel,packaging/compile.sh $(PACKAGE_PROFILE))
+
+.PHONY: help run test e2e package image release test-packages test-reproducible test-guest lint rust-version fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
 HISTORIES ?= 100000
@@ -31,9 +38,14 @@ e2e: ## run only the end-to-end tests
 	tests/tools.sh
 	cargo test --locked --test suite end_to_end
 
-test-packages: package ## check the Debian package with lintian and the RPM with rpm
+test-packages: package image ## check packages, image, Kubernetes manifest and Ansible role
 	tests/lintian.sh target/debian/evenkeel_*.deb
-	tests/rpm.sh $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel
+	tests/rpm.sh "$$($(binary))"
+	tests/image.sh target/image/evenkeel.tar
+	tests/ansible.sh
+
+test-reproducible: ## compile evenkeel in two directories and compare the bytes
+	tests/reproducible.sh $(PACKAGE_PROFILE)
 
 test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtual machine under QEMU
 	tests/guest.sh
@@ -49,11 +61,16 @@ soak: ## run evenkeel for MINUTES under alerts, load, reloads and a thousand new
 	EVENKEEL_SOAK_MINUTES=$(MINUTES) cargo test --locked --test soak -- --nocapture
 
 package: ## build a Debian package and an RPM in target/debian and target/generate-rpm
-	cargo build --locked --profile $(PACKAGE_PROFILE)
-	packaging/build.sh deb $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel target/debian
-	packaging/build.sh rpm $(or $(CARGO_TARGET_DIR),target)/$(PACKAGE_PROFILE)/evenkeel target/generate-rpm
+	binary="$$($(binary))" && rm -rf target/debian target/generate-rpm && \
+	packaging/build.sh deb "$$binary" target/debian && packaging/build.sh rpm "$$binary" target/generate-rpm
 
-lint: ## check format, clippy, scripts, prose, stray files, and that the dashboards match their script
+image: ## build a container image, target/image/evenkeel.tar
+	binary="$$($(binary))" && packaging/image.sh "$$binary" target/image/evenkeel.tar
+
+release: ## build all files of a release in target/release-files; SIGNING_KEY=FILE signs them
+	packaging/release.sh $(PACKAGE_PROFILE) target/release-files
+
+lint: ## check format, clippy, licences, scripts, prose, stray files, and that the dashboards match their script
 	@stray=$$(git ls-files | cut -d/ -f1 | sort -u | grep -vxF $(top:%=-e %)); \
 	if [ -n "$$stray" ]; then echo "lint: unknown files at the top level; remove them or list them in the Makefile:" $$stray >&2; exit 1; fi
 	cargo fmt --check
@@ -61,9 +78,15 @@ lint: ## check format, clippy, scripts, prose, stray files, and that the dashboa
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test guest --test soak -- -D warnings
 	tests/prose.sh
-	bash -n tests/prose.sh tests/histories.sh tests/tools.sh tests/packages.sh tests/lintian.sh tests/rpm.sh tests/guest.sh tests/guest/root/usr/lib/evenkeel-guest/run tests/demo.sh docs/images/make.sh packaging/build.sh packaging/maintain.sh packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm fuzz/run .ci/run
+	tests/rust-version.sh --metadata
+	tests/tools.sh cargo-deny
+	$(tools)/bin/cargo-deny --locked check licenses bans sources
+	for script in tests/*.sh tests/guest/root/usr/lib/evenkeel-guest/run docs/images/make.sh packaging/*.sh packaging/debian/p* fuzz/run .ci/run; do bash -n $$script || exit 1; done
 	tests/tools.sh grafana-sdk
 	PYTHONPATH=$(tools)/grafana-sdk python3 dashboards/build.py --check
+
+rust-version: ## build evenkeel with the oldest Rust that it supports
+	tests/rust-version.sh
 
 fmt: ## format the code
 	cargo fmt

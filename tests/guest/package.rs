@@ -6,9 +6,11 @@ use super::*;
 use std::path::Path;
 use std::process::{Child, Command, Output};
 
-const PACKAGE: &str = "/usr/lib/evenkeel-guest/evenkeel.deb";
+pub const PACKAGE: &str = "/usr/lib/evenkeel-guest/evenkeel.deb";
 /// The same with a higher version.
 const NEXT: &str = "/usr/lib/evenkeel-guest/next.deb";
+/// Tells the guest to reset the machine.
+pub const REBOOT: &str = "/var/lib/evenkeel-reboot";
 const DROP_INS: &str = "/etc/systemd/system/evenkeel.service.d";
 
 const RULES: &str = "rules:\n\
@@ -21,19 +23,19 @@ const RULES: &str = "rules:\n\
     \x20   select: {unit: 'packaged\\.service'}\n\
     \x20   actions: [{cgroup: {cpu.max: +100%}}]\n";
 
-fn dpkg(arguments: &[&str]) -> Output {
+pub fn dpkg(arguments: &[&str]) -> Output {
     let output = Command::new("dpkg").args(arguments).output().expect("dpkg runs");
     println!("dpkg {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
-fn installs(arguments: &[&str]) {
+pub fn installs(arguments: &[&str]) {
     let output = dpkg(arguments);
     assert!(output.status.success(), "{output:?}");
 }
 
 /// Purges the package however the test ends.
-struct Installed;
+pub struct Installed;
 
 impl Drop for Installed {
     fn drop(&mut self) {
@@ -66,7 +68,7 @@ impl Drop for Target {
     }
 }
 
-fn shows(property: &str) -> String {
+pub fn shows(property: &str) -> String {
     let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
     shown.trim().to_owned()
 }
@@ -84,6 +86,26 @@ fn assert_restored(target: &Target, service: &unit::Service) {
     assert_eq!(target.nice(), 0);
     assert_eq!(service.shows("CPUQuotaPerSecUSec"), "200ms");
     assert!(!service.has_assignments());
+}
+
+/// Makes the installed daemon apply rules of the administrator, by a drop-in.
+pub fn enforce(rules: &str) {
+    std::fs::create_dir_all(DROP_INS).expect("a writable guest");
+    write(
+        &format!("{DROP_INS}/cgroup-rules.conf"),
+        include_str!("../../packaging/drop-ins/cgroup-rules.conf"),
+    );
+    let start = sh("grep ^ExecStart= /usr/lib/systemd/system/evenkeel.service");
+    write(
+        &format!("{DROP_INS}/enforce.conf"),
+        &format!("[Service]\nExecStart=\n{} --enforce\n", start.trim()),
+    );
+    write(
+        "/etc/evenkeel/evenkeel.yml",
+        "rule_files: [rules/*.yml]\nwebhook: {allow_unauthenticated: true}\n",
+    );
+    write("/etc/evenkeel/rules/own.yml", rules);
+    sh("systemctl daemon-reload; systemctl restart evenkeel");
 }
 
 #[test]
@@ -109,22 +131,7 @@ fn package_is_installed_upgraded_removed_and_purged() {
     sh("evenkeel check --config.file=/etc/evenkeel/evenkeel.yml; getent passwd evenkeel");
 
     // Enforced by a drop-in, with a rule of the administrator, whose change of a conffile stays.
-    std::fs::create_dir_all(DROP_INS).expect("a writable guest");
-    write(
-        &format!("{DROP_INS}/cgroup-rules.conf"),
-        include_str!("../../packaging/drop-ins/cgroup-rules.conf"),
-    );
-    let start = sh("grep ^ExecStart= /usr/lib/systemd/system/evenkeel.service");
-    write(
-        &format!("{DROP_INS}/enforce.conf"),
-        &format!("[Service]\nExecStart=\n{} --enforce\n", start.trim()),
-    );
-    write(
-        "/etc/evenkeel/evenkeel.yml",
-        "rule_files: [rules/*.yml]\nwebhook: {allow_unauthenticated: true}\n",
-    );
-    write("/etc/evenkeel/rules/own.yml", RULES);
-    sh("systemctl daemon-reload; systemctl restart evenkeel");
+    enforce(RULES);
     hold(&target, &service, "2024-01-02T03:00:00Z");
     sh("systemctl reload evenkeel");
 
@@ -170,7 +177,7 @@ fn package_is_installed_upgraded_removed_and_purged() {
     sh("! getent passwd evenkeel");
 }
 
-fn resolve_installed(starts_at: &str) {
+pub fn resolve_installed(starts_at: &str) {
     let mut alert: Value = firing(json!({"alertname": "Test", "instance": node_name()}));
     (alert["status"], alert["startsAt"]) = (json!("resolved"), json!(starts_at));
     alert["endsAt"] = json!(starts_at.replace(":00:00Z", ":30:00Z"));

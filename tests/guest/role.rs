@@ -1,0 +1,58 @@
+//! The Ansible role of `packaging/ansible`, applied to the guest by Ansible in the guest.
+
+use super::package::{Installed, PACKAGE, dpkg, shows};
+use super::*;
+
+/// The folder that `tests/guest.sh` copies from `packaging/ansible`.
+const ANSIBLE: &str = "/usr/lib/evenkeel-guest/ansible";
+
+const PLAY: &str = "\
+- name: Install evenkeel
+  hosts: all
+  gather_facts: false
+  roles:
+    - role: evenkeel
+      vars:
+        evenkeel_package: PACKAGE
+        evenkeel_mode: enforce
+        evenkeel_webhook_token: a-token-of-the-guest-tests
+        evenkeel_drop_ins: [cgroup-rules.conf]
+        evenkeel_rules:
+          own:
+            rules:
+              - name: own
+                matchers: ['alertname=\"Test\"']
+                select: {name: sleep}
+                actions: [{nice: 5}]
+";
+
+/// Runs the play and returns Ansible's summary of the host.
+fn play(text: &str) -> String {
+    std::fs::write("/tmp/play.yml", text).expect("a writable guest");
+    let output = sh(&format!(
+        "cd {ANSIBLE}; export HOME=/root LC_ALL=C.UTF-8 ANSIBLE_PIPELINING=1 ANSIBLE_LOCALHOST_WARNING=no ANSIBLE_ROLES_PATH={ANSIBLE}/roles; \
+         ansible-playbook --inventory localhost, --connection local /tmp/play.yml 2>&1"
+    ));
+    println!("{output}");
+    let summary = output.lines().find(|line| line.starts_with("localhost "));
+    summary.expect("a summary of the host").to_owned()
+}
+
+#[test]
+fn role_installs_configures_and_then_changes_nothing() {
+    let _installed = Installed;
+    let text = PLAY.replace("PACKAGE", PACKAGE);
+    let first = play(&text);
+    assert!(first.contains("failed=0") && !first.contains("changed=0"), "{first}");
+    assert_eq!(shows("ActiveState"), "active");
+    assert_eq!(shows("UnitFileState"), "enabled");
+    assert!(shows("StatusText").starts_with("enforce: "), "{}", shows("StatusText"));
+    assert!(shows("DropInPaths").contains("cgroup-rules.conf"));
+    let mode = sh("stat --format='%a %U' /etc/evenkeel/webhook.token");
+    assert_eq!(mode.trim(), "600 root");
+
+    let second = play(&text);
+    assert!(second.contains("changed=0") && second.contains("failed=0"), "{second}");
+
+    assert!(dpkg(&["--purge", "evenkeel"]).status.success());
+}

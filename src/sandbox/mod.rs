@@ -10,6 +10,7 @@ mod write_paths;
 pub use own_user::{OwnUser, OwnUserError};
 pub use rustix::thread::CapabilitySet;
 
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -140,7 +141,8 @@ pub fn apply(needs: &Needs) -> Report {
 
 /// Leaves the calling thread, and the threads that it starts, nothing but memory, time and its open sockets. The process
 /// ends with its parent. Call it before any other thread starts. It cannot be undone.
-pub fn isolate(user: Result<OwnUser, OwnUserError>) -> Report {
+/// `None` when its parent, the process with this id, has ended already.
+pub fn isolate(user: Result<OwnUser, OwnUserError>, parent: Pid) -> Option<Report> {
     // The bounding set goes first, because only root can drop it.
     capabilities::empty_bounding_set();
     let mut user = Some(user);
@@ -151,7 +153,7 @@ pub fn isolate(user: Result<OwnUser, OwnUserError>) -> Report {
         },
         Measure::NoNewPrivs => {
             // A change of the user has reset it.
-            let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
             rustix::thread::set_no_new_privs(true).map_err(|errno| errno.to_string())
         }
         Measure::Capabilities => capabilities::keep_only(CapabilitySet::empty()).map_err(|errno| errno.to_string()),
@@ -163,9 +165,13 @@ pub fn isolate(user: Result<OwnUser, OwnUserError>) -> Report {
         unreachable!("seccomp comes last")
     };
     let mut measures: Vec<_> = rest.into_iter().map(|measure| (measure, apply_one(measure))).collect();
+    // A parent that ended before the process asked for the signal sends none.
+    if getppid() != Some(parent) {
+        return None;
+    }
     let capabilities = capabilities::effective();
     measures.push((Measure::Seccomp, apply_one(Measure::Seccomp)));
-    Report { measures, capabilities }
+    Some(Report { measures, capabilities })
 }
 
 /// Why the needs exclude a measure.

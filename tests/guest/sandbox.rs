@@ -162,6 +162,37 @@ fn collectors_work_in_the_unit() {
     assert_eq!(scraped(&metrics), expected);
 }
 
+/// The user ids of the process that serves HTTP, and its measures.
+fn frontend() -> (String, Vec<String>) {
+    let uids = sh("sed -n 's/^Uid:\\t//p' /proc/$(pgrep -x evenkeel-front)/status");
+    let address = "127.0.0.1:19797".parse().expect("an address");
+    let text = support::http::get(address, "/metrics").expect("an answer").body;
+    let in_force = |line: &str| {
+        let measure = line.strip_prefix("evenkeel_sandbox{part=\"frontend\",measure=\"")?;
+        measure.strip_suffix("\"} 1").map(str::to_owned)
+    };
+    (uids.trim().to_owned(), text.lines().filter_map(in_force).collect())
+}
+
+#[test]
+fn frontend_of_the_unit_has_its_sandbox_and_with_the_drop_in_its_user() {
+    sh("id evenkeel || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin evenkeel");
+    let unit = ShippedUnit::start("rules: []\n", &[]);
+    let measures = ["capabilities", "landlock", "no_new_privs", "seccomp"];
+    assert_eq!(
+        frontend(),
+        ("0\t0\t0\t0".to_owned(), measures.map(str::to_owned).to_vec())
+    );
+    drop(unit);
+    let drop_in = include_str!("../../packaging/drop-ins/frontend-user.conf");
+    let _unit = ShippedUnit::start("rules: []\n", &[drop_in]);
+    let (uids, in_force) = frontend();
+    let uid = sh("id -u evenkeel");
+    assert_eq!(uids, [uid.trim(); 4].join("\t"));
+    assert_eq!(in_force.last().map(String::as_str), Some("user"));
+    assert_eq!(in_force.len(), measures.len() + 1);
+}
+
 #[test]
 fn limits_of_units_work_with_the_drop_in() {
     let service = unit::Service::start("limited", "CPUQuota=20%\nIOReadBandwidthMax=/dev/vda 5M");

@@ -151,10 +151,10 @@ fn first_command_of_a_reload_waits_for_the_next_start() {
 }
 
 #[test]
-fn no_rule_kills_the_runner() {
+fn no_rule_kills_the_runner_and_the_frontend() {
     let home = Home::new("rules: []\n");
     // By number, because other daemons of this machine have processes of these names.
-    let select = "{pid: '{{ $labels.pid }}', name: evenkeel-(start|runner)}";
+    let select = "{pid: '{{ $labels.pid }}', name: evenkeel-(start|runner|fstart|front)}";
     let kill = format!("{{name: kill, matchers: [alertname=Kill], select: {select}, actions: [signal: SIGKILL]}}");
     home.write("evenkeel.yml", CONFIG);
     home.write(
@@ -163,11 +163,15 @@ fn no_rule_kills_the_runner() {
     );
     let daemon = home.start(&["--enforce"]);
     let labels = [("rule", "kill"), ("decision", "protected")];
-    for (count, name) in [(1.0, "evenkeel-start"), (2.0, "evenkeel-runner")] {
-        let starter = eventually("the starter", TIMEOUT, || child(daemon.pid(), "evenkeel-start"));
-        let pid = eventually("the process", TIMEOUT, || match name {
-            "evenkeel-start" => Some(starter),
-            _ => child(starter, name),
+    for (count, starter, name) in [
+        (1.0, "evenkeel-start", None),
+        (2.0, "evenkeel-start", Some("evenkeel-runner")),
+        (3.0, "evenkeel-fstart", None),
+        (4.0, "evenkeel-fstart", Some("evenkeel-front")),
+    ] {
+        let pid = eventually("the process", TIMEOUT, || {
+            let starter = child(daemon.pid(), starter)?;
+            name.map_or(Some(starter), |name| child(starter, name))
         });
         let labels_of_alert = json!({"alertname": "Kill", "instance": node_name(), "pid": pid.to_string()});
         let mut alert = firing(labels_of_alert);
@@ -178,6 +182,6 @@ fn no_rule_kills_the_runner() {
         eventually("the refusal", TIMEOUT, || {
             (daemon.metric("evenkeel_decisions_total", &labels) >= count).then_some(())
         });
-        assert!(!is_gone(pid), "{name}");
+        assert!(!is_gone(pid), "{starter} {name:?}");
     }
 }

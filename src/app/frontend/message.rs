@@ -18,6 +18,8 @@ use tokio::sync::oneshot;
 
 /// Webhook requests whose receipt the frontend waits for: one for each connection.
 pub const MAX_DELIVERIES: usize = 256;
+/// Memory for the messages of these requests in KiB, twice that of the bodies that the frontend may hold.
+pub const MAX_DELIVERIES_KIB: usize = 64 * 1024;
 /// Other requests that the frontend waits for.
 pub const MAX_OTHERS: usize = 128;
 

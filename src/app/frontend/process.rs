@@ -48,7 +48,9 @@ fn start(
 ) -> io::Result<()> {
     // It opens descriptors, which the sandbox denies.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let report = sandbox::isolate(user);
+    let Some(report) = sandbox::isolate(user, sockets.starter) else {
+        return Ok(());
+    };
     // The log has a thread, which must not start before the sandbox.
     log.write()?;
     runtime.block_on(serve(sockets, report, telemetry.clone()))?;

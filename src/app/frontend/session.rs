@@ -3,8 +3,8 @@
 
 use super::frame::{Frame, FrameError, encode, read_frame, write_frame};
 use super::message::{
-    Answer, DeliveredAlerts, InvalidMessage, Listener, MAX_DELIVERIES, MAX_OTHERS, Question, Settings, TO_ACTUATOR,
-    TO_FRONTEND, ToActuator, ToFrontend, checked_code, checked_lines,
+    Answer, DeliveredAlerts, InvalidMessage, Listener, MAX_DELIVERIES, MAX_DELIVERIES_KIB, MAX_OTHERS, Question,
+    Settings, TO_ACTUATOR, TO_FRONTEND, ToActuator, ToFrontend, checked_code, checked_lines,
 };
 use crate::alert::receiver::{Inbox, Receipt};
 use crate::http::Access;
@@ -116,6 +116,7 @@ struct Session<S, I> {
     services: Arc<Services<S, I>>,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     deliveries: Arc<Semaphore>,
+    deliveries_kib: Arc<Semaphore>,
     others: Arc<Semaphore>,
     has_started: bool,
 }
@@ -140,6 +141,7 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         services,
         outgoing: outgoing.clone(),
         deliveries: Arc::new(Semaphore::new(MAX_DELIVERIES)),
+        deliveries_kib: Arc::new(Semaphore::new(MAX_DELIVERIES_KIB)),
         others: Arc::new(Semaphore::new(MAX_OTHERS)),
         has_started: false,
     };
@@ -210,7 +212,8 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
     }
 
     async fn handle(&mut self, frame: Frame) -> Result<(), SessionEnd> {
-        let message = match frame.head_bytes() {
+        let bytes = frame.head_bytes();
+        let message = match bytes {
             0..=DECODE_INLINE_BYTES => frame.decode()?,
             // The join fails only while the runtime shuts down.
             _ => tokio::task::spawn_blocking(move || frame.decode())
@@ -225,7 +228,7 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
             }
             _ if !self.has_started => Err(SessionEnd::Protocol("another message before the first one".to_owned())),
             ToActuator::Started(_) => Err(SessionEnd::Protocol("a second first message".to_owned())),
-            ToActuator::Ask { id, question } => self.answer(id, question),
+            ToActuator::Ask { id, question } => self.answer(id, question, bytes),
             ToActuator::Responded { code, count } => {
                 telemetry.webhook_requests(checked_code(code)?, count);
                 Ok(())
@@ -242,7 +245,7 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
     }
 
     /// Answers on a task of its own.
-    fn answer(&self, id: u64, question: Question) -> Result<(), SessionEnd> {
+    fn answer(&self, id: u64, question: Question, bytes: usize) -> Result<(), SessionEnd> {
         let permits = match question {
             Question::Deliver(_) => &self.deliveries,
             Question::Metrics(_) | Question::Access { .. } => &self.others,
@@ -258,9 +261,17 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
                 reply(Answer::Metrics(head), body);
             })),
             Question::Deliver(alerts) => {
+                let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+                let Ok(memory) = Arc::clone(&self.deliveries_kib).try_acquire_many_owned(kib) else {
+                    let reason = "too many requests at once".to_owned();
+                    reply(Answer::Receipt(Receipt::Unavailable(reason)), Bytes::new());
+                    return Ok(());
+                };
                 let receipt = self.deliver(alerts)?;
                 drop(tokio::spawn(async move {
-                    reply(Answer::Receipt(receipt_of(receipt).await), Bytes::new());
+                    let receipt = receipt_of(receipt).await;
+                    drop(memory);
+                    reply(Answer::Receipt(receipt), Bytes::new());
                 }));
             }
             Question::Access { listener, known } => drop(tokio::spawn(async move {

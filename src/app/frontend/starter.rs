@@ -19,6 +19,7 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, PipeReader};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
@@ -39,6 +40,8 @@ const NEEDED: CapabilitySet = CapabilitySet::SETUID
 const SOCKETS: u8 = b'S';
 const KILL: u8 = b'K';
 const NO_MORE: u8 = b'N';
+/// To the actuator, without a socket.
+const NOT_STARTED: u8 = b'F';
 
 /// The actuator's end of the channel to the starter.
 #[derive(Debug)]
@@ -51,6 +54,15 @@ pub struct Started {
     pub channel: OwnedFd,
     /// How the one before it ended.
     pub former: Option<FormerEnd>,
+}
+
+/// Why there is no next frontend.
+#[derive(Debug, thiserror::Error)]
+pub enum NoFrontend {
+    #[error("the starter of the frontend ended")]
+    StarterEnded,
+    #[error("the kernel starts no process")]
+    NotStarted,
 }
 
 /// How a frontend ended.
@@ -82,6 +94,8 @@ pub struct FrontendSockets {
     pub channel: OwnedFd,
     pub metrics: Vec<OwnedFd>,
     pub webhook: OwnedFd,
+    /// Its parent, with which it ends.
+    pub starter: rustix::process::Pid,
 }
 
 /// Starts the starter, in which `frontend` runs each frontend. Call it before any thread starts, and before the
@@ -95,7 +109,9 @@ pub fn start(frontend: impl FnMut(FrontendSockets) -> ExitCode) -> io::Result<St
         return Ok(Starter(own));
     }
     drop(own);
-    exit(run(&others, frontend))
+    // A panic must not unwind into what the actuator does. Its hook has logged it.
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&others, frontend)));
+    exit(ended.unwrap_or(ExitCode::FAILURE))
 }
 
 impl Starter {
@@ -121,16 +137,17 @@ impl Starter {
     /// The next frontend.
     ///
     /// # Errors
-    /// Of kind `WouldBlock` when there is none yet, and of another kind when the starter has ended.
-    pub fn next(&self) -> io::Result<Started> {
+    /// Of kind `WouldBlock` when there is none yet.
+    pub fn next(&self) -> io::Result<Result<Started, NoFrontend>> {
         let (byte, sockets) = receive_with(&self.0, RecvFlags::DONTWAIT)?;
-        let ended = || io::Error::other("the starter of the frontend ended");
-        let byte = byte.ok_or_else(ended)?;
-        let channel = sockets.into_iter().next().ok_or_else(ended)?;
-        Ok(Started {
+        let Some(byte) = byte else {
+            return Ok(Err(NoFrontend::StarterEnded));
+        };
+        let started = sockets.into_iter().next().map(|channel| Started {
             channel,
             former: FormerEnd::of_byte(byte),
-        })
+        });
+        Ok(started.ok_or(NoFrontend::NotStarted))
     }
 
     /// Kills the frontend; another one follows.
@@ -207,13 +224,8 @@ fn run(control: &OwnedFd, frontend: impl FnMut(FrontendSockets) -> ExitCode) -> 
         sockets: Some((metrics, webhook)),
         frontend,
     };
-    match frontends.keep_running() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: no process for HTTP: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    frontends.keep_running();
+    ExitCode::SUCCESS
 }
 
 /// A signal to the whole group of processes, as from a terminal or systemd, must not end the frontend before the actuator
@@ -276,25 +288,30 @@ enum Event {
 
 impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
     /// Starts frontends until the actuator ends.
-    fn keep_running(&mut self) -> io::Result<()> {
+    fn keep_running(&mut self) {
         let (mut former, mut pause) = (None, FIRST_PAUSE);
         while self.sockets.is_some() {
-            let running = self.start(former)?;
-            former = Some(self.wait(&running));
-            if running.since.elapsed() >= LONG_LIFE {
-                pause = FIRST_PAUSE;
+            match self.start(former) {
+                Ok(running) => {
+                    former = Some(self.wait(&running));
+                    if running.since.elapsed() >= LONG_LIFE {
+                        pause = FIRST_PAUSE;
+                    }
+                }
+                // The actuator logs it, because this process must not wait for the reader of the log.
+                Err(_) => drop(send(self.control, &[NOT_STARTED], SendFlags::NOSIGNAL)),
             }
             if !self.rest(pause) {
-                return Ok(());
+                return;
             }
             pause = (2 * pause).min(MAX_PAUSE);
         }
-        Ok(())
     }
 
     fn start(&mut self, former: Option<FormerEnd>) -> io::Result<Running> {
         let (own, channel) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         let (alive, holder) = io::pipe()?;
+        let starter = rustix::process::getpid();
         let Some(pid) = fork()? else {
             set_name(FRONTEND);
             drop((own, alive));
@@ -307,6 +324,7 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
                 channel,
                 metrics,
                 webhook,
+                starter,
             });
             drop(holder);
             exit(code)

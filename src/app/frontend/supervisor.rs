@@ -1,7 +1,7 @@
 //! The frontends of a daemon, one after the other: each new one is served, and each end is logged and counted.
 
 use super::session::{self, Services, SessionEnd};
-use super::starter::{FormerEnd, Started, Starter};
+use super::starter::{FormerEnd, NoFrontend, Started, Starter};
 use crate::alert::receiver::Inbox;
 use crate::publish::request::MetricsService;
 use std::io;
@@ -34,7 +34,14 @@ pub async fn run<S: MetricsService, I: Inbox>(
                 return Ok(());
             }
         };
-        let Started { channel, former } = started;
+        let Started { channel, former } = match started {
+            Ok(started) => started,
+            Err(error @ NoFrontend::StarterEnded) => return Err(io::Error::other(error)),
+            Err(error @ NoFrontend::NotStarted) => {
+                tracing::error!(%error, "could not start the frontend, trying again");
+                continue;
+            }
+        };
         if let Some(former) = former {
             report_restart(&services, former, last.take());
         }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -10,8 +11,12 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-/// The length of the instruction `syscall`.
-const SYSCALL_BYTES: u64 = 2;
+use super::eventually;
+
+/// The instruction `syscall`, and its length.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const SYSCALL_BYTES: u64 = SYSCALL.len() as u64;
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Below the stack and its red zone.
 const SCRATCH_BELOW: u64 = 16 * 1024;
 
@@ -50,14 +55,23 @@ fn wait(pid: Pid) -> WaitStatus {
 }
 
 impl Injected {
+    /// Stops the process once its first thread waits in a system call.
     pub fn attach(pid: u32) -> Injected {
         let pid = Pid::from_raw(pid.cast_signed());
-        ptrace(libc::PTRACE_ATTACH, pid, std::ptr::null_mut());
-        assert!(matches!(wait(pid), WaitStatus::Stopped(_, Signal::SIGSTOP)));
-        Injected {
-            pid,
-            scratch: (registers(pid).expect("a stopped process").rsp - SCRATCH_BELOW) & !0xfff,
-        }
+        eventually("a system call", TIMEOUT, || {
+            ptrace(libc::PTRACE_ATTACH, pid, std::ptr::null_mut());
+            assert!(matches!(wait(pid), WaitStatus::Stopped(_, Signal::SIGSTOP)));
+            let registers = registers(pid)?;
+            let mut instruction = [0; SYSCALL.len()];
+            let memory = File::open(format!("/proc/{pid}/mem")).ok()?;
+            let is_read = memory.read_exact_at(&mut instruction, registers.rip - SYSCALL_BYTES);
+            if is_read.is_err() || instruction != SYSCALL {
+                ptrace(libc::PTRACE_DETACH, pid, std::ptr::null_mut());
+                return None;
+            }
+            let scratch = (registers.rsp - SCRATCH_BELOW) & !0xfff;
+            Some(Injected { pid, scratch })
+        })
     }
 
     /// Writes bytes into the process, and returns their address.
@@ -96,6 +110,15 @@ impl Injected {
                 after.map_or(KILLED, |after| Outcome::Returned(after.rax.cast_signed()))
             }
             other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Injected {
+    /// Lets the process go on. If it was killed, its parent learns that only after its tracer.
+    fn drop(&mut self) {
+        if !ptrace(libc::PTRACE_DETACH, self.pid, std::ptr::null_mut()) {
+            let _ = waitpid(self.pid, Some(WaitPidFlag::__WALL));
         }
     }
 }

@@ -228,25 +228,39 @@ fn exchange(stream: &mut TcpStream, reader: &mut BufReader<TcpStream>, path: &st
     std::io::copy(&mut reader.take(length), &mut std::io::sink()).expect("the server answers");
 }
 
-/// Processor time of the process and its reaped children: fields 14 to 17 of `/proc/PID/stat` (proc(5)).
+/// The process, and evenkeel's processes below it.
+fn processes(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split(' ').filter_map(|child| child.trim().parse().ok());
+    let is_own = |child: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        name.starts_with("evenkeel-")
+    };
+    let below = children.filter(is_own).flat_map(processes);
+    std::iter::once(pid).chain(below).collect()
+}
+
+/// Processor time of the processes and their reaped children: fields 14 to 17 of `/proc/PID/stat` (proc(5)).
 fn cpu_seconds(child: &Child) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("the server runs");
-    let (_, fields) = stat.rsplit_once(") ").expect("the name is in brackets");
-    let ticks: f64 = fields
-        .split(' ')
-        .skip(11)
-        .take(4)
-        .map(|field| field.parse::<f64>().expect("a number"))
-        .sum();
+    let ticks = |pid: u32| -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the server runs");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in brackets");
+        let fields = fields.split(' ').skip(11).take(4);
+        fields.map(|field| field.parse::<f64>().expect("a number")).sum()
+    };
+    let ticks: f64 = processes(child.id()).into_iter().map(ticks).sum();
     ticks / rustix::param::clock_ticks_per_second() as f64
 }
 
-/// Peak resident memory: `VmHWM` of proc(5).
+/// Peak resident memory: `VmHWM` of proc(5). What several processes share counts for each.
 fn peak_resident_mib(child: &Child) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("the server runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line
-        .and_then(|text| text.trim().strip_suffix(" kB"))
-        .expect("a size in kB");
-    kib.parse::<f64>().expect("a number") / 1024.0
+    let mib = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line
+            .and_then(|text| text.trim().strip_suffix(" kB"))
+            .expect("a size in kB");
+        kib.parse::<f64>().expect("a number") / 1024.0
+    };
+    processes(child.id()).into_iter().map(mib).sum()
 }

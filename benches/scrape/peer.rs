@@ -28,7 +28,7 @@ impl Drop for Peer {
     }
 }
 
-/// Resident memory, from `/proc/PID/status`.
+/// Resident memory, what several processes share divided among them (PSS), from `/proc/PID/smaps_rollup`.
 #[derive(Clone, Copy, Default)]
 pub struct Resident {
     pub all_mb: f64,
@@ -98,33 +98,49 @@ impl Peer {
         self.scraper.scrape()
     }
 
-    /// Processor time of all its threads, from the scheduler's nanoseconds (`/proc/PID/task/*/schedstat`).
+    /// Processor time of all threads of its processes, from the scheduler's nanoseconds (`/proc/PID/task/*/schedstat`).
     pub fn cpu_ms(&self) -> Outcome<f64> {
         let mut sum = 0.0;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-            sum += text
-                .split(' ')
-                .next()
-                .and_then(|field| field.parse().ok())
-                .unwrap_or(0.0);
+        for pid in processes(self.child.id()) {
+            for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+                let text = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+                sum += text
+                    .split(' ')
+                    .next()
+                    .and_then(|field| field.parse().ok())
+                    .unwrap_or(0.0);
+            }
         }
         Ok(sum / 1e6)
     }
 
     pub fn resident(&self) -> Outcome<Resident> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let megabytes = |name: &str| -> Outcome<f64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let line = line.ok_or_else(|| format!("no {name}"))?;
-            Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
-        };
-        Ok(Resident {
-            all_mb: megabytes("VmRSS:")?,
-            anonymous_mb: megabytes("RssAnon:")?,
-            file_mb: megabytes("RssFile:")?,
-        })
+        let mut sum = Resident::default();
+        for pid in processes(self.child.id()) {
+            let sizes = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+            let megabytes = |name: &str| -> Outcome<f64> {
+                let line = sizes.lines().find_map(|line| line.strip_prefix(name));
+                let line = line.ok_or_else(|| format!("no {name}"))?;
+                Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1024.0)
+            };
+            sum.all_mb += megabytes("Pss:")?;
+            sum.anonymous_mb += megabytes("Pss_Anon:")?;
+            sum.file_mb += megabytes("Pss_File:")?;
+        }
+        Ok(sum)
     }
+}
+
+/// The process, and evenkeel's processes below it.
+fn processes(pid: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split(' ').filter_map(|child| child.trim().parse().ok());
+    let is_own = |child: &u32| {
+        let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        name.starts_with("evenkeel-")
+    };
+    let below = children.filter(is_own).flat_map(processes);
+    std::iter::once(pid).chain(below).collect()
 }
 
 /// A persistent connection, as Prometheus has.

@@ -118,12 +118,14 @@ impl Listeners {
 
     /// Returns once nothing serves the listeners any more, although nothing has stopped them.
     pub async fn failed(&mut self) -> io::Error {
-        if let Listeners::Frontend { failed, .. } = self
-            && let Ok(error) = failed.await
-        {
-            return error;
+        match self {
+            Listeners::Here { .. } => std::future::pending().await,
+            Listeners::Frontend { failed, .. } => {
+                // A supervisor that panicked says nothing.
+                let panicked = |_| io::Error::other("the task that serves the frontend ended");
+                failed.await.unwrap_or_else(panicked)
+            }
         }
-        std::future::pending().await
     }
 
     /// Waits until no webhook request is pending, after the stop.

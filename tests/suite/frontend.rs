@@ -9,10 +9,11 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::runner::{child, is_gone, line};
+use crate::runner::{is_gone, line};
 use crate::support::daemon::{Daemon, Home, TOKEN};
 use crate::support::inject::{Injected, Outcome};
 use crate::support::payload::about;
+use crate::support::process::child;
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);

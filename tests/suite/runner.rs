@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::{envelope, firing};
+use crate::support::process::child;
 use crate::support::{eventually, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,17 +29,6 @@ fn start(home: &Home, step: &str) -> Daemon {
 fn fire(daemon: &Daemon) {
     let alerts = [firing(json!({"alertname": "More"}))];
     assert_eq!(daemon.post(envelope(&alerts).to_string().as_bytes()).status, 200);
-}
-
-/// The child process with this name.
-pub fn child(parent: u32, name: &str) -> Option<u32> {
-    let tasks = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
-    let children = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|pids| pids.split(' ').flat_map(str::parse).collect::<Vec<_>>())
-        .collect();
-    let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
-    children.into_iter().find(is_it)
 }
 
 fn runner(daemon: &Daemon) -> Option<u32> {

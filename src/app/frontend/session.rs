@@ -256,10 +256,16 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
         let (services, outgoing) = (Arc::clone(&self.services), self.outgoing.clone());
         let reply = move |answer, body| send(&outgoing, &ToFrontend::Answer { id, answer }, body, Some(permit));
         match question {
-            Question::Metrics(request) => drop(tokio::spawn(async move {
-                let MetricsReply { head, body } = bounded(services.metrics.answer(request).await);
-                reply(Answer::Metrics(head), body);
-            })),
+            Question::Metrics(request) => {
+                let metrics = Arc::clone(&services.metrics);
+                let answering = tokio::spawn(async move { metrics.answer(request).await });
+                drop(tokio::spawn(async move {
+                    // A question gets its answer also where answering panics.
+                    let panicked = |_| MetricsReply::plain(ReplyStatus::Failed, "The request failed.\n");
+                    let MetricsReply { head, body } = bounded(answering.await.unwrap_or_else(panicked));
+                    reply(Answer::Metrics(head), body);
+                }));
+            }
             Question::Deliver(alerts) => {
                 let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
                 let Ok(memory) = Arc::clone(&self.deliveries_kib).try_acquire_many_owned(kib) else {

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::metrics::Scrape;
-use super::process::Process;
+use super::process::{Process, child};
 use super::tools::succeed;
 use super::{eventually, http};
 
@@ -219,23 +219,37 @@ impl Daemon {
         http::request(self.webhook, "POST", "/webhook", &headers, payload).expect("evenkeel answers")
     }
 
-    /// Resident memory (`VmRSS` of proc(5)).
+    /// The daemon and the processes that serve HTTP for it.
+    fn processes(&self) -> Vec<u32> {
+        let starter = child(self.pid(), "evenkeel-fstart");
+        let frontend = starter.and_then(|starter| child(starter, "evenkeel-front"));
+        [Some(self.pid()), starter, frontend].into_iter().flatten().collect()
+    }
+
+    /// Resident memory of these processes (`VmRSS` of proc(5)). What they share counts for each.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("evenkeel runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line
-            .and_then(|text| text.trim().strip_suffix(" kB"))
-            .expect("a size in kB");
-        kib.parse::<u64>().expect("a number") * 1024
+        let bytes = |pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("evenkeel runs");
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line
+                .and_then(|text| text.trim().strip_suffix(" kB"))
+                .expect("a size in kB");
+            kib.parse::<u64>().expect("a number") * 1024
+        };
+        self.processes().into_iter().map(bytes).sum()
     }
 
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
+    /// Open files of these processes.
     pub fn open_descriptors(&self) -> usize {
-        let folder = std::fs::read_dir(format!("/proc/{}/fd", self.process.pid()));
-        folder.expect("evenkeel runs").count()
+        let count = |pid| {
+            let folder = std::fs::read_dir(format!("/proc/{pid}/fd"));
+            folder.expect("evenkeel runs").count()
+        };
+        self.processes().into_iter().map(count).sum()
     }
 
     pub fn log(&self) -> Vec<String> {

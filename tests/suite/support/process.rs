@@ -92,6 +92,18 @@ impl Drop for Process {
     }
 }
 
+/// The child process with this name.
+pub fn child(parent: u32, name: &str) -> Option<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|pids| pids.split(' ').flat_map(str::parse).collect::<Vec<_>>())
+        .collect();
+    let is_it =
+        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name);
+    children.into_iter().find(is_it)
+}
+
 fn collect(stream: impl Read + Send + 'static, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {

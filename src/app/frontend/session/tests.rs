@@ -5,13 +5,14 @@ use crate::publish::request::{ContentType, MetricsRequest};
 use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-/// Answers with the name of the request, and with a long page.
+/// Answers with the name of the request, with a long page, and panics when asked for readiness.
 struct Echo;
 
 impl MetricsService for Echo {
     async fn answer(&self, request: MetricsRequest) -> MetricsReply {
         let body = match request {
             MetricsRequest::Page => vec![0; PAGE_BYTES],
+            MetricsRequest::Readiness => panic!("of the test"),
             request => format!("{request:?}").into_bytes(),
         };
         MetricsReply::new(ReplyStatus::Ok, ContentType::Json, body)
@@ -152,6 +153,24 @@ async fn each_question_gets_one_answer() {
     assert!(matches!(fixture.next().await.0, ToFrontend::Stop));
     fixture.channel.get_mut().shutdown().await.unwrap();
     assert!(fixture.end().await.contains("closed the channel"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn panic_is_an_answer_and_ends_nothing() {
+    let mut fixture = Fixture::started(durable).await;
+    for id in 0..=MAX_OTHERS as u64 {
+        fixture.ask(id, r#"{"Metrics":"Readiness"}"#).await;
+        let answer = fixture.next().await.0;
+        let ToFrontend::Answer {
+            answer: Answer::Metrics(head),
+            ..
+        } = answer
+        else {
+            panic!("no answer")
+        };
+        assert_eq!(head.status, ReplyStatus::Failed);
+    }
+    assert!(!fixture.session.is_finished());
 }
 
 #[tokio::test(flavor = "current_thread")]

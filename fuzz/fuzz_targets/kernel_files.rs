@@ -6,7 +6,7 @@
 #![no_main]
 
 use evenkeel::publish::{Content, Format, exposition};
-use evenkeel::sense::{COLLECTORS, Collector, CollectorOptions, Roots};
+use evenkeel::sense::{COLLECTORS, Collector, CollectorOptions, Roots, Sysctl};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::collections::HashSet;
 use std::fs;
@@ -16,8 +16,8 @@ use std::sync::{Arc, LazyLock};
 const DIVIDER: &str = "\n%%\n";
 const MAX_DEPTH: usize = 8;
 const MAX_FILES: usize = 16;
-/// They ask more than files: the mounts, D-Bus, and the processes of this host.
-const OTHERS: [&str; 3] = ["filesystem", "systemd", "groups"];
+/// They ask more than files: the mounts, D-Bus, the processes and the network of this host.
+const OTHERS: [&str; 7] = ["filesystem", "systemd", "groups", "ethtool", "network_route", "qdisc", "wifi"];
 
 /// A directory in memory, as the real procfs is.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -60,11 +60,16 @@ fn file(section: &str) -> Option<(&Path, &str)> {
 
 fn read() {
     let roots = Roots::new(ROOT.join("proc"), ROOT.join("sys"), ROOT.join("root"));
-    let options = CollectorOptions {
+    let sysctl = |name, is_text| Sysctl::parse(name, is_text).expect("a name");
+    let mut options = CollectorOptions {
+        bcache_priority_stats: true,
+        stat_softirqs: true,
+        sysctls: vec![sysctl("fs.file-nr", false), sysctl("fs.words", true)],
         textfile_directories: vec![ROOT.join("text").display().to_string()],
         udev_data: ROOT.join("udev"),
         ..CollectorOptions::default()
     };
+    options.cpu.has_info = true;
     let collectors = COLLECTORS.iter().filter(|info| !OTHERS.contains(&info.name));
     let readings = collectors.map(|info| {
         let mut collector = Collector::new(info, &options);

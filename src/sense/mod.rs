@@ -9,9 +9,11 @@ mod fixture;
 
 pub use collectors::groups::group::{Group, Groups};
 pub use collectors::info::{CollectorInfo, Pace};
+pub use collectors::ipvs::labels::BACKEND_LABELS;
 pub use collectors::name_filter::NameFilter;
 pub use collectors::options::CollectorOptions;
 pub use collectors::registry::COLLECTORS;
+pub use collectors::sysctl::setting::{InvalidSysctl, Sysctl};
 pub use collectors::{groups, systemd};
 pub use runtime::collector::Collector;
 pub use runtime::kernel_file::ReadError;

@@ -27,14 +27,25 @@ pub fn may_be_published(name: &str) -> bool {
 
 /// The names of all labels that collectors give. Text files may have others, for metrics that only they have.
 const LABELS: &str = "\
-    address adminstate bios_date bios_release bios_vendor bios_version board_asset_tag board_name board_serial \
-    board_vendor board_version broadcast build_id cause chassis_asset_tag chassis_serial chassis_vendor \
-    chassis_version chip chip_name clocksource collector controller core cpu csrow device devices domainname duplex \
-    file fstype governor group id id_like ifalias image_id image_version info ip l label lv_layer lv_name machine \
-    major master minor mode model mountpoint name nodename operstate package path pretty_name product_family \
-    product_name product_serial product_sku product_uuid product_version queue release revision sensor serial state \
-    sysname system_vendor thread_state time_zone type usage uuid variant variant_id version version_codename \
-    version_id vg_name wwn x y zone";
+    address adminstate algorithm altname ana_state backing_device bios_date bios_release bios_vendor bios_version \
+    block_group_type board_asset_tag board_id board_name board_serial board_vendor board_version broadcast bssid btrfs_dev_uuid bug \
+    build_id bus bus_info cache_device cachesize capacity_level card cause channel charge_type chassis_asset_tag \
+    chassis_serial chassis_vendor chassis_version chip chip_name class class_id class_name clocksource cntlid \
+    codename collector controller core cpu csrow data_type dataset dest dev_loss_tmo device device_error device_id \
+    device_name devices dimm_label domainname driver duplex error error_type expansion_rom_version export \
+    fabric_name family fc_host file firmware_revision firmware_version flag fstype function governor group gw \
+    hca_type health id id_like identity ifalias image_id image_version index info iopolicy ip kind l label \
+    local_address local_mark local_port lv_layer lv_name mac_address machine major manufacturer master memory_vendor \
+    method microcode minor mitigation mode model model_name mountaddr mountpoint name netmask node nodename nqn nsid \
+    operation operstate options package parent_bus parent_device parent_function parent_segment path port port_id \
+    port_name port_state port_type power_performance_level power_supply pretimeout_governor pretty_name priority \
+    product_family product_name product_serial product_sku product_uuid product_version proto protocol queue \
+    rapl_zone release remote remote_address remote_port revision rotational scope seat segment sensor serial \
+    serial_number size slab speed src ssid state status stepping subsys_name subsystem subsystem_device_id \
+    subsystem_vendor_id subsystem_vendor_name supported_classes supported_speeds swap_type symbolic_name sysfs_name \
+    sysname system_vendor technology thread_state time_zone transport type unique_id usage usb_type uuid value \
+    variant variant_id vector vendor vendor_id vendor_name version version_codename version_id vg_name \
+    virtualization_type weight wwn x y zone zpool";
 
 /// Whether a metric of this name can have the label: no collector gives a fixed name another one.
 pub fn may_have_label(metric: &str, label: &str) -> bool {

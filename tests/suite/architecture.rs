@@ -234,6 +234,8 @@ fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
             "knob/ionice.rs",
             "knob/privileges.rs",
             "knob/sched.rs",
+            "sense/collectors/btrfs/ioctl.rs",
+            "sense/collectors/ethtool/ioctl.rs",
             "sense/collectors/timex.rs"
         ]
     );

@@ -13,7 +13,7 @@ use crate::support::daemon::{Daemon, Home};
 use crate::support::metrics::{Scrape, notation};
 use crate::support::process::Process;
 use crate::support::prometheus::{Prometheus, start_server};
-use crate::support::tools::tool;
+use crate::support::tools::{succeed, tool};
 use crate::support::{eventually, free_address, http};
 
 /// Number of rounds. A changing value must lie between two of evenkeel's in one of them.
@@ -117,6 +117,15 @@ struct Beside {
     _process: Process,
 }
 
+/// The collectors of the node_exporter that runs beside evenkeel, which is older than the one that evenkeel follows.
+fn collectors_of_node_exporter() -> BTreeSet<String> {
+    let help = succeed(tool("node_exporter").arg("--help"));
+    let flag = Regex::new(r"--(?:\[no-\])?collector\.([a-z_]+) ").expect("a pattern");
+    let names: BTreeSet<String> = flag.captures_iter(&help).map(|found| found[1].to_owned()).collect();
+    assert!(names.contains("zfs") && names.len() > 50, "{names:?}");
+    names
+}
+
 fn start_beside() -> Beside {
     let home = Home::new("rules: []\n");
     home.write(
@@ -138,8 +147,11 @@ fn start_beside() -> Beside {
             home.path().join("textfile").display()
         ),
     ];
-    let theirs = |name: &&str| !["process", "groups"].contains(name);
-    let names = COLLECTORS.iter().map(|info| info.name).filter(theirs);
+    let theirs = collectors_of_node_exporter();
+    let names = COLLECTORS
+        .iter()
+        .map(|info| info.name)
+        .filter(|name| theirs.contains(*name));
     flags.extend(names.map(|name| format!("--collector.{name}")));
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
 

@@ -6,6 +6,7 @@ mod architecture;
 mod boot_id;
 mod borrowed_protection;
 mod command_line;
+mod compatibility;
 mod dashboards;
 mod differential;
 mod documentation;

@@ -1,22 +1,31 @@
-//! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and thermal throttling from sysfs.
+//! `cpu`: time per processor and mode from `/proc/stat` (proc(5)), and properties of processors.
+
+mod cpu_info;
+pub(super) mod options;
+mod topology;
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{DescriptorCache, Family, SharedStr, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, list_names, read_number};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
+use options::CpuOptions;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The published metrics.
 const METRICS: &str = "\
-    node_cpu_core_throttles_total node_cpu_guest_seconds_total node_cpu_package_throttles_total \
+    node_cpu_bug_info node_cpu_core_throttles_total node_cpu_flag_info node_cpu_frequency_hertz \
+    node_cpu_guest_seconds_total node_cpu_info node_cpu_isolated node_cpu_online node_cpu_package_throttles_total \
     node_cpu_seconds_total";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor time per mode", METRICS, |_| {
-    let mut cpu = Cpu::default();
+pub const INFO: CollectorInfo = CollectorInfo::on("cpu", Pace::Fast, "processor time per mode", METRICS, |options| {
+    let mut cpu = Cpu {
+        options: options.cpu.clone(),
+        ..Cpu::default()
+    };
     Box::new(move |roots| cpu.read(roots))
 });
 
@@ -147,59 +156,13 @@ fn describe(processors: &[u32]) -> [Family; 2] {
     [seconds, guest]
 }
 
-/// Throttling events per core and per package (`thermal_throttle` under each processor, x86 only).
-fn read_throttles(roots: &Roots) -> Vec<Family> {
-    let base = roots.sys("devices/system/cpu");
-    let mut cores = BTreeMap::new();
-    let mut packages = BTreeMap::new();
-    for name in list_names(&base).unwrap_or_default() {
-        if name
-            .strip_prefix("cpu")
-            .is_none_or(|rest| rest.is_empty() || !rest.bytes().all(|b| b.is_ascii_digit()))
-        {
-            continue;
-        }
-        let cpu = base.join(&name);
-        let Some(package) = read_number(&cpu.join("topology/physical_package_id")) else {
-            continue;
-        };
-        let Some(core) = read_number(&cpu.join("topology/core_id")) else {
-            continue;
-        };
-        // Siblings of one core, and cores of one package, share the counter.
-        if let Some(count) = read_number(&cpu.join("thermal_throttle/core_throttle_count")) {
-            cores.entry((package.to_string(), core.to_string())).or_insert(count);
-        }
-        if let Some(count) = read_number(&cpu.join("thermal_throttle/package_throttle_count")) {
-            packages.entry(package.to_string()).or_insert(count);
-        }
-    }
-    let mut core_family = Family::counter(
-        "node_cpu_core_throttles_total",
-        "Times that a core was slowed down because it was hot.",
-    );
-    for ((package, core), count) in cores {
-        core_family.push([label("package", package), label("core", core)], count);
-    }
-    let mut package_family = Family::counter(
-        "node_cpu_package_throttles_total",
-        "Times that a package was slowed down because it was hot.",
-    );
-    for (package, count) in packages {
-        package_family.push([label("package", package)], count);
-    }
-    [core_family, package_family]
-        .into_iter()
-        .filter(|family| !family.is_empty())
-        .collect()
-}
-
 /// The state between two reads.
 #[derive(Default)]
 pub struct Cpu {
+    options: CpuOptions,
     before: CpuSample,
     descriptors: DescriptorCache<u32>,
-    throttles: TtlCache,
+    properties: TtlCache,
 }
 
 impl Cpu {
@@ -213,11 +176,19 @@ impl Cpu {
         let mut families = Vec::new();
         if let [seconds, guest] = self.descriptors.descriptors(sample.keys().copied().collect(), describe) {
             families.push(seconds.family(sample.values().flat_map(|times| times.modes)));
-            families.push(guest.family(sample.values().flat_map(|times| times.guest)));
+            if self.options.has_guest {
+                families.push(guest.family(sample.values().flat_map(|times| times.guest)));
+            }
         }
         self.before = sample;
-        // Two reads of sysfs per processor are expensive on a large machine.
-        families.extend(self.throttles.families(Instant::now(), || read_throttles(roots)));
+        // Several reads of sysfs per processor are expensive on a large machine.
+        families.extend(self.properties.families(Instant::now(), || {
+            let mut families = topology::read_topology(roots);
+            if self.options.has_info {
+                families.extend(cpu_info::read_cpu_info(roots, &self.options));
+            }
+            families
+        }));
         Ok(families)
     }
 }
@@ -283,30 +254,5 @@ mod tests {
         assert_eq!(idle(1000), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
         assert_eq!(idle(900), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 10"]);
         assert_eq!(idle(100), ["node_cpu_seconds_total{cpu=\"0\",mode=\"idle\"} 1"]);
-    }
-
-    #[test]
-    fn throttles_are_counted_once_per_core_and_package() {
-        let tree = Tree::new();
-        tree.proc("stat", "cpu0 0 0 0 0\n");
-        for (cpu, core, count) in [(0, 0, 5), (1, 0, 5), (2, 1, 7)] {
-            let base = format!("devices/system/cpu/cpu{cpu}");
-            tree.sys(&format!("{base}/topology/physical_package_id"), "0\n");
-            tree.sys(&format!("{base}/topology/core_id"), format!("{core}\n"));
-            tree.sys(
-                &format!("{base}/thermal_throttle/core_throttle_count"),
-                format!("{count}\n"),
-            );
-            tree.sys(&format!("{base}/thermal_throttle/package_throttle_count"), "30\n");
-        }
-        tree.sys("devices/system/cpu/cpufreq/boost", "1\n");
-        assert_eq!(
-            text_of(&Cpu::default().read(&tree.roots).unwrap(), "throttles"),
-            [
-                "node_cpu_core_throttles_total{package=\"0\",core=\"0\"} 5",
-                "node_cpu_core_throttles_total{package=\"0\",core=\"1\"} 7",
-                "node_cpu_package_throttles_total{package=\"0\"} 30",
-            ]
-        );
     }
 }

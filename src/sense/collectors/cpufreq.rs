@@ -2,24 +2,30 @@
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
-use crate::sense::runtime::kernel_file::{ReadError, list_names, read_number};
+use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute, read_number};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
 const METRICS: &str = "\
-    node_cpu_frequency_hertz node_cpu_frequency_max_hertz node_cpu_frequency_min_hertz \
-    node_cpu_scaling_frequency_hertz node_cpu_scaling_frequency_max_hertz node_cpu_scaling_frequency_min_hertz";
+    node_cpu_frequency_avg_hertz node_cpu_frequency_hertz node_cpu_frequency_max_hertz node_cpu_frequency_min_hertz \
+    node_cpu_scaling_frequency_hertz node_cpu_scaling_frequency_max_hertz node_cpu_scaling_frequency_min_hertz \
+    node_cpu_scaling_governor";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("cpufreq", Pace::Slow, "frequencies of processors", METRICS, |_| {
     Box::new(read_cpufreq)
 });
 
 /// File, metric, help. The files are in kilohertz.
-const FREQUENCIES: [(&str, &str, &str); 6] = [
+const FREQUENCIES: [(&str, &str, &str); 7] = [
     (
         "cpuinfo_cur_freq",
         "node_cpu_frequency_hertz",
         "Frequency that the hardware runs at.",
+    ),
+    (
+        "cpuinfo_avg_freq",
+        "node_cpu_frequency_avg_hertz",
+        "Mean frequency of the hardware over the last moment.",
     ),
     (
         "cpuinfo_min_freq",
@@ -56,6 +62,10 @@ pub fn read_cpufreq(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         .collect();
     cpus.sort_unstable();
     let mut families = FREQUENCIES.map(|(_, name, help)| Family::gauge(name, help));
+    let mut governors = Family::gauge(
+        "node_cpu_scaling_governor",
+        "1 for the governor that sets the frequency.",
+    );
     for cpu in cpus {
         let directory = base.join(format!("cpu{cpu}/cpufreq"));
         for (family, (file, ..)) in families.iter_mut().zip(FREQUENCIES) {
@@ -63,8 +73,16 @@ pub fn read_cpufreq(roots: &Roots) -> Result<Vec<Family>, ReadError> {
                 family.push([label("cpu", cpu.to_string())], kilohertz * 1e3);
             }
         }
+        let Some(current) = read_attribute(&directory.join("scaling_governor")).filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        let available = read_attribute(&directory.join("scaling_available_governors")).unwrap_or_default();
+        for governor in available.split_ascii_whitespace() {
+            let labels = [label("cpu", cpu.to_string()), label("governor", governor.to_owned())];
+            governors.push(labels, f64::from(governor == current));
+        }
     }
-    Ok(families.into())
+    Ok(families.into_iter().chain([governors]).collect())
 }
 
 #[cfg(test)]
@@ -82,11 +100,18 @@ mod tests {
             );
         }
         tree.sys("devices/system/cpu/cpufreq/policy0/scaling_cur_freq", "1\n");
+        tree.sys("devices/system/cpu/cpu2/cpufreq/scaling_governor", "powersave\n");
+        tree.sys(
+            "devices/system/cpu/cpu2/cpufreq/scaling_available_governors",
+            "performance powersave \n",
+        );
         assert_eq!(
             text_of(&read_cpufreq(&tree.roots).unwrap(), ""),
             [
                 "node_cpu_scaling_frequency_hertz{cpu=\"2\"} 200000000",
                 "node_cpu_scaling_frequency_hertz{cpu=\"10\"} 1000000000",
+                "node_cpu_scaling_governor{cpu=\"2\",governor=\"performance\"} 0",
+                "node_cpu_scaling_governor{cpu=\"2\",governor=\"powersave\"} 1",
             ]
         );
     }

@@ -5,7 +5,7 @@ use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_text};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_number, read_text};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
@@ -147,7 +147,15 @@ fn describe(disks: &[(String, usize)]) -> Vec<Family> {
     COUNTERS.iter().enumerate().map(family).collect()
 }
 
-fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
+/// The serial number: SCSI's own, else the short one, else the one with vendor and model.
+fn serial(properties: &HashMap<String, String>) -> String {
+    let keys = ["SCSI_IDENT_SERIAL", "ID_SERIAL_SHORT", "ID_SERIAL"];
+    let mut serials = keys.into_iter().filter_map(|key| properties.get(key));
+    serials.find(|serial| !serial.is_empty()).cloned().unwrap_or_default()
+}
+
+/// Devices with their properties of udev, and whether the kernel says that they rotate.
+fn udev_families(disks: &[(&Disk, HashMap<String, String>, bool)]) -> Vec<Family> {
     let mut info = Family::gauge(
         "node_disk_info",
         "What udev knows of a block device; the value is always 1.",
@@ -178,7 +186,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
         ),
     ]
     .map(|(name, help, key)| (Family::gauge(name, help), key));
-    for (disk, properties) in disks {
+    for (disk, properties, is_rotational) in disks {
         let property = |key: &str| properties.get(key).cloned().unwrap_or_default();
         let device = || label("device", disk.device.clone());
         info.push(
@@ -189,12 +197,13 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
                 label("path", property("ID_PATH")),
                 label("wwn", property("ID_WWN")),
                 label("model", property("ID_MODEL")),
-                label("serial", property("ID_SERIAL_SHORT")),
+                label("serial", serial(properties)),
                 label("revision", property("ID_REVISION")),
+                label("rotational", if *is_rotational { "1" } else { "0" }),
             ],
             1.0,
         );
-        if properties.contains_key("ID_FS_TYPE") {
+        if !property("ID_FS_TYPE").is_empty() {
             filesystem.push(
                 vec![
                     device(),
@@ -206,7 +215,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
                 1.0,
             );
         }
-        if properties.contains_key("DM_NAME") {
+        if !property("DM_NAME").is_empty() {
             mapper.push(
                 vec![
                     device(),
@@ -219,7 +228,7 @@ fn udev_families(disks: &[(&Disk, HashMap<String, String>)]) -> Vec<Family> {
                 1.0,
             );
         }
-        if properties.contains_key("ID_ATA") {
+        if !property("ID_ATA").is_empty() {
             for (family, key) in &mut ata {
                 if let Ok(value) = property(key).parse() {
                     family.push(vec![device()], value);
@@ -275,7 +284,14 @@ impl Diskstats {
         families.extend(self.udev.families(Instant::now(), || {
             let with_udev: Vec<_> = disks
                 .iter()
-                .map(|disk| (disk, properties(&self.udev_data, disk)))
+                .map(|disk| {
+                    let rotational = roots.sys(&format!("block/{}/queue/rotational", disk.device));
+                    (
+                        disk,
+                        properties(&self.udev_data, disk),
+                        read_number(&rotational) == Some(1.0),
+                    )
+                })
                 .collect();
             udev_families(&with_udev)
         }));
@@ -296,7 +312,8 @@ mod tests {
             "   8       0 sda 10 1 8 1500 20 2 16 2500 3 4000 5500 6 7 9 250 11 750\n\
              \x20  8       1 sda1 10 1 8 1500 20 2 16 2500 3 4000 5500\n 254 0 old 1 0 2 3 4 5 6 7 8 9 10\n",
         );
-        tree.host("udev/b8:0", "S:disk/by-id/x\nE:ID_MODEL=Fast\\x20One\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nE:ID_ATA=1\nE:ID_ATA_ROTATION_RATE_RPM=7200\n");
+        tree.host("udev/b8:0", "S:disk/by-id/x\nE:ID_MODEL=Fast\\x20One\nE:ID_SERIAL=long\nE:ID_SERIAL_SHORT=short\nE:ID_ATA=1\nE:ID_ATA_ROTATION_RATE_RPM=7200\nE:ID_FS_TYPE=\n");
+        tree.sys("block/sda/queue/rotational", "1\n");
         let exclude =
             NameFilter::exclude(regex::Regex::new(r"^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$").unwrap());
         let families = Diskstats::new(exclude, &tree.roots.rootfs.join("udev"))
@@ -316,6 +333,7 @@ mod tests {
             assert_eq!(one(name), format!("{name}{{device=\"sda\"}} {value}"));
         }
         assert_eq!(text_of(&families, "sda1"), [""; 0]);
+        assert_eq!(text_of(&families, "filesystem_info"), [""; 0], "an empty type is none");
         assert_eq!(
             text_of(&families, "flush").len(),
             2,
@@ -323,7 +341,9 @@ mod tests {
         );
         let info = one("node_disk_info");
         assert!(
-            info.contains("serial=\"short\"") && info.contains("model=\"Fast\\\\x20One\""),
+            info.contains("serial=\"short\"")
+                && info.contains("rotational=\"1\"")
+                && info.contains("model=\"Fast\\\\x20One\""),
             "{info}"
         );
     }

@@ -2,7 +2,7 @@
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
-mod mounts;
+pub(super) mod mounts;
 pub(super) mod statfs;
 
 use crate::family::{Family, label};
@@ -16,7 +16,7 @@ use std::path::Path;
 /// The published metrics.
 const METRICS: &str = "\
     node_filesystem_avail_bytes node_filesystem_device_error node_filesystem_files node_filesystem_files_free \
-    node_filesystem_free_bytes node_filesystem_readonly node_filesystem_size_bytes";
+    node_filesystem_free_bytes node_filesystem_mount_info node_filesystem_readonly node_filesystem_size_bytes";
 
 pub const INFO: CollectorInfo =
     CollectorInfo::on("filesystem", Pace::Slow, "sizes of file systems", METRICS, |options| {
@@ -25,13 +25,27 @@ pub const INFO: CollectorInfo =
         Box::new(move |roots| filesystem.read(roots))
     });
 
-/// The labels of one mount and its usage, or no usage where `statfs` failed.
+/// The labels of one mount and its usage.
 struct MountRow {
     device: String,
     fstype: String,
     mount_point: String,
     read_only: bool,
-    usage: Option<FsUsage>,
+    /// Major and minor number of the device.
+    number: (u32, u32),
+    /// What `statfs` returned; the text of an error is a label.
+    usage: Result<FsUsage, String>,
+}
+
+/// The label of an error: node_exporter's word for a mount that does not answer, else the kernel's.
+fn error_text(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::TimedOut {
+        return "mountpoint timeout".to_owned();
+    }
+    match error.raw_os_error() {
+        Some(number) => rustix::io::Errno::from_raw_os_error(number).to_string().to_lowercase(),
+        None => error.to_string(),
+    }
 }
 
 /// A mount point as the host sees it, without the prefix `--path.rootfs`.
@@ -49,6 +63,7 @@ fn families(lines: &[MountRow]) -> Vec<Family> {
         "node_filesystem_readonly",
         "1 where the file system is mounted read-only.",
     );
+    let mut mount_info = Family::gauge("node_filesystem_mount_info", "A mount; the value is always 1.");
     type UsageGauge = fn(&FsUsage) -> f64;
     let mut figures: [(Family, UsageGauge); 5] = [
         (Family::gauge("node_filesystem_size_bytes", "Size in bytes."), |usage| {
@@ -74,20 +89,35 @@ fn families(lines: &[MountRow]) -> Vec<Family> {
     ];
     for line in lines {
         let labels = || {
-            vec![
+            let mut labels = vec![
                 label("device", line.device.clone()),
                 label("fstype", line.fstype.clone()),
                 label("mountpoint", line.mount_point.clone()),
-            ]
+            ];
+            labels.extend(
+                line.usage
+                    .as_ref()
+                    .err()
+                    .map(|text| label("device_error", text.clone())),
+            );
+            labels
         };
-        error.push(labels(), f64::from(line.usage.is_none()));
-        let Some(usage) = &line.usage else { continue };
+        error.push(labels(), f64::from(line.usage.is_err()));
         read_only.push(labels(), f64::from(line.read_only));
+        let Ok(usage) = &line.usage else { continue };
+        let (major, minor) = line.number;
+        let info = [
+            label("device", line.device.clone()),
+            label("major", major.to_string()),
+            label("minor", minor.to_string()),
+            label("mountpoint", line.mount_point.clone()),
+        ];
+        mount_info.push(info, 1.0);
         for (family, figure) in &mut figures {
             family.push(labels(), figure(usage));
         }
     }
-    let mut families = vec![error, read_only];
+    let mut families = vec![error, read_only, mount_info];
     families.extend(figures.map(|(family, _)| family));
     families
 }
@@ -143,7 +173,8 @@ impl Filesystem {
                 fstype: mount.fstype,
                 mount_point,
                 read_only: mount.read_only,
-                usage: usage.ok(),
+                number: mount.number,
+                usage: usage.map_err(|error| error_text(&error)),
             });
         }
         Ok(families(&lines))
@@ -199,16 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn failed_mount_has_only_its_error() {
+    fn failed_mount_has_its_error_and_no_sizes() {
         let families = read(
             b"1 1 0:1 / /data/broken rw - ext4 d rw\n2 1 0:2 / / rw - ext4 d rw\n",
             "/",
         );
         assert_eq!(
             text_of(&families, "broken"),
-            ["node_filesystem_device_error{device=\"d\",fstype=\"ext4\",mountpoint=\"/data/broken\"} 1"]
+            ["device_error", "readonly"].map(|name| {
+                let of = "{device=\"d\",fstype=\"ext4\",mountpoint=\"/data/broken\",device_error=\"no\"}";
+                format!("node_filesystem_{name}{of} {}", u8::from(name == "device_error"))
+            })
         );
-        assert_eq!(text_of(&families, "mountpoint=\"/\"").len(), 7);
+        assert_eq!(text_of(&families, "mountpoint=\"/\"").len(), 8);
+        assert_eq!(
+            text_of(&families, "mount_info"),
+            ["node_filesystem_mount_info{device=\"d\",major=\"0\",minor=\"2\",mountpoint=\"/\"} 1"]
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! `hwmon`: sensors of `/sys/class/hwmon` (Documentation/hwmon/sysfs-interface.rst).
 
 use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{Family, MetricKind, label};
 use crate::sense::runtime::kernel_file::{ReadError, list_names, read_attribute};
 use crate::sense::runtime::roots::Roots;
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The published metrics.
 const METRICS: &str = "\
@@ -13,7 +14,10 @@ const METRICS: &str = "\
     node_hwmon_power_average_watt node_hwmon_sensor_label node_hwmon_temp_celsius node_hwmon_temp_crit_celsius \
     node_hwmon_temp_max_celsius node_hwmon_update_interval_seconds node_hwmon_voltage_regulator_version node_hwmon_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", METRICS, |_| Box::new(read_hwmon));
+pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", METRICS, |options| {
+    let (chips, sensors) = (options.hwmon_chips.clone(), options.hwmon_sensors.clone());
+    Box::new(move |roots| read_hwmon(roots, &chips, &sensors))
+});
 
 /// The documented kinds of sensors; files with other names are no sensors.
 const SENSORS: [&str; 14] = [
@@ -140,9 +144,37 @@ fn sensors(directory: &Path) -> BTreeMap<(String, u32), BTreeMap<String, String>
     sensors
 }
 
-pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let base = roots.sys("class/hwmon");
-    let entries = list_names(&base).map_err(|error| error.or_absent("no sensors"))?;
+/// Directories of chips with their names. Two chips of one device are told apart by what their drivers call them, and
+/// else by number.
+fn chips(base: &Path) -> Result<Vec<(PathBuf, String)>, ReadError> {
+    let entries = list_names(base).map_err(|error| error.or_absent("no sensors"))?;
+    let mut chips = Vec::new();
+    let (mut of_device, mut of_driver) = (HashMap::new(), HashMap::new());
+    for hwmon in entries.into_iter().filter(|hwmon| base.join(hwmon).is_dir()) {
+        let directory = base.join(&hwmon);
+        let chip = chip_name(&directory, &hwmon);
+        let driver = read_attribute(&directory.join("name"))
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        *of_device.entry(chip.clone()).or_insert(0) += 1;
+        *of_driver.entry((chip.clone(), driver.clone())).or_insert(0) += 1;
+        chips.push((hwmon, chip, driver));
+    }
+    let named = chips.into_iter().map(|(hwmon, chip, driver)| {
+        let suffix = match clean(&driver) {
+            _ if of_device[&chip] == 1 => None,
+            driver_name if !driver_name.is_empty() && of_driver[&(chip.clone(), driver)] == 1 => Some(driver_name),
+            _ => Some(clean(&hwmon)),
+        };
+        let chip = suffix.map_or(chip.clone(), |suffix| format!("{chip}_{suffix}"));
+        (base.join(hwmon), chip)
+    });
+    Ok(named.collect())
+}
+
+pub fn read_hwmon(roots: &Roots, wanted: &NameFilter, wanted_sensors: &NameFilter) -> Result<Vec<Family>, ReadError> {
+    let chips = chips(&roots.sys("class/hwmon"))?;
     let mut chip_names = Family::gauge(
         "node_hwmon_chip_names",
         "Name that the driver gives a chip; the value is always 1.",
@@ -150,22 +182,7 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut sensor_labels = Family::gauge("node_hwmon_sensor_label", "Label of a sensor; the value is always 1.");
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
 
-    let chips: Vec<_> = entries
-        .iter()
-        .map(|hwmon| (hwmon, chip_name(&base.join(hwmon), hwmon)))
-        .collect();
-    let mut shared: HashMap<&str, usize> = HashMap::new();
-    for (_, chip) in &chips {
-        *shared.entry(chip).or_default() += 1;
-    }
-    for (hwmon, chip) in &chips {
-        let directory = base.join(hwmon);
-        // Two drivers of one device get distinct series by number.
-        let chip = if shared[chip.as_str()] > 1 {
-            format!("{chip}_{hwmon}")
-        } else {
-            chip.clone()
-        };
+    for (directory, chip) in chips.into_iter().filter(|(_, chip)| wanted.allows(chip)) {
         let name = read_attribute(&directory.join("name"))
             .map(|name| clean(&name))
             .filter(|name| !name.is_empty());
@@ -174,6 +191,9 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
         }
         for ((kind, number), elements) in sensors(&directory) {
             let sensor = format!("{kind}{number}");
+            if !wanted_sensors.allows(&format!("{chip};{sensor}")) {
+                continue;
+            }
             let labels = || vec![label("chip", chip.clone()), label("sensor", sensor.clone())];
             for (element, text) in &elements {
                 if element == "label" {
@@ -185,6 +205,14 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
                 let Ok(value) = text.trim().parse::<f64>() else {
                     continue;
                 };
+                let mut labels = labels();
+                // A frequency of a graphics processor is known by its label, such as `sclk`.
+                if (kind.as_str(), element.as_str()) == ("freq", "input") {
+                    let Some(name) = elements.get("label") else {
+                        continue;
+                    };
+                    labels[1] = label("sensor", clean(name));
+                }
                 let (name, family, divisor) = metric(&kind, element, elements.contains_key(""));
                 let help = format!(
                     "Sensor of kind {kind}, its {}.",
@@ -193,7 +221,7 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
                 families
                     .entry(name)
                     .or_insert_with_key(|name| Family::new(name.clone(), help, family))
-                    .push(labels(), value / divisor);
+                    .push(labels, value / divisor);
             }
         }
     }
@@ -207,7 +235,12 @@ pub fn read_hwmon(roots: &Roots) -> Result<Vec<Family>, ReadError> {
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, text_of};
+    use regex::Regex;
     use std::os::unix::fs::symlink;
+
+    fn read(tree: &Tree) -> Result<Vec<Family>, ReadError> {
+        read_hwmon(&tree.roots, &NameFilter::default(), &NameFilter::default())
+    }
 
     #[test]
     fn file_names_are_parsed() {
@@ -227,7 +260,7 @@ mod tests {
     #[test]
     fn values_have_units_and_stable_names() {
         let tree = Tree::new();
-        assert!(matches!(read_hwmon(&tree.roots), Err(ReadError::Absent(_))));
+        assert!(matches!(read(&tree), Err(ReadError::Absent(_))));
         for (file, content) in [
             ("name", "coretemp\n"),
             ("temp1_input", "44500\n"),
@@ -249,7 +282,7 @@ mod tests {
         )
         .unwrap();
         let of = "{chip=\"platform_coretemp_0\",sensor=";
-        let mut lines = text_of(&read_hwmon(&tree.roots).unwrap(), "");
+        let mut lines = text_of(&read(&tree).unwrap(), "");
         lines.sort();
         assert_eq!(
             lines,
@@ -270,16 +303,35 @@ mod tests {
     #[test]
     fn chips_of_one_device_are_distinct() {
         let tree = Tree::new();
-        for hwmon in ["hwmon0", "hwmon1"] {
-            tree.sys(&format!("class/hwmon/{hwmon}/name"), "asus\n");
+        tree.sys("devices/platform/wmi/uevent", "");
+        for (hwmon, name) in [("hwmon0", "asus"), ("hwmon1", "asus"), ("hwmon2", "asus_fans")] {
+            tree.sys(&format!("class/hwmon/{hwmon}/name"), format!("{name}\n"));
             tree.sys(&format!("class/hwmon/{hwmon}/fan1_input"), "1\n");
+            let link = tree.roots.sys(&format!("class/hwmon/{hwmon}/device"));
+            symlink(tree.roots.sys("devices/platform/wmi"), link).unwrap();
+        }
+        let fan = |chip: &str| format!("node_hwmon_fan_rpm{{chip=\"platform_wmi_{chip}\",sensor=\"fan1\"}} 1");
+        let lines = text_of(&read(&tree).unwrap(), "rpm");
+        assert_eq!(lines, ["hwmon0", "hwmon1", "asus_fans"].map(fan));
+        let (chips, sensors) = (Regex::new("hwmon"), Regex::new("hwmon0;fan1$").unwrap());
+        let (chips, sensors) = (NameFilter::include(chips.ok()), NameFilter::exclude(sensors));
+        let families = read_hwmon(&tree.roots, &chips, &sensors).unwrap();
+        assert_eq!(text_of(&families, "rpm"), [fan("hwmon1")]);
+    }
+
+    #[test]
+    fn frequencies_are_known_by_label() {
+        let tree = Tree::new();
+        for (file, content) in [
+            ("freq1_input", "300000000\n"),
+            ("freq1_label", "sclk\n"),
+            ("freq2_input", "1\n"),
+        ] {
+            tree.sys(&format!("class/hwmon/hwmon4/{file}"), content);
         }
         assert_eq!(
-            text_of(&read_hwmon(&tree.roots).unwrap(), "rpm"),
-            [
-                "node_hwmon_fan_rpm{chip=\"asus_hwmon0\",sensor=\"fan1\"} 1",
-                "node_hwmon_fan_rpm{chip=\"asus_hwmon1\",sensor=\"fan1\"} 1",
-            ]
+            text_of(&read(&tree).unwrap(), "freq_mhz"),
+            ["node_hwmon_freq_freq_mhz{chip=\"hwmon4\",sensor=\"sclk\"} 300"]
         );
     }
 }

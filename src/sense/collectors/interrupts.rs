@@ -1,6 +1,7 @@
 //! `interrupts`: interrupts per line and processor from `/proc/interrupts` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
+use super::name_filter::NameFilter;
 use crate::family::{Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{ParseError, ReadError};
@@ -14,7 +15,10 @@ pub const INFO: CollectorInfo = CollectorInfo::off(
     Pace::Slow,
     "interrupts per line and processor",
     METRICS,
-    |_| Box::new(read_interrupts),
+    |options| {
+        let (filter, without_zeros) = (options.interrupts.clone(), options.interrupts_without_zeros);
+        Box::new(move |roots| read_interrupts(roots, &filter, without_zeros))
+    },
 );
 
 /// One line of the table.
@@ -75,10 +79,18 @@ pub fn parse_interrupts(text: &str, bad: &mut BadLines) -> Result<Vec<Interrupt>
     Ok(interrupts)
 }
 
-fn families(interrupts: Vec<Interrupt>) -> Vec<Family> {
+fn families(interrupts: Vec<Interrupt>, filter: &NameFilter, without_zeros: bool) -> Vec<Family> {
     let mut family = Family::counter("node_interrupts_total", "Interrupts by line and processor.");
-    for interrupt in interrupts {
-        for (cpu, count) in interrupt.counts {
+    let name = |interrupt: &Interrupt| format!("{};{};{}", interrupt.name, interrupt.info, interrupt.devices);
+    for interrupt in interrupts
+        .into_iter()
+        .filter(|interrupt| filter.allows(&name(interrupt)))
+    {
+        for (cpu, count) in interrupt
+            .counts
+            .into_iter()
+            .filter(|(_, count)| !without_zeros || *count != 0.0)
+        {
             let labels = vec![
                 label("cpu", cpu),
                 label("type", interrupt.name.clone()),
@@ -91,14 +103,34 @@ fn families(interrupts: Vec<Interrupt>) -> Vec<Family> {
     vec![family]
 }
 
-pub fn read_interrupts(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    Ok(families(roots.parse_lines_once("interrupts", parse_interrupts)?))
+pub fn read_interrupts(roots: &Roots, filter: &NameFilter, without_zeros: bool) -> Result<Vec<Family>, ReadError> {
+    let interrupts = roots.parse_lines_once("interrupts", parse_interrupts)?;
+    Ok(families(interrupts, filter, without_zeros))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::parsed;
+    use crate::sense::fixture::{Tree, parsed, text_of};
+    use regex::Regex;
+
+    #[test]
+    fn lines_and_zeros_can_be_left_out() {
+        let tree = Tree::new();
+        tree.proc(
+            "interrupts",
+            "  CPU0 CPU1\n 1: 0 7 IO-APIC disk\nNMI: 1 2 Non-maskable\n",
+        );
+        let of = |filter: &NameFilter, without_zeros| {
+            text_of(&read_interrupts(&tree.roots, filter, without_zeros).unwrap(), "")
+        };
+        assert_eq!(of(&NameFilter::default(), false).len(), 4);
+        let disks = NameFilter::include(Regex::new("^1;IO-APIC;disk$").ok());
+        assert_eq!(
+            of(&disks, true),
+            ["node_interrupts_total{cpu=\"1\",type=\"1\",info=\"IO-APIC\",devices=\"disk\"} 7"]
+        );
+    }
 
     #[test]
     fn lines_have_controller_or_description() {

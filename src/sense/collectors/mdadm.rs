@@ -1,13 +1,15 @@
-//! `mdadm`: software RAID from `/proc/mdstat` (md(4)).
+//! `mdadm`: software RAID from `/proc/mdstat` (md(4)) and `/sys/block/md*/md`.
 
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::kernel_file::{ParseError, ReadError, list_names, read_attribute, read_number};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
-const METRICS: &str = "node_md_blocks node_md_blocks_synced node_md_disks node_md_disks_required node_md_state";
+const METRICS: &str = "\
+    node_md_blocks node_md_blocks_synced node_md_degraded node_md_disks node_md_disks_required node_md_raid_disks \
+    node_md_state";
 
 pub const INFO: CollectorInfo =
     CollectorInfo::on("mdadm", Pace::Slow, "software RAID", METRICS, |_| Box::new(read_mdadm));
@@ -75,7 +77,9 @@ pub fn parse_mdstat(text: &str, bad: &mut BadLines) -> Result<Vec<Array>, ParseE
         if let (Some(Ok(blocks)), Some("blocks")) = (fields.next().map(str::parse), fields.next()) {
             array.blocks = blocks;
             array.blocks_synced = blocks;
-            if let Some((required, active)) = pair(line, '[', ']') {
+            // An array that is not active needs no disk.
+            let is_active = array.state != "inactive";
+            if let Some((required, active)) = pair(line, '[', ']').filter(|_| is_active) {
                 (array.required, array.active) = (required, active);
             }
             continue;
@@ -133,7 +137,33 @@ pub fn read_mdadm(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let arrays = roots
         .parse_lines_once("mdstat", parse_mdstat)
         .map_err(|error| error.or_absent("no software RAID"))?;
-    Ok(families(&arrays))
+    let mut families = families(&arrays);
+    families.extend(read_sysfs(roots));
+    Ok(families)
+}
+
+/// Disks of each array that has a directory in sysfs.
+fn read_sysfs(roots: &Roots) -> [Family; 2] {
+    let mut disks = Family::gauge("node_md_raid_disks", "Disks that an array is made for.");
+    let mut degraded = Family::gauge("node_md_degraded", "Disks that an array lacks.");
+    let base = roots.sys("block");
+    let names = list_names(&base).unwrap_or_default();
+    for device in names.into_iter().filter(|name| name.starts_with("md")) {
+        let directory = base.join(&device).join("md");
+        let Some(level) = read_attribute(&directory.join("level")) else {
+            continue;
+        };
+        let device = label("device", device);
+        // While an array grows, the former number follows in parentheses. Containers have no disks of their own.
+        let count = read_attribute(&directory.join("raid_disks"))
+            .and_then(|text| text.split_ascii_whitespace().next()?.parse().ok());
+        if let Some(count) = count.filter(|_| !["container", "imsm", "ddf", ""].contains(&level.as_str())) {
+            disks.push([device.clone()], count);
+        }
+        // Levels without redundancy have no such file.
+        degraded.push([device], read_number(&directory.join("degraded")).unwrap_or_default());
+    }
+    [disks, degraded]
 }
 
 #[cfg(test)]
@@ -207,7 +237,36 @@ unused devices: <none>
             assert_eq!(array(active, &format!("      {word}=DELAYED\n")), state(name));
         }
         assert_eq!(array("inactive sda1[0](S)", ""), state("inactive"));
+        let inactive = read_mdadm(&tree.roots).unwrap();
+        assert!(text_of(&inactive, "required").join("").ends_with(" 0"));
         assert_eq!(array("broken raid0 sda1[0]", ""), state("broken"));
+    }
+
+    #[test]
+    fn disks_of_sysfs_are_shown() {
+        let tree = Tree::new();
+        tree.proc("mdstat", "Personalities : [raid1]\nunused devices: <none>\n");
+        for (file, text) in [
+            ("md0/md/level", "raid5\n"),
+            ("md0/md/raid_disks", "4 (3)\n"),
+            ("md0/md/degraded", "1\n"),
+            ("md1/md/level", "raid0\n"),
+            ("md1/md/raid_disks", "2\n"),
+            ("md127/md/level", "container\n"),
+            ("sda/size", "1\n"),
+        ] {
+            tree.sys(&format!("block/{file}"), text);
+        }
+        assert_eq!(
+            text_of(&read_mdadm(&tree.roots).unwrap(), ""),
+            [
+                "node_md_raid_disks{device=\"md0\"} 4",
+                "node_md_raid_disks{device=\"md1\"} 2",
+                "node_md_degraded{device=\"md0\"} 1",
+                "node_md_degraded{device=\"md1\"} 0",
+                "node_md_degraded{device=\"md127\"} 0",
+            ]
+        );
     }
 
     #[test]

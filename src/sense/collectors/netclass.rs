@@ -4,13 +4,15 @@ use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
+use crate::sense::runtime::netlink::Netlink;
+use crate::sense::runtime::network_links::{Link, error, links};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
 const METRICS: &str = "\
-    node_network_address_assign_type node_network_carrier node_network_carrier_changes_total \
-    node_network_carrier_down_changes_total node_network_carrier_up_changes_total node_network_device_id \
-    node_network_dormant node_network_flags node_network_iface_id node_network_iface_link \
+    node_network_address_assign_type node_network_altnames_info node_network_carrier \
+    node_network_carrier_changes_total node_network_carrier_down_changes_total node_network_carrier_up_changes_total \
+    node_network_device_id node_network_dormant node_network_flags node_network_iface_id node_network_iface_link \
     node_network_iface_link_mode node_network_info node_network_mtu_bytes node_network_name_assign_type \
     node_network_net_dev_group node_network_protocol_type node_network_speed_bytes \
     node_network_transmit_queue_length node_network_up";
@@ -22,7 +24,15 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     METRICS,
     |options| {
         let devices = options.netclass_devices.clone();
-        Box::new(move |roots| read_netclass(roots, &devices))
+        let ignores_invalid_speed = options.netclass_ignores_invalid_speed;
+        let asks_netlink = options.netclass_netlink;
+        Box::new(move |roots| {
+            let mut families = read_netclass(roots, &devices, ignores_invalid_speed)?;
+            if asks_netlink {
+                families.push(read_other_names(&devices)?);
+            }
+            Ok(families)
+        })
     },
 );
 
@@ -86,7 +96,39 @@ fn parse_attribute(text: &str) -> Option<f64> {
     }
 }
 
-pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>, ReadError> {
+/// Whether the flags of a device say that an administrator enabled it (`IFF_UP`).
+fn admin_state(flags: Option<f64>) -> &'static str {
+    match flags {
+        None => "unknown",
+        Some(flags) if flags as u64 & 1 == 1 => "up",
+        Some(_) => "down",
+    }
+}
+
+/// The other names of devices, which are not in sysfs.
+fn read_other_names(devices: &NameFilter) -> Result<Family, ReadError> {
+    let links = Netlink::open(None)
+        .map_err(error)
+        .and_then(|mut netlink| links(&mut netlink))?;
+    let mut links: Vec<Link> = links.into_values().filter(|link| devices.allows(&link.name)).collect();
+    links.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    let mut family = Family::gauge(
+        "node_network_altnames_info",
+        "Another name of a device; the value is always 1.",
+    );
+    for link in links {
+        for name in link.other_names {
+            family.push([label("altname", name), label("device", link.name.clone())], 1.0);
+        }
+    }
+    Ok(family)
+}
+
+pub fn read_netclass(
+    roots: &Roots,
+    devices: &NameFilter,
+    ignores_invalid_speed: bool,
+) -> Result<Vec<Family>, ReadError> {
     let base = roots.sys("class/net");
     let mut families = ATTRIBUTES.map(|(_, name, help)| Family::counter_or_gauge(format!("node_network_{name}"), help));
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
@@ -103,15 +145,17 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
         let Some(operstate) = attributes.read("operstate") else {
             continue;
         };
+        let mut flags = None;
         for (family, (file, ..)) in families.iter_mut().zip(ATTRIBUTES) {
             // Many drivers return an error for a device that is down.
             let Some(value) = attributes.read(file).and_then(|text| parse_attribute(&text)) else {
                 continue;
             };
-            let value = if file == "speed" {
-                value * BYTES_PER_MEGABIT
-            } else {
-                value
+            let value = match file {
+                "speed" if ignores_invalid_speed && value < 0.0 => continue,
+                "speed" => value * BYTES_PER_MEGABIT,
+                "flags" => *flags.insert(value),
+                _ => value,
             };
             family.push([label("device", device.clone())], value);
         }
@@ -120,6 +164,7 @@ pub fn read_netclass(roots: &Roots, devices: &NameFilter) -> Result<Vec<Family>,
         info.push(
             vec![
                 label("address", text("address")),
+                label("adminstate", admin_state(flags)),
                 label("broadcast", text("broadcast")),
                 label("device", device.clone()),
                 label("duplex", text("duplex")),
@@ -148,7 +193,7 @@ mod tests {
         let device = tree.roots.sys("class/net").join(OsStr::from_bytes(b"w\xff\"\\"));
         std::fs::create_dir_all(&device).unwrap();
         std::fs::write(device.join("operstate"), "up\n").unwrap();
-        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        let families = read_netclass(&tree.roots, &NameFilter::default(), false).unwrap();
         assert_eq!(
             text_of(&families, "node_network_up"),
             ["node_network_up{device=\"w\u{fffd}\\\"\\\\\"} 1"]
@@ -170,7 +215,7 @@ mod tests {
         }
         tree.sys("class/net/lo/operstate", "unknown\n");
         tree.sys("class/net/lo/speed", "\n");
-        let families = read_netclass(&tree.roots, &NameFilter::default()).unwrap();
+        let families = read_netclass(&tree.roots, &NameFilter::default(), false).unwrap();
         for (name, expected) in [
             ("node_network_flags", vec!["node_network_flags{device=\"eth0\"} 4099"]),
             (
@@ -185,7 +230,12 @@ mod tests {
             assert_eq!(text_of(&families, name), expected);
         }
         assert!(text_of(&families, "node_network_info{")[0].contains("ifalias=\"to \\\"x\\\"\""));
-        let none = read_netclass(&tree.roots, &NameFilter::exclude(regex::Regex::new("eth").unwrap())).unwrap();
+        let none = read_netclass(
+            &tree.roots,
+            &NameFilter::exclude(regex::Regex::new("eth").unwrap()),
+            true,
+        )
+        .unwrap();
         assert_eq!(text_of(&none, "eth0"), [""; 0]);
     }
 }

@@ -1,5 +1,7 @@
 //! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
 
+mod addresses;
+
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, SharedStr, label};
@@ -12,7 +14,7 @@ use std::time::Instant;
 
 /// The published metrics.
 const METRICS: &str = "\
-    node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
+    node_network_address_info node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
     node_network_receive_errs_total node_network_receive_fifo_total node_network_receive_frame_total \
     node_network_receive_multicast_total node_network_receive_nohandler_total node_network_receive_packets_total \
     node_network_transmit_bytes_total node_network_transmit_carrier_total node_network_transmit_colls_total \
@@ -21,6 +23,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network devices", METRICS, |options| {
     let mut netdev = Netdev::new(options.netdev_devices.clone());
+    netdev.has_addresses = options.network_addresses;
     Box::new(move |roots| netdev.read(roots))
 });
 
@@ -104,6 +107,9 @@ pub struct Netdev {
     /// In the order of `COLUMNS`.
     descriptors: DescriptorCache<String>,
     no_handler: TtlCache,
+    /// `--collector.netdev.address-info`.
+    has_addresses: bool,
+    addresses: TtlCache,
 }
 
 impl Netdev {
@@ -112,6 +118,8 @@ impl Netdev {
             wanted,
             descriptors: DescriptorCache::default(),
             no_handler: TtlCache::default(),
+            has_addresses: false,
+            addresses: TtlCache::default(),
         }
     }
 
@@ -135,6 +143,13 @@ impl Netdev {
             families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
         }
         families.extend(no_handler);
+        if self.has_addresses {
+            let wanted = &self.wanted;
+            families.extend(
+                self.addresses
+                    .families(Instant::now(), || vec![addresses::read_addresses(wanted)]),
+            );
+        }
         families.retain(|family| !family.is_empty());
         Ok(families)
     }

@@ -4,11 +4,13 @@ use super::info::{CollectorInfo, Pace};
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{ReadError, read_text};
 use crate::sense::runtime::roots::Roots;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use std::collections::HashMap;
 use std::path::Path;
 
 /// The published metrics.
-const METRICS: &str = "node_os_info node_os_version";
+const METRICS: &str = "node_os_info node_os_support_end_timestamp_seconds node_os_version";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("os", Pace::Slow, "distribution", METRICS, |_| Box::new(read_os));
 
@@ -67,6 +69,12 @@ fn major_minor(version: &str) -> Option<f64> {
     version[..end].trim_end_matches('.').parse().ok()
 }
 
+/// The Unix time at which a day such as `2028-06-30` begins in UTC.
+fn support_end(day: &str) -> Option<f64> {
+    let begin = day.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    Some(begin.timestamp().as_second() as f64)
+}
+
 pub fn read_os(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let read = |path| read_text(&roots.host(Path::new(path)));
     let text = match read("/etc/os-release") {
@@ -89,6 +97,10 @@ pub fn read_os(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             version,
         );
         families.push(family);
+    }
+    if let Some(end) = support_end(&get("SUPPORT_END")) {
+        let help = "Unix time at which the support of the distribution ends.";
+        families.push(Family::gauge("node_os_support_end_timestamp_seconds", help).value(end));
     }
     Ok(families)
 }
@@ -130,9 +142,13 @@ mod tests {
         assert_eq!(families.len(), 1);
         tree.host(
             "/etc/os-release",
-            "ID=debian\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\n",
+            "ID=debian\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nSUPPORT_END=2028-06-30\n",
         );
         let families = read_os(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "support_end"),
+            ["node_os_support_end_timestamp_seconds 1845936000"]
+        );
         assert_eq!(
             text_of(&families, "version{"),
             ["node_os_version{id=\"debian\",id_like=\"\",name=\"Debian GNU/Linux\"} 12"]

@@ -3,7 +3,7 @@
 use super::info::{CollectorInfo, Pace};
 use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, or_without};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, if_present, or_without};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use std::sync::{Arc, LazyLock};
@@ -11,15 +11,15 @@ use std::sync::{Arc, LazyLock};
 /// The published metrics.
 const METRICS: &str = "\
     node_pressure_cpu_waiting_seconds_total node_pressure_io_stalled_seconds_total \
-    node_pressure_io_waiting_seconds_total node_pressure_memory_stalled_seconds_total \
-    node_pressure_memory_waiting_seconds_total";
+    node_pressure_io_waiting_seconds_total node_pressure_irq_stalled_seconds_total \
+    node_pressure_memory_stalled_seconds_total node_pressure_memory_waiting_seconds_total";
 
 pub const INFO: CollectorInfo =
     CollectorInfo::on("pressure", Pace::Fast, "pressure stall information", METRICS, |_| {
         Box::new(read_pressure)
     });
 
-static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
+static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
     unlabelled_descriptors([
         (
             "node_pressure_cpu_waiting_seconds_total",
@@ -40,6 +40,10 @@ static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 5]> = LazyLock::new(|| {
         (
             "node_pressure_memory_stalled_seconds_total",
             "Seconds in which every task waited for memory.",
+        ),
+        (
+            "node_pressure_irq_stalled_seconds_total",
+            "Seconds in which every task waited because of interrupts.",
         ),
     ])
 });
@@ -92,8 +96,10 @@ pub fn read_pressure(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     };
     let io = read("pressure/io")?;
     let memory = read("pressure/memory")?;
+    // Since Linux 6.1, with CONFIG_IRQ_TIME_ACCOUNTING.
+    let irq = if_present(read("pressure/irq"))?.unwrap_or_default();
     // The system-wide `full` line of cpu is always 0.
-    let stalled = [io.full_seconds, memory.full_seconds];
+    let stalled = [io.full_seconds, memory.full_seconds, irq.full_seconds];
     let waiting = [cpu, io, memory].map(|stalls| stalls.some_seconds);
     Ok(unlabelled_families(&*DESCRIPTORS, waiting.into_iter().chain(stalled)))
 }
@@ -115,10 +121,16 @@ mod tests {
             let some = "some avg10=0.10 avg60=0.00 avg300=0.00 total=2500000\n";
             tree.proc(&format!("pressure/{resource}"), format!("{some}{full}"));
         }
+        assert_eq!(text_of(&read_pressure(&tree.roots).unwrap(), "irq"), [""; 0]);
+        tree.proc("pressure/irq", "full avg10=0.00 avg60=0.00 avg300=0.00 total=8494\n");
         let families = read_pressure(&tree.roots).unwrap();
         assert_eq!(
             text_of(&families, "cpu"),
             ["node_pressure_cpu_waiting_seconds_total 2.5"]
+        );
+        assert_eq!(
+            text_of(&families, "irq"),
+            ["node_pressure_irq_stalled_seconds_total 0.008494"]
         );
         assert_eq!(
             text_of(&families, "io_"),

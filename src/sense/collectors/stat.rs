@@ -1,7 +1,7 @@
 //! `stat`: counts of the whole system from `/proc/stat` (proc(5)).
 
 use super::info::{CollectorInfo, Pace};
-use crate::family::{Descriptor, Family, unlabelled_descriptors, unlabelled_families};
+use crate::family::{Descriptor, Family, label, unlabelled_descriptors, unlabelled_families};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
@@ -11,14 +11,17 @@ use std::sync::{Arc, LazyLock};
 /// The published metrics.
 const METRICS: &str = "\
     node_boot_time_seconds node_context_switches_total node_forks_total node_intr_total node_procs_blocked \
-    node_procs_running";
+    node_procs_running node_softirqs_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "stat",
     Pace::Fast,
     "interrupts, context switches, forks, boot time",
     METRICS,
-    |_| Box::new(read_stat),
+    |options| {
+        let has_softirqs = options.stat_softirqs;
+        Box::new(move |roots| read_stat(roots, has_softirqs))
+    },
 );
 
 static DESCRIPTORS: LazyLock<[Arc<Descriptor>; 6]> = LazyLock::new(|| {
@@ -61,15 +64,64 @@ pub fn parse_stat(text: &str, bad: &mut BadLines) -> Result<[Option<f64>; LINES.
     Ok(counts)
 }
 
-pub fn read_stat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let counts = roots.parse_lines("stat", FileLayout::Record, parse_stat)?;
-    Ok(unlabelled_families(&*DESCRIPTORS, counts))
+/// The kinds of softirqs in the order of the line `softirq`, after their sum.
+const SOFTIRQS: [&str; 10] = [
+    "hi",
+    "timer",
+    "net_tx",
+    "net_rx",
+    "block",
+    "block_iopoll",
+    "tasklet",
+    "sched",
+    "hrtimer",
+    "rcu",
+];
+
+/// Softirqs by kind; `None` without the line.
+pub fn parse_softirqs(text: &str, bad: &mut BadLines) -> Result<Option<Family>, ParseError> {
+    let Some(line) = lines(text).find(|line| line.starts_with("softirq ")) else {
+        return Ok(None);
+    };
+    let mut family = Family::counter("node_softirqs_total", "Softirqs by kind.");
+    for (kind, field) in SOFTIRQS.iter().zip(line.split_ascii_whitespace().skip(2)) {
+        let count = field
+            .parse::<f64>()
+            .map_err(|_| ParseError::field(field, "is not a count", line));
+        if let Some(count) = bad.keep(count) {
+            family.push([label("vector", *kind)], count);
+        }
+    }
+    Ok(Some(family))
+}
+
+pub fn read_stat(roots: &Roots, has_softirqs: bool) -> Result<Vec<Family>, ReadError> {
+    let mut softirqs = None;
+    let counts = roots.parse_lines("stat", FileLayout::Record, |text, bad| {
+        if has_softirqs {
+            softirqs = parse_softirqs(text, bad)?;
+        }
+        parse_stat(text, bad)
+    })?;
+    let mut families = unlabelled_families(&*DESCRIPTORS, counts);
+    families.extend(softirqs);
+    Ok(families)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::parsed;
+    use crate::sense::fixture::{Tree, parsed, text_of};
+
+    #[test]
+    fn softirqs_are_shown_by_kind_on_demand() {
+        let tree = Tree::new();
+        tree.proc("stat", "ctxt 7\nsoftirq 99 1 2 x 4\n");
+        let of = |has_softirqs| text_of(&read_stat(&tree.roots, has_softirqs).unwrap(), "softirqs");
+        assert_eq!(of(false), [""; 0]);
+        let named = |kind: &str, count: u32| format!("node_softirqs_total{{vector={kind:?}}} {count}");
+        assert_eq!(of(true), [named("hi", 1), named("timer", 2), named("net_rx", 4)]);
+    }
 
     #[test]
     fn first_number_of_a_line_is_the_sum() {

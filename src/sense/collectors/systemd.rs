@@ -17,7 +17,7 @@ const METRICS: &str = "\
     node_systemd_socket_current_connections node_systemd_socket_refused_connections_total \
     node_systemd_system_running node_systemd_timer_last_trigger_seconds node_systemd_unit_start_time_seconds \
     node_systemd_unit_state node_systemd_unit_tasks_current node_systemd_unit_tasks_max node_systemd_units \
-    node_systemd_version";
+    node_systemd_version node_systemd_virtualization_info";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "systemd",
@@ -189,6 +189,16 @@ fn systemd_families(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
     ]
 }
 
+fn virtualization_family(kind: &str) -> Family {
+    let kind = if kind.is_empty() { "none" } else { kind };
+    let mut family = Family::gauge(
+        "node_systemd_virtualization_info",
+        "The virtualization that systemd found; the value is always 1.",
+    );
+    family.push([label("virtualization_type", kind.to_owned())], 1.0);
+    family
+}
+
 fn unit_families(units: &[(Unit, UnitProperties)]) -> Vec<Family> {
     let mut states = Family::gauge(
         "node_systemd_unit_state",
@@ -249,6 +259,9 @@ impl Systemd {
         let state = bus.manager_property("SystemState")?;
         let units = bus.units()?;
         let mut families = systemd_families(&version, &state, &units);
+        // systemd tells nothing on real hardware.
+        let virtualization = bus.manager_property("Virtualization").unwrap_or_default();
+        families.push(virtualization_family(&virtualization));
         let mut described = Vec::new();
         for unit in units.into_iter().filter(|unit| is_shown(unit, &self.options)) {
             let mut properties = UnitProperties::default();

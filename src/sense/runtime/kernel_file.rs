@@ -218,6 +218,15 @@ pub(in crate::sense) fn parse_number(text: &str) -> Result<f64, ParseError> {
         .map_err(|_| ParseError::text(text, "is not a number"))
 }
 
+/// Parses a number of sysfs: decimal, or hexadecimal after `0x`.
+pub(in crate::sense) fn parse_integer(text: &str) -> Option<f64> {
+    let text = text.trim();
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok().map(|number| number as f64),
+        None => text.parse().ok(),
+    }
+}
+
 /// Reads a one-value file of sysfs without its newline. `None` where it is missing or its driver returns an error.
 pub(in crate::sense) fn read_attribute(path: &Path) -> Option<String> {
     attribute_of(File::open(path).ok()?)
@@ -248,7 +257,7 @@ impl Attributes {
 
 /// Reads a one-number file of sysfs.
 pub(in crate::sense) fn read_number(path: &Path) -> Option<f64> {
-    read_attribute(path)?.trim().parse().ok()
+    parse_integer(&read_attribute(path)?)
 }
 
 /// Lists the names in a directory, sorted, so that output does not depend on the kernel's order.

@@ -13,6 +13,8 @@ pub(super) mod idle_cache;
 pub(super) mod kernel_file;
 pub(super) mod lines;
 pub(super) mod name_cache;
+pub(super) mod netlink;
+pub(super) mod network_links;
 pub(super) mod pressure_watch;
 pub mod recent_history;
 pub mod roots;

@@ -69,7 +69,23 @@ impl Roots {
         path: &str,
         parse: impl FnOnce(&[u8], &mut BadLines) -> Result<T, ParseError>,
     ) -> Result<T, ReadError> {
-        let path = self.proc(path);
+        self.parse_path(self.proc(path), parse)
+    }
+
+    /// Like [`Roots::parse_lines_once`], for a file of any tree.
+    pub(in crate::sense) fn parse_file<T>(
+        &self,
+        path: PathBuf,
+        parse: impl FnOnce(&str, &mut BadLines) -> Result<T, ParseError>,
+    ) -> Result<T, ReadError> {
+        self.parse_path(path, |bytes, bad| parse(&String::from_utf8_lossy(bytes), bad))
+    }
+
+    fn parse_path<T>(
+        &self,
+        path: PathBuf,
+        parse: impl FnOnce(&[u8], &mut BadLines) -> Result<T, ParseError>,
+    ) -> Result<T, ReadError> {
         let bytes = read_bytes(&path)?;
         let mut lines = BadLines::default();
         let parsed = lines.parse(bytes.as_slice(), parse);

@@ -16,6 +16,8 @@ pub struct Mount {
     pub device: String,
     /// Whether the mount or its file system is read-only.
     pub read_only: bool,
+    /// Major and minor number of the device.
+    pub number: (u32, u32),
 }
 
 /// Decodes octal escapes (`\ooo`), which the kernel writes for space, tab, newline and backslash.
@@ -48,12 +50,16 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let [fstype, device, super_options] = fields.get(separator + 1..separator + 4)? else {
         return None;
     };
+    let (major, minor) = str::from_utf8(fields[2]).ok()?.split_once(':')?;
     Some(Mount {
         id: str::from_utf8(fields[0]).ok()?.parse().ok()?,
         mount_point: PathBuf::from(OsString::from_vec(unescape(fields[4]))),
         fstype: text(fstype),
         device: text(device),
-        read_only: has_option(fields[5], b"ro") || has_option(super_options, b"ro"),
+        read_only: has_option(fields[5], b"ro")
+            || has_option(super_options, b"ro")
+            || has_option(super_options, b"emergency_ro"),
+        number: (major.parse().ok()?, minor.parse().ok()?),
     })
 }
 
@@ -95,5 +101,7 @@ mod tests {
     fn option_with_prefix_ro_is_not_ro() {
         assert!(!mount(b"1 1 0:1 / /x rw,root=1 - tmpfs t rw,errors=remount-ro\n").read_only);
         assert!(mount(b"1 1 0:1 / /x nodev,ro - tmpfs t rw\n").read_only);
+        // ext4 after an error, since Linux 6.16.
+        assert!(mount(b"1 1 0:1 / /x rw - ext4 t rw,emergency_ro\n").read_only);
     }
 }

@@ -158,8 +158,8 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     for warning in &loaded.warnings {
         tracing::warn!(at = warning.place(), "{}", warning.message);
     }
-    for flag in &run.collectors.ignored {
-        tracing::warn!(flag, "unknown collector flag ignored");
+    for warning in &run.collectors.warnings {
+        tracing::warn!(warning, "flag of node_exporter");
     }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
     let webhook = webhook_access(&run, &loaded.config)?;
@@ -470,6 +470,7 @@ async fn serve(
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
         options: sense::CollectorOptions {
             process_groups: Arc::clone(&groups),
+            udev_data: run.udev_data.clone(),
             ..run.collectors.options.clone()
         },
         sampling,

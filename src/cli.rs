@@ -3,6 +3,7 @@
 mod collectors;
 mod listen;
 pub mod manual;
+mod node_exporter_flags;
 
 pub use collectors::CollectorFlags;
 
@@ -90,6 +91,9 @@ pub struct Run {
     pub webhook_config: Option<PathBuf>,
     #[command(flatten)]
     pub roots: RootPaths,
+    /// Directory of udev's database
+    #[arg(long = "path.udev.data", value_name = "DIR", default_value = "/run/udev/data")]
+    pub udev_data: PathBuf,
     /// Leave evenkeel's own oom_score_adj and priority as they are, and do not lock its memory
     #[arg(long)]
     pub no_self_protection: bool,
@@ -314,6 +318,19 @@ fn telemetry_path(text: &str) -> Result<String, String> {
     }
 }
 
+/// What is wrong where flags stand without a command, as in a unit file of node_exporter.
+fn missing_command(args: &[OsString], collectors: &CollectorFlags) -> Option<String> {
+    let first = args.get(1).map(|arg| arg.to_string_lossy());
+    let example = match &first {
+        Some(flag) if flag.starts_with("--") && !["--help", "--version"].contains(&&**flag) => flag,
+        None if !collectors.is_empty() => "--collector.NAME",
+        _ => return None,
+    };
+    Some(format!(
+        "flags need a command before them: `evenkeel run {example}` runs the daemon"
+    ))
+}
+
 impl Cli {
     /// Reads the arguments of the process, the program's name first.
     ///
@@ -322,6 +339,9 @@ impl Cli {
     pub fn parse_from_args(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
         let (rest, collectors) = collectors::take_out(args)
             .map_err(|problem| Cli::command().error(clap::error::ErrorKind::InvalidValue, problem))?;
+        if let Some(problem) = missing_command(&rest, &collectors) {
+            return Err(Cli::command().error(clap::error::ErrorKind::MissingSubcommand, problem));
+        }
         let mut cli = Cli::try_parse_from(rest)?;
         match &mut cli.command {
             Command::Run(run) => run.collectors = collectors,
@@ -376,6 +396,21 @@ mod tests {
             panic!("not run and reload")
         };
         assert_eq!(run.storage.path, reload.storage.path);
+    }
+
+    #[test]
+    fn flags_without_a_command_name_the_command() {
+        for (line, expected) in [
+            (
+                "--web.listen-address=:9100",
+                "`evenkeel run --web.listen-address=:9100` runs the daemon",
+            ),
+            ("--collector.cpu", "`evenkeel run --collector.NAME` runs the daemon"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod faults;
 mod file_limit;
 mod formats;
 mod frontend;
+mod golden;
 mod jobs;
 mod ledger;
 mod live;

@@ -22,7 +22,9 @@ use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
 use evenkeel::publish::{self, HandlerOptions, MetricsHandler, MetricsServer};
 use evenkeel::sense::{Sampler, SamplerConfig, recent_history};
-use evenkeel::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
+use evenkeel::telemetry::{
+    EngineState, Event, EventKind, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry, episode_id,
+};
 use hyper::Request;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -41,6 +43,7 @@ fn telemetry() -> Telemetry {
     telemetry.set_rules(vec![RuleStatus {
         rule: rule.clone(),
         steps: vec!["nice 10".to_owned(), "ionice idle".to_owned()],
+        text: "name: calm-batch-jobs".into(),
         actions: ["nice", "ionice"].into(),
         acts: true,
         last_decision: None,
@@ -48,6 +51,8 @@ fn telemetry() -> Telemetry {
     let leases = (1..=LEASES).map(|id| LeaseStatus {
         id,
         rule: rule.clone(),
+        fingerprint: "f".into(),
+        since: now,
         pid: Some(10_000 + id as i32),
         process: format!("worker-{id}"),
         what: "nice 0 -> 10".to_owned(),
@@ -55,16 +60,26 @@ fn telemetry() -> Telemetry {
         released: None,
     });
     let alert = OpenAlert {
+        episode: episode_id(&rule, "f", false, now),
+        fingerprint: "f".into(),
+        opened_at: now,
         alertname: "HostCpuSaturated".to_owned(),
         labels: [("severity".to_owned(), "warning".to_owned())].into(),
         rule: rule.clone(),
-        source: "alertmanager",
+        source: "alertmanager".into(),
         since: now,
-        state: "firing",
+        state: "firing".into(),
         dry_run: false,
         targets: LEASES as usize,
+        runbook_url: None,
+        rule_text: Arc::default(),
     };
-    telemetry.set_open(vec![alert], leases.collect());
+    let open = OpenLists {
+        alerts: vec![alert],
+        leases: leases.collect(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now);
     telemetry.set_state(EngineState {
         enforce: true,
         rules: 1,
@@ -73,11 +88,12 @@ fn telemetry() -> Telemetry {
         ..EngineState::default()
     });
     for pid in 0..100 {
-        for kind in [EventKind::Decision("planned"), EventKind::Outcome("applied")] {
+        for kind in [EventKind::decision("planned"), EventKind::outcome("applied")] {
             telemetry.record_event(Event {
                 at: now,
                 rule: rule.clone(),
                 alertname: "HostCpuSaturated".to_owned(),
+                fingerprint: "f".into(),
                 kind,
                 pid: Some(10_000 + pid),
                 process: Some(format!("worker-{pid}")),

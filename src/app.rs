@@ -1,6 +1,7 @@
 //! The daemon: loads the configuration, binds listeners, starts threads and shuts down in order. Only this module
 //! uses both the sensing and the acting layers.
 
+mod day_file;
 pub mod frontend;
 mod kept_alerts;
 mod listeners;
@@ -39,6 +40,7 @@ use crate::sense::{self, Roots, Sampler};
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
+use day_file::DayFile;
 use frontend::starter::Starter;
 use kept_alerts::KeptAlerts;
 use listeners::{ListenerSettings, Listeners};
@@ -406,7 +408,11 @@ async fn serve(
     telemetry.reloaded(Some(now_seconds()));
     // A new ledger has no records, and the journal logs an unreadable one.
     let records = directory.as_deref().map(|path| read_records(path, RECALLED_RECORDS));
-    recall(&telemetry, &records.and_then(Result::ok).unwrap_or_default());
+    let records = records.and_then(Result::ok).unwrap_or_default();
+    let day_file = directory.as_deref().map(DayFile::new);
+    let mut day = day_file.as_ref().map(DayFile::read).unwrap_or_default();
+    day.restore_activity(&telemetry, &records);
+    recall(&telemetry, &records);
     let (door, inputs) = EngineHandle::new();
     let kept = directory.as_deref().map(KeptAlerts::new).unwrap_or_default();
     let sampling = loaded.config.sampling;
@@ -501,6 +507,8 @@ async fn serve(
             return Err(because("no sampler")(error));
         }
     };
+    sampler.restore(day.history());
+    drop(day);
     let authenticates = access.webhook.authenticates();
     let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
     let targets = reload::ReloadTargets {
@@ -525,6 +533,17 @@ async fn serve(
                 Ok(reloader.reload(request)?)
             }) as publish::ReloadFn
         }),
+        storage_option: match run.storage.path == Path::new(cli::DEFAULT_STORAGE) {
+            true => String::new(),
+            false => format!(
+                " --storage.path={}",
+                publish::shell_word(&run.storage.path.to_string_lossy())
+            ),
+        },
+        authenticates: {
+            let scrapers = access.scrapers.clone();
+            Box::new(move || scrapers.authenticates())
+        },
         ..publish::HandlerOptions::default()
     };
     let handler = Arc::new(MetricsHandler::new(Arc::clone(&sampler), telemetry.clone(), options));
@@ -533,6 +552,13 @@ async fn serve(
         let mut stop = stop.subscribe();
         async move { drop(stop.wait_for(|stopped| *stopped).await) }
     };
+    if let Some(file) = day_file.clone() {
+        drop(tokio::spawn(file.keep(
+            Arc::clone(&sampler),
+            telemetry.clone(),
+            stopped(),
+        )));
+    }
     let addresses = [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable));
     let settings = ListenerSettings {
         handler: Arc::clone(&handler),
@@ -626,6 +652,9 @@ async fn serve(
     }
     if let Some(control) = control {
         drop(control.await);
+    }
+    if let Some(file) = day_file {
+        file.write(&sampler, &telemetry);
     }
     tracing::info!("stopped");
     failure.map_or(Ok(()), |error| Err(Stop::because(error)))

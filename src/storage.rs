@@ -13,6 +13,8 @@ pub const SOCKET: &str = "control.sock";
 pub const LOCK: &str = "lock";
 /// The active alerts of own evaluation.
 pub const ALERTS: &str = "alerts.json";
+/// The timeline of the status page.
+pub const DAY: &str = "day.json";
 /// All files of the ledger begin with this name.
 pub const LEDGER: &str = "ledger.db";
 /// What may follow the name of a database: SQLite's own files.
@@ -178,11 +180,11 @@ fn check_files(directory: &Path) -> Result<(), Untrusted> {
 
 /// Whether evenkeel gives files this name. Others in the directory, such as backups of the ledger, do not concern it.
 fn is_own_file(name: &str) -> bool {
-    if name == LOCK
-        || name
-            .strip_prefix(ALERTS)
-            .is_some_and(|rest| rest.is_empty() || rest == ".new")
-    {
+    let is_or_replaces = |file| {
+        let rest = name.strip_prefix(file);
+        rest.is_some_and(|rest| rest.is_empty() || rest == ".new")
+    };
+    if name == LOCK || is_or_replaces(ALERTS) || is_or_replaces(DAY) {
         return true;
     }
     let Some(rest) = name.strip_prefix(LEDGER) else {

@@ -2,11 +2,17 @@
 //! Label values come from closed enums or from rule names, never from alerts or processes.
 
 mod activity;
+mod day;
 mod families;
 
-pub use activity::{Activity, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
+pub use activity::{
+    Activity, Episode, Event, EventKind, LeaseStatus, MAX_RECENT, OpenAlert, OpenLists, RuleStatus, episode_id,
+};
+pub use day::{EndedAlert, EndedLease, StoredActivity};
 
 use crate::family::{Family, Histogram};
+use jiff::Timestamp;
+use serde::Serialize;
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,6 +61,9 @@ pub struct EngineState {
     pub ledger_writable: bool,
     /// Victims that the host-wide budget still allows now.
     pub budget_remaining: u32,
+    /// Episodes that may still run commands without `undo`.
+    pub commands_remaining: u32,
+    pub budget: BudgetLimits,
     /// Open alerts per source (`alertmanager`, `local`).
     pub alerts_firing: BTreeMap<&'static str, usize>,
     /// Live leases per (rule, knob).
@@ -73,12 +82,22 @@ impl Default for EngineState {
             rules: 0,
             ledger_writable: true,
             budget_remaining: 0,
+            commands_remaining: 0,
+            budget: BudgetLimits::default(),
             alerts_firing: BTreeMap::new(),
             leases: BTreeMap::new(),
             allocations: BTreeMap::new(),
             breakers: BTreeMap::new(),
         }
     }
+}
+
+/// The host-wide limits of irreversible actions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct BudgetLimits {
+    pub final_steps: u32,
+    pub commands: u32,
+    pub per_seconds: u64,
 }
 
 /// The outcome of the last reloads.
@@ -232,9 +251,13 @@ impl Telemetry {
     }
 
     /// Replaces the open alerts and held leases.
-    pub fn set_open(&self, alerts: Vec<OpenAlert>, leases: Vec<LeaseStatus>) {
-        let mut counts = self.lock();
-        (counts.activity.alerts, counts.activity.leases) = (alerts, leases);
+    pub fn set_open(&self, open: OpenLists, now: Timestamp) {
+        self.lock().activity.set_open(open, now);
+    }
+
+    /// Loads the activity from before a restart.
+    pub fn restore(&self, stored: StoredActivity) {
+        self.lock().activity.restore(stored);
     }
 
     /// Replaces the rules in force. The expected series of each rule start at zero, so that `increase()` sees the first
@@ -313,6 +336,7 @@ mod tests {
         let rule_status = |rule: &str, actions: &[&'static str], acts| RuleStatus {
             rule: rule.to_owned(),
             steps: Vec::new(),
+            text: Arc::default(),
             actions: actions.iter().copied().collect(),
             acts,
             last_decision: None,

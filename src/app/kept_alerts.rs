@@ -5,6 +5,8 @@
 use crate::permissions::{create_private, open_no_link};
 use crate::storage::ALERTS as NAME;
 use crate::watch::restart::ActiveAlerts;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -75,7 +77,7 @@ impl KeptAlerts {
     }
 }
 
-fn read_file(path: &Path) -> io::Result<ActiveAlerts> {
+pub(super) fn read_file<T: DeserializeOwned>(path: &Path) -> io::Result<T> {
     let mut bytes = Vec::new();
     open_no_link(path)?.read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
@@ -83,7 +85,7 @@ fn read_file(path: &Path) -> io::Result<ActiveAlerts> {
 
 /// A reader finds the old file or the new one. It is not synced to disk, because a crash of the host ends the processes
 /// behind the alerts as well.
-fn replace_file(path: &Path, active: &ActiveAlerts) -> io::Result<()> {
+pub(super) fn replace_file(path: &Path, content: &impl Serialize) -> io::Result<()> {
     let new = path.with_extension("json.new");
     // Left over from a crash.
     if let Err(error) = fs::remove_file(&new)
@@ -91,7 +93,7 @@ fn replace_file(path: &Path, active: &ActiveAlerts) -> io::Result<()> {
     {
         return Err(error);
     }
-    create_private(&new)?.write_all(&serde_json::to_vec(active)?)?;
+    create_private(&new)?.write_all(&serde_json::to_vec(content)?)?;
     fs::rename(&new, path)
 }
 

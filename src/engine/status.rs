@@ -8,11 +8,14 @@ use crate::host::Moment;
 use crate::ledger::job::ALLOCATION_STATES;
 use crate::ledger::{Effect, Entry, Lease, LedgerState, OperatorRequest, Outcome, Record};
 use crate::rule::{Rule, Step};
-use crate::telemetry::{EngineState, Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, Telemetry};
+use crate::telemetry::{
+    BudgetLimits, EngineState, Event, EventKind, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry, episode_id,
+};
 use jiff::Timestamp;
 use smol_str::SmolStr;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Maximum number of leases and of alerts on the status page; the metrics count all.
 const MAX_SHOWN: usize = 1000;
@@ -58,6 +61,7 @@ pub(super) fn show_rules(telemetry: &Telemetry, policy: &Policy) {
     let rules = policy.rules.rules.iter().map(|rule| RuleStatus {
         rule: rule.name.to_string(),
         steps: rule.actions.iter().map(ToString::to_string).collect(),
+        text: rule.to_string().into(),
         actions: rule
             .actions
             .iter()
@@ -93,14 +97,24 @@ impl StateView<'_> {
         }
         timers.listed_at = Some(now.boot);
         let alerts = self.ledger.episodes.values().take(MAX_SHOWN).map(|episode| OpenAlert {
+            episode: episode_id(
+                &episode.key.rule,
+                &episode.key.fingerprint,
+                episode.key.simulated,
+                episode.starts_at,
+            ),
+            fingerprint: episode.key.fingerprint.clone(),
+            opened_at: at_wall(episode.opened_at, now),
             alertname: episode.labels.get("alertname").unwrap_or_default().to_owned(),
             labels: other_labels(&episode.labels),
             rule: episode.key.rule.to_string(),
-            source: episode.source.as_str(),
+            source: SmolStr::new_static(episode.source.as_str()),
             since: episode.starts_at,
-            state: self.policy.level_of(episode, now.boot).as_str(),
+            state: SmolStr::new_static(self.policy.level_of(episode, now.boot).as_str()),
             dry_run: episode.key.simulated,
             targets: episode.targets.len(),
+            runbook_url: episode.annotations.get("runbook_url").map(str::to_owned),
+            rule_text: Arc::default(),
         });
         let held = self
             .ledger
@@ -108,7 +122,12 @@ impl StateView<'_> {
             .values()
             .take(MAX_SHOWN)
             .map(|lease| lease_status(lease, now));
-        self.telemetry.set_open(alerts.collect(), held.collect());
+        let open = OpenLists {
+            alerts: alerts.collect(),
+            leases: held.collect(),
+            is_complete: self.ledger.episodes.len().max(self.ledger.leases.len()) <= MAX_SHOWN,
+        };
+        self.telemetry.set_open(open, now.wall);
     }
 
     fn state(&self, now: Moment) -> EngineState {
@@ -137,6 +156,16 @@ impl StateView<'_> {
                 .policy
                 .budget
                 .remaining(&self.ledger.victims, !self.policy.enforce, now.boot),
+            commands_remaining: self.policy.budget.remaining_commands(
+                &self.ledger.victims,
+                !self.policy.enforce,
+                now.boot,
+            ),
+            budget: BudgetLimits {
+                final_steps: self.policy.budget.final_steps,
+                commands: self.policy.budget.commands,
+                per_seconds: self.policy.budget.per.as_secs(),
+            },
             alerts_firing: firing
                 .into_iter()
                 .map(|(source, alerts)| (source, alerts.len()))
@@ -215,9 +244,9 @@ fn event(record: &Record) -> Event {
     let pid = record.target.as_ref().and_then(|(target, _)| target.pid());
     let process = record.target.as_ref().map(|(_, name)| name.clone());
     let kind = match (record.operation, record.decision) {
-        (Some(operation), _) => EventKind::Operation(operation.as_str()),
-        (None, Some(decision)) => EventKind::Decision(decision.as_str()),
-        (None, None) => EventKind::Outcome(record.outcome.map_or("", |outcome| outcome.as_str())),
+        (Some(operation), _) => EventKind::operation(operation.as_str()),
+        (None, Some(decision)) => EventKind::decision(decision.as_str()),
+        (None, None) => EventKind::outcome(record.outcome.map_or("", |outcome| outcome.as_str())),
     };
     let reason = match &record.by {
         Some(by) => OperatorRequest::new(by.clone(), &record.reason).to_string(),
@@ -227,6 +256,7 @@ fn event(record: &Record) -> Event {
         at: record.at,
         rule: record.rule.clone(),
         alertname: record.alertname.clone(),
+        fingerprint: record.fingerprint.as_str().into(),
         kind,
         pid,
         process,
@@ -243,14 +273,21 @@ fn other_labels(labels: &Labels) -> Labels {
     others.map(|(name, value)| (name, shorten(value))).collect()
 }
 
+/// A time of CLOCK_BOOTTIME on the wall clock.
+fn at_wall(boot: Duration, now: Moment) -> Timestamp {
+    match boot.checked_sub(now.boot) {
+        Some(ahead) => now.wall.checked_add(ahead).unwrap_or(Timestamp::MAX),
+        None => now.wall.checked_sub(now.boot - boot).unwrap_or(Timestamp::MIN),
+    }
+}
+
 fn lease_status(lease: &Lease, now: Moment) -> LeaseStatus {
-    let until = lease.runs_out_at().map(|deadline| {
-        let left = deadline.saturating_sub(now.boot);
-        now.wall.checked_add(left).unwrap_or(Timestamp::MAX)
-    });
+    let until = lease.runs_out_at().map(|deadline| at_wall(deadline.max(now.boot), now));
     LeaseStatus {
         id: lease.id,
         rule: lease.rule.to_string(),
+        fingerprint: lease.fingerprint.clone(),
+        since: at_wall(lease.taken_at, now),
         pid: lease.target.pid(),
         process: lease.name.clone(),
         what: lease.effect.to_string(),

@@ -3,7 +3,7 @@
 
 use super::exposition::Content;
 use super::normalize::FamilyOrder;
-use super::page;
+use super::page::{self, PageOptions, Range};
 use super::request::{CollectorFilter, ContentType, MetricsReply, MetricsRequest, MetricsService, ReplyStatus, Scrape};
 use super::response_cache::ResponseCache;
 use super::status::{Status, status};
@@ -39,6 +39,10 @@ pub struct HandlerOptions {
     pub reload: Option<ReloadFn>,
     /// Families of modules that this one does not know.
     pub sources: Vec<FamilySource>,
+    /// The option that leads commands to this daemon, with a blank before it; empty for the default directory.
+    pub storage_option: String,
+    /// Whether clients authenticate, so that they may follow the links of an alert. Asked for each page.
+    pub authenticates: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Default for HandlerOptions {
@@ -48,6 +52,8 @@ impl Default for HandlerOptions {
             max_requests: 40,
             reload: None,
             sources: Vec::new(),
+            storage_option: String::new(),
+            authenticates: Box::new(|| false),
         }
     }
 }
@@ -160,10 +166,30 @@ impl MetricsHandler {
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 
-    async fn page(&self) -> MetricsReply {
+    fn page_options(&self) -> PageOptions<'_> {
+        PageOptions {
+            telemetry_path: &self.options.telemetry_path,
+            storage_option: &self.options.storage_option,
+            is_authenticated: (self.options.authenticates)(),
+        }
+    }
+
+    async fn page(&self, range: Option<Range>) -> MetricsReply {
         let status = self.status().await;
-        let html = page::page(&status, &self.options.telemetry_path);
+        let html = page::page(&status, self.page_options(), range);
         MetricsReply::new(ReplyStatus::Ok, ContentType::Html, html)
+    }
+
+    async fn episode(&self, id: &str) -> MetricsReply {
+        let status = self.status().await;
+        let (code, html) = match page::episode(&status, id, self.page_options()) {
+            Some(html) => (ReplyStatus::Ok, html),
+            None => (
+                ReplyStatus::NotFound,
+                page::unknown_episode(&status, self.page_options()),
+            ),
+        };
+        MetricsReply::new(code, ContentType::Html, html)
     }
 
     async fn status_json(&self) -> MetricsReply {
@@ -201,7 +227,8 @@ impl MetricsService for MetricsHandler {
     async fn answer(&self, request: MetricsRequest) -> MetricsReply {
         match request {
             MetricsRequest::Scrape(scrape) => self.scrape(scrape).await,
-            MetricsRequest::Page => self.page().await,
+            MetricsRequest::Page(range) => self.page(range).await,
+            MetricsRequest::Episode(id) => self.episode(&id).await,
             MetricsRequest::StatusJson => self.status_json().await,
             MetricsRequest::Readiness => self.readiness(),
             MetricsRequest::Reload(peer) => self.reload(peer).await,

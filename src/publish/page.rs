@@ -1,14 +1,26 @@
-//! The status page: HTML from the same data as `/api/v1/status`. It needs no script; its script only fetches it again
-//! and replaces what has changed. Pure.
+//! The status page and the pages of episodes: HTML from the same data as `/api/v1/status`. They need no script; their
+//! script only fetches them again, replaces what has changed, and shows values at the pointer. Pure.
 
-mod chart;
+mod alerts;
+mod banner;
+mod curve;
+mod effect;
+mod episode;
+mod host;
 mod html;
+mod story;
 mod tables;
+mod timeline;
+#[cfg(test)]
+mod tests;
+
+pub use episode::{episode, unknown_episode};
+pub use html::shell_word;
+pub use timeline::Range;
 
 use super::status::Status;
-use crate::terminal::count;
-use html::{EscapedText, time};
-use std::fmt::{self, Display, Write};
+use html::{EscapedText, clock};
+use std::fmt::{self, Write};
 
 pub const STYLE: &str = include_str!("page/style.css");
 pub const SCRIPT: &str = include_str!("page/script.js");
@@ -17,36 +29,83 @@ pub const ICON: &str = include_str!("page/icon.svg");
 /// The link to the documents.
 const DOCUMENTS: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/tree/main/docs");
 
-/// Renders the page; `telemetry_path` is the target of its link to the metrics.
-pub fn page(status: &Status, telemetry_path: &str) -> String {
+/// What the pages need besides the status.
+#[derive(Debug, Clone, Copy)]
+pub struct PageOptions<'a> {
+    /// The target of the link to the metrics.
+    pub telemetry_path: &'a str,
+    /// The option that leads commands to this daemon, with a blank before it; empty for the default directory.
+    pub storage_option: &'a str,
+    /// Whether the client has authenticated, so that it may follow the links of an alert.
+    pub is_authenticated: bool,
+}
+
+/// Renders the status page.
+pub fn page(status: &Status, options: PageOptions<'_>, range: Option<Range>) -> String {
     let mut out = String::with_capacity(64 << 10);
-    write_page(&mut out, status, telemetry_path).expect("writing to a String does not fail");
+    write_page(&mut out, status, options, range).expect("writing to a String does not fail");
     out
 }
 
-fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::Result {
-    // The name is unknown where the collector `uname` is disabled.
-    let host = EscapedText(match &*status.host.name {
-        "" => "this host",
-        name => name,
-    });
+fn write_page(out: &mut String, status: &Status, options: PageOptions<'_>, range: Option<Range>) -> fmt::Result {
     let firing: usize = status.alerts_firing.values().sum();
     let badge = if firing > 0 {
         format!("({firing}) ")
     } else {
         String::new()
     };
+    let title = format!("{badge}evenkeel on {}", EscapedText(host_name(status)));
+    let heading = format!("evenkeel on {}", EscapedText(host_name(status)));
     // Links are relative, so that a proxy may serve the page below another path.
-    writeln!(
+    begin(out, &title, &heading, "", status, options)?;
+    banner::banner(out, status, options, firing)?;
+    alerts::alerts(out, status, options)?;
+    timeline::timeline(out, status, range)?;
+    tables::leases(out, status, options)?;
+    tables::actions(out, status)?;
+    tables::rules(out, status, options)?;
+    host::host(out, status)?;
+    tables::collectors(out, status)?;
+    writeln!(out, "</main>\n</body>\n</html>")
+}
+
+/// The name is unknown where the collector `uname` is disabled.
+fn host_name(status: &Status) -> &str {
+    match &*status.host.name {
+        "" => "this host",
+        name => name,
+    }
+}
+
+/// Writes everything up to the content; `root` leads to the status page.
+fn begin(
+    out: &mut String,
+    title: &str,
+    heading: &str,
+    root: &str,
+    status: &Status,
+    options: PageOptions<'_>,
+) -> fmt::Result {
+    write!(
         out,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{badge}evenkeel on {host}</title>\n<link rel=\"icon\" href=\"icon.svg\" type=\"image/svg+xml\">\n\
-         <link rel=\"stylesheet\" href=\"style.css\">\n<script src=\"script.js\" defer></script>\n\
+         <title>{title}</title>\n<link rel=\"icon\" href=\"{root}icon.svg\" type=\"image/svg+xml\">\n\
+         <link rel=\"stylesheet\" href=\"{root}style.css\">\n<script src=\"{root}script.js\" defer></script>\n\
          <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>\n</head>\n<body>\n\
-         <header>\n<h1>evenkeel on {host}</h1>\n<nav aria-label=\"Other views\"><a href=\".{}\">Metrics</a>\
-         <a href=\"api/v1/status\">Status as JSON</a><a href=\"{DOCUMENTS}\" rel=\"noreferrer\">Documents</a></nav>",
-        EscapedText(telemetry_path)
+         <header>\n<h1>{heading}</h1>\n<nav aria-label=\"Other views\">"
+    )?;
+    let metrics = match root {
+        "" => format!(".{}", EscapedText(options.telemetry_path)),
+        _ => {
+            write!(out, "<a href=\"{root}\">Status of this host</a>")?;
+            format!("..{}", EscapedText(options.telemetry_path))
+        }
+    };
+    writeln!(
+        out,
+        "<a href=\"{metrics}\">Metrics</a><a href=\"{root}api/v1/status\">Status as JSON</a>\
+         <a href=\"{DOCUMENTS}\" rel=\"noreferrer\">Documents</a></nav>"
     )?;
     // Only the version number is shown; the suffix of the build is in `node_uname_info`.
     let is_number = |character: char| character.is_ascii_digit() || character == '.';
@@ -57,87 +116,9 @@ fn write_page(out: &mut String, status: &Status, telemetry_path: &str) -> fmt::R
     };
     writeln!(
         out,
-        "<p>Version {}{}. Sampled at {} UTC, as are all times here.</p>\n\
+        "<p>Version {}{system}. Sampled at {} UTC, as are all times here.<span id=\"zone\"></span></p>\n\
          <p id=\"contact\" role=\"status\"></p>\n</header>\n<main>",
         status.version,
-        system,
-        time(status.sampled_at, status.sampled_at)
-    )?;
-    overview(out, status, firing)?;
-    chart::host(out, status)?;
-    tables::alerts(out, status)?;
-    tables::rules(out, status)?;
-    tables::leases(out, status)?;
-    tables::actions(out, status)?;
-    tables::decisions(out, status)?;
-    tables::collectors(out, status)?;
-    writeln!(out, "</main>\n</body>\n</html>")
-}
-
-fn overview(out: &mut String, status: &Status, firing: usize) -> fmt::Result {
-    let mode = match (status.mode, status.paused) {
-        _ if status.actuator_off.is_some() => "The actuator is off: only metrics are published.",
-        (_, true) => "Paused: no new steps; leases are still reverted.",
-        ("enforce", _) => "Enforce: steps are applied, and reverted when their alert resolves.",
-        _ => "Dry-run: actions are only logged.",
-    };
-    // Screen readers announce this sentence when it changes.
-    writeln!(
-        out,
-        "<section>\n<h2 id=\"status\">Status</h2>\n<p role=\"status\">{mode} {}, {}.</p>\n<dl class=\"state\">",
-        count(firing, "alert") + if firing == 1 { " fires" } else { " fire" },
-        count(status.leases_held, "lease")
-            + if status.leases_held == 1 {
-                " is held"
-            } else {
-                " are held"
-            },
-    )?;
-    let mut tile = |name: &str, value: &dyn Display, is_bad: bool| {
-        let class = if is_bad { " class=\"bad\"" } else { "" };
-        writeln!(out, "<div><dt>{name}</dt><dd{class}>{value}</dd></div>")
-    };
-    tile("Mode", &status.mode, false)?;
-    if let Some(reason) = &status.actuator_off {
-        tile("Actuator", &format_args!("off: {}", EscapedText(reason)), true)?;
-    }
-    tile("Paused", &if status.paused { "yes" } else { "no" }, status.paused)?;
-    let sources: Vec<String> = status
-        .alerts_firing
-        .iter()
-        .map(|(source, count)| format!("{count} {source}"))
-        .collect();
-    let from = if sources.is_empty() {
-        "none".to_owned()
-    } else {
-        sources.join(", ")
-    };
-    tile("Alerts firing", &from, false)?;
-    tile("Leases", &status.leases_held, false)?;
-    tile(
-        "Irreversible actions left",
-        &status.budget_remaining,
-        status.budget_remaining == 0,
-    )?;
-    let stopped = status.breakers_open.join(", ");
-    let breaker = if stopped.is_empty() {
-        "none".to_owned()
-    } else {
-        EscapedText(&stopped).to_string()
-    };
-    tile("Open breakers", &breaker, !stopped.is_empty())?;
-    let ledger = if status.ledger_writable {
-        "writable"
-    } else {
-        "not writable"
-    };
-    tile("Ledger", &ledger, !status.ledger_writable)?;
-    let since = time(status.config_last_reload_success_at, status.sampled_at);
-    let configuration = if status.config_last_reload_successful {
-        format!("loaded at {since}")
-    } else {
-        format!("loaded at {since}; the last reload failed")
-    };
-    tile("Configuration", &configuration, !status.config_last_reload_successful)?;
-    writeln!(out, "</dl>\n</section>")
+        clock(status.sampled_at, status.sampled_at)
+    )
 }

@@ -1,6 +1,7 @@
 //! Requests to the metrics listener and their replies as plain data, between the HTTP server and the handler.
 
 use super::negotiation::Format;
+use super::page::Range;
 use crate::sense::{COLLECTORS, Snapshot};
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -14,7 +15,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MetricsRequest {
     Scrape(Scrape),
-    Page,
+    /// The status page, with this range of its timeline.
+    Page(Option<Range>),
+    /// The page of the episode with this id.
+    Episode(String),
     StatusJson,
     /// Whether the daemon is ready.
     Readiness,
@@ -56,6 +60,7 @@ pub enum ReplyStatus {
     /// Such as a scrape of a collector that is disabled.
     BadRequest,
     Forbidden,
+    NotFound,
     Failed,
     Unavailable,
 }
@@ -66,6 +71,7 @@ impl ReplyStatus {
             ReplyStatus::Ok => StatusCode::OK,
             ReplyStatus::BadRequest => StatusCode::BAD_REQUEST,
             ReplyStatus::Forbidden => StatusCode::FORBIDDEN,
+            ReplyStatus::NotFound => StatusCode::NOT_FOUND,
             ReplyStatus::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ReplyStatus::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }

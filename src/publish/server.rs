@@ -3,7 +3,7 @@
 
 use super::metrics_handler::PATIENCE;
 use super::negotiation;
-use super::page;
+use super::page::{self, Range};
 use super::request::{CollectorFilter, ContentType, MetricsReply, MetricsRequest, MetricsService, Scrape};
 use crate::http::log_limit::{LogLimit, Permit};
 use crate::http::{self, Access, HttpResponse, ServerLimits};
@@ -33,6 +33,9 @@ const SCRAPE_TIMEOUT_HEADER: &str = "x-prometheus-scrape-timeout-seconds";
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
      require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// The pages of episodes begin with this path.
+const EPISODES: &str = "/episodes/";
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
@@ -116,7 +119,12 @@ impl<S: MetricsService> MetricsServer<S> {
         }
         let file = |content_type, body: &'static str| Route::Response(response(StatusCode::OK, content_type, body));
         let route = match path {
-            "/" => Route::Service(MetricsRequest::Page),
+            "/" => Route::Service(MetricsRequest::Page(Range::of_query(
+                request.uri().query().unwrap_or_default(),
+            ))),
+            _ if path.starts_with(EPISODES) => {
+                Route::Service(MetricsRequest::Episode(path[EPISODES.len()..].to_owned()))
+            }
             "/api/v1/status" => Route::Service(MetricsRequest::StatusJson),
             "/-/ready" => Route::Service(MetricsRequest::Readiness),
             "/-/healthy" => file(PLAIN, "evenkeel is healthy.\n"),

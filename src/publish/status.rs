@@ -2,8 +2,8 @@
 
 use crate::family::Family;
 use crate::sense::recent_history::{HistoryMetric, RecentHistory};
-use crate::sense::{Sampler, Snapshot};
-use crate::telemetry::{Activity, Telemetry};
+use crate::sense::{DayHistory, Sampler, Snapshot};
+use crate::telemetry::{Activity, BudgetLimits, Telemetry};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -23,6 +23,9 @@ pub struct Status {
     #[serde(flatten)]
     pub activity: Activity,
     pub budget_remaining: u32,
+    /// Episodes that may still run commands without `undo`.
+    pub commands_remaining: u32,
+    pub budget: BudgetLimits,
     pub breakers_open: Vec<String>,
     pub ledger_writable: bool,
     /// False while the newest configuration is not in force.
@@ -34,6 +37,8 @@ pub struct Status {
     /// The values of each figure over the last minutes, oldest first, one per sample; `null` where a sample lacks it.
     #[serde(serialize_with = "serialize_recent_history", rename = "trail")]
     pub recent_history: RecentHistory,
+    #[serde(skip)]
+    pub day_history: DayHistory,
     pub collectors: Vec<CollectorStatus>,
 }
 
@@ -123,6 +128,8 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         alerts_firing: state.alerts_firing,
         activity: telemetry.activity(),
         budget_remaining: state.budget_remaining,
+        commands_remaining: state.commands_remaining,
+        budget: state.budget,
         breakers_open: state
             .breakers
             .into_iter()
@@ -136,6 +143,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         sampled_at: snapshot.taken.wall,
         sampling_interval_seconds: sampler.interval().as_secs_f64(),
         recent_history: sampler.recent_history(),
+        day_history: sampler.day_history(),
         figures: HostFigures {
             cpu_busy_ratio: single(snapshot, "evenkeel_cpu_busy_ratio"),
             memory_used_ratio: single(snapshot, "evenkeel_memory_used_ratio"),

@@ -8,6 +8,7 @@ mod favours;
 pub mod file;
 mod lint;
 mod narrow;
+mod rule_text;
 pub mod ruleset;
 mod select;
 mod steps;

@@ -523,3 +523,27 @@ fn rule_without_select_may_name_a_cgroup_to_reclaim_from() {
     };
     assert_eq!(selector.conditions.len(), 1);
 }
+
+/// The text of a rule is shown on the page as well.
+#[test]
+fn text_of_a_rule_has_its_keys_and_no_secrets() {
+    let text = "rules:\n- name: r\n  matchers: ['alertname=\"A\"', 'severity=~\"a|b\"']\n  \
+                select: {name: 'x|y', cmdline: '.*secret.*', min_memory: 64MiB, min_age: 90s, not: {user: root}}\n  \
+                order_by: memory\n  limit: 2\n  hold: 5m\n  while: up == 0\n  actions:\n  - nice: 5\n  - exec: [/bin/a, secret]\n";
+    let rules = compile_all(&[text]).rules.unwrap();
+    let text = rules.rules[0].to_string();
+    for line in [
+        "name: r",
+        "  - severity=~\"a|b\"",
+        "select: {name: \"x|y\", cmdline: (not shown), min_memory: 64MiB, min_age: 90s, not: {user: \"root\"}}",
+        "order_by: memory",
+        "limit: 2",
+        "while: up == 0",
+        "  - nice 5",
+        "  - exec /bin/a",
+        "hold: 5m",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line:?} in\n{text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
+}

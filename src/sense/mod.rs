@@ -16,6 +16,7 @@ pub use collectors::registry::COLLECTORS;
 pub use collectors::sysctl::setting::{InvalidSysctl, Sysctl};
 pub use collectors::{groups, systemd};
 pub use runtime::collector::Collector;
+pub use runtime::day_history::{self, DayHistory};
 pub use runtime::kernel_file::ReadError;
 pub use runtime::recent_history::{self, RecentHistory};
 pub use runtime::roots::Roots;

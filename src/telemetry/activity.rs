@@ -1,13 +1,22 @@
 //! The activity that the status page shows: open alerts, rules, leases and recent events. It holds names, labels and
-//! pids, never command lines, annotations or environment. Bounded. Data only.
+//! pids, never command lines or environment, and of annotations only `runbook_url`. Bounded. Data only.
 
+use super::day::{EndedAlert, EndedLease, StoredActivity};
 use crate::labels::Labels;
-use jiff::Timestamp;
-use serde::Serialize;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize, Serializer};
+use smol_str::SmolStr;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
-/// How many decisions, and how many actions, are kept.
-const MAX_RECENT: usize = 50;
+/// How many decisions, and how many actions, the lists of page and JSON have.
+pub const MAX_RECENT: usize = 50;
+/// How many decisions, and how many actions, timeline and episodes have.
+const MAX_KEPT: usize = 256;
+/// How many alerts that are over, and how many leases that ended, timeline and episodes have.
+const MAX_ENDED: usize = 128;
+/// Clocks of the ledger's records and of the list of open alerts differ by less.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Activity {
@@ -18,25 +27,67 @@ pub struct Activity {
     places: HashMap<String, usize>,
     pub leases: Vec<LeaseStatus>,
     /// Outcomes of actions and requests of operators, newest first.
-    pub actions: VecDeque<Event>,
+    #[serde(serialize_with = "serialize_recent")]
+    pub actions: VecDeque<Arc<Event>>,
     /// Decisions, newest first.
-    pub decisions: VecDeque<Event>,
+    #[serde(serialize_with = "serialize_recent")]
+    pub decisions: VecDeque<Arc<Event>>,
+    /// The request that paused evenkeel, while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<Event>,
+    /// The alerts that are over, newest first.
+    #[serde(skip)]
+    pub ended_alerts: VecDeque<EndedAlert>,
+    /// The leases that ended, newest first.
+    #[serde(skip)]
+    pub ended_leases: VecDeque<EndedLease>,
 }
 
-/// An open alert and the rule that matches it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+fn serialize_recent<S: Serializer>(events: &VecDeque<Arc<Event>>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(events.iter().take(MAX_RECENT).map(|event| &**event))
+}
+
+/// The number of an episode in its address, the same after a restart: FNV-1a of what identifies the episode.
+pub fn episode_id(rule: &str, fingerprint: &str, is_simulated: bool, since: Timestamp) -> String {
+    let since = since.as_millisecond().to_le_bytes();
+    let parts: [&[u8]; 4] = [
+        rule.as_bytes(),
+        fingerprint.as_bytes(),
+        &[u8::from(is_simulated)],
+        &since,
+    ];
+    let bytes = parts.into_iter().flat_map(|part| part.iter().chain(&[0xff]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// An open alert and the rule that matches it: an episode.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OpenAlert {
+    /// As in the address of its page, `/episodes/0123456789abcdef`.
+    pub episode: String,
+    pub fingerprint: SmolStr,
+    /// When evenkeel began to answer the alert.
+    pub opened_at: Timestamp,
     pub alertname: String,
     /// The labels except `alertname`.
     pub labels: Labels,
     pub rule: String,
-    pub source: &'static str,
+    pub source: SmolStr,
     pub since: Timestamp,
     /// `firing`, or `unconfirmed` while no source confirms it and no new action is taken.
-    pub state: &'static str,
+    pub state: SmolStr,
     pub dry_run: bool,
     /// Processes that the rule targets, or would target.
     pub targets: usize,
+    /// The annotation `runbook_url`, for clients that have authenticated.
+    #[serde(skip)]
+    pub runbook_url: Option<String>,
+    /// The rule as it was when the episode began; the activity fills it in.
+    #[serde(skip)]
+    pub rule_text: Arc<str>,
 }
 
 /// A rule in force with its last decision.
@@ -45,6 +96,9 @@ pub struct RuleStatus {
     pub rule: String,
     /// As in `nice 10`, `wait 10s`, `signal SIGTERM`.
     pub steps: Vec<String>,
+    /// The rule as text, without secrets.
+    #[serde(skip)]
+    pub text: Arc<str>,
     /// The keys of steps that count as actions, as in `nice`.
     #[serde(skip)]
     pub actions: BTreeSet<&'static str>,
@@ -55,10 +109,13 @@ pub struct RuleStatus {
 }
 
 /// A lease: a change that will be undone.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LeaseStatus {
     pub id: u64,
     pub rule: String,
+    pub fingerprint: SmolStr,
+    /// When the step was applied.
+    pub since: Timestamp,
     /// Left out where the target is not a process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<i32>,
@@ -75,16 +132,28 @@ pub struct LeaseStatus {
 }
 
 /// The kind of an event: a decision, an outcome, or the request of an operator, with its word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    Decision(&'static str),
-    Outcome(&'static str),
-    Operation(&'static str),
+    Decision(SmolStr),
+    Outcome(SmolStr),
+    Operation(SmolStr),
 }
 
 impl EventKind {
-    pub fn as_str(self) -> &'static str {
+    pub fn decision(word: &'static str) -> EventKind {
+        EventKind::Decision(SmolStr::new_static(word))
+    }
+
+    pub fn outcome(word: &'static str) -> EventKind {
+        EventKind::Outcome(SmolStr::new_static(word))
+    }
+
+    pub fn operation(word: &'static str) -> EventKind {
+        EventKind::Operation(SmolStr::new_static(word))
+    }
+
+    pub fn as_str(&self) -> &str {
         match self {
             EventKind::Decision(word) | EventKind::Outcome(word) | EventKind::Operation(word) => word,
         }
@@ -92,11 +161,14 @@ impl EventKind {
 }
 
 /// One decision, outcome or request of an operator.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     pub at: Timestamp,
     pub rule: String,
     pub alertname: String,
+    /// That of the alert; empty where the event is not about one.
+    #[serde(default, skip_serializing_if = "SmolStr::is_empty")]
+    pub fingerprint: SmolStr,
     #[serde(flatten)]
     pub kind: EventKind,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,7 +181,7 @@ pub struct Event {
     pub before: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }
 
@@ -120,10 +192,8 @@ impl Activity {
             let before = self.places.get(&rule_status.rule);
             let last = before.and_then(|place| self.rules[*place].last_decision.take());
             let earlier = || {
-                self.decisions
-                    .iter()
-                    .find(|event| event.rule == rule_status.rule)
-                    .cloned()
+                let of_rule = self.decisions.iter().find(|event| event.rule == rule_status.rule);
+                of_rule.map(|event| Event::clone(event))
             };
             rule_status.last_decision = last.or_else(earlier);
         }
@@ -132,7 +202,144 @@ impl Activity {
         self.rules = rules;
     }
 
+    /// Replaces the open alerts and leases. Those that were open are over, unless a list is incomplete.
+    pub(super) fn set_open(&mut self, open: OpenLists, now: Timestamp) {
+        let OpenLists {
+            mut alerts,
+            leases,
+            is_complete,
+        } = open;
+        {
+            let known = self
+                .alerts
+                .iter()
+                .map(|alert| (alert.episode.as_str(), &alert.rule_text));
+            let ended = self
+                .ended_alerts
+                .iter()
+                .map(|ended| (ended.alert.episode.as_str(), &ended.alert.rule_text));
+            let known: HashMap<&str, &Arc<str>> = ended.chain(known).collect();
+            for alert in &mut alerts {
+                let current = || Some(&self.rules[*self.places.get(&alert.rule)?].text);
+                let text = known.get(alert.episode.as_str()).copied().or_else(current);
+                alert.rule_text = text.map(Arc::clone).unwrap_or_default();
+            }
+        }
+        let open: HashSet<&str> = alerts.iter().map(|alert| alert.episode.as_str()).collect();
+        self.ended_alerts
+            .retain(|ended| !open.contains(ended.alert.episode.as_str()));
+        let held: HashSet<u64> = leases.iter().map(|lease| lease.id).collect();
+        self.ended_leases.retain(|ended| !held.contains(&ended.lease.id));
+        if is_complete {
+            let over = self
+                .alerts
+                .drain(..)
+                .filter(|alert| !open.contains(alert.episode.as_str()));
+            over.for_each(|alert| self.ended_alerts.push_front(EndedAlert { alert, ended_at: now }));
+            let over = self.leases.drain(..).filter(|lease| !held.contains(&lease.id));
+            over.for_each(|lease| self.ended_leases.push_front(EndedLease { lease, ended_at: now }));
+            self.ended_alerts.truncate(MAX_ENDED);
+            self.ended_leases.truncate(MAX_ENDED);
+        }
+        (self.alerts, self.leases) = (alerts, leases);
+    }
+
+    /// The part that survives a restart. What is open now counts as over if it is not open after the restart.
+    pub fn to_stored(&self, now: Timestamp) -> StoredActivity {
+        let alerts = self.alerts.iter().map(|alert| EndedAlert {
+            alert: alert.clone(),
+            ended_at: now,
+        });
+        let leases = self.leases.iter().map(|lease| EndedLease {
+            lease: lease.clone(),
+            ended_at: now,
+        });
+        let events = |events: &VecDeque<Arc<Event>>| events.iter().map(|event| Event::clone(event)).collect();
+        StoredActivity {
+            alerts: alerts
+                .take(MAX_ENDED)
+                .chain(self.ended_alerts.iter().cloned())
+                .collect(),
+            leases: leases
+                .take(MAX_ENDED)
+                .chain(self.ended_leases.iter().cloned())
+                .collect(),
+            actions: events(&self.actions),
+            decisions: events(&self.decisions),
+        }
+    }
+
+    /// Loads what [`Activity::to_stored`] returned before a restart, at the start.
+    pub(super) fn restore(&mut self, stored: StoredActivity) {
+        let events = stored
+            .decisions
+            .into_iter()
+            .rev()
+            .chain(stored.actions.into_iter().rev());
+        events.for_each(|event| self.record_event(event));
+        self.ended_alerts = stored.alerts.into_iter().take(2 * MAX_ENDED).collect();
+        self.ended_leases = stored.leases.into_iter().take(2 * MAX_ENDED).collect();
+    }
+
+    /// The open alert or the one that is over with this number.
+    pub fn episode(&self, id: &str) -> Option<Episode<'_>> {
+        self.episodes().find(|episode| episode.alert.episode == id)
+    }
+
+    /// All episodes, open ones first, then those that are over, newest first.
+    pub fn episodes(&self) -> impl Iterator<Item = Episode<'_>> {
+        let open = self.alerts.iter().map(|alert| Episode { alert, ended_at: None });
+        let ended = self.ended_alerts.iter().map(|ended| Episode {
+            alert: &ended.alert,
+            ended_at: Some(ended.ended_at),
+        });
+        open.chain(ended)
+    }
+
+    /// The episode of an event, as far as it is known.
+    pub fn episode_of(&self, event: &Event) -> Option<Episode<'_>> {
+        self.episode_at(&event.rule, &event.fingerprint, event.at)
+    }
+
+    /// The episode of a lease, as far as it is known.
+    pub fn episode_of_lease(&self, lease: &LeaseStatus) -> Option<Episode<'_>> {
+        self.episode_at(&lease.rule, &lease.fingerprint, lease.since)
+    }
+
+    /// The newest episode of a rule and an alert that had begun at a time.
+    fn episode_at(&self, rule: &str, fingerprint: &str, at: Timestamp) -> Option<Episode<'_>> {
+        if fingerprint.is_empty() {
+            return None;
+        }
+        let is_its = |episode: &Episode| {
+            let alert = episode.alert;
+            alert.rule == rule && alert.fingerprint == fingerprint && alert.opened_at - CLOCK_TOLERANCE <= at
+        };
+        let its = self.episodes().filter(is_its);
+        its.max_by_key(|episode| episode.alert.opened_at)
+    }
+
+    /// The events of an episode, newest first.
+    pub fn events_of<'a>(&'a self, id: &'a str) -> Vec<&'a Event> {
+        let events = self.actions.iter().chain(&self.decisions);
+        let is_its = |event: &&Arc<Event>| {
+            let episode = self.episode_of(event);
+            episode.is_some_and(|episode| episode.alert.episode == id)
+        };
+        let mut events: Vec<&Event> = events.filter(is_its).map(|event| &**event).collect();
+        // Stable, so that an outcome stays before the decision of the same moment.
+        events.sort_by_key(|event| std::cmp::Reverse(event.at));
+        events
+    }
+
     pub(super) fn record_event(&mut self, event: Event) {
+        if let EventKind::Operation(word) = &event.kind {
+            match word.as_str() {
+                "pause" => self.paused_by = Some(event.clone()),
+                "resume" => self.paused_by = None,
+                _ => {}
+            }
+        }
         let lines = match event.kind {
             EventKind::Decision(_) => &mut self.decisions,
             EventKind::Outcome(_) | EventKind::Operation(_) => &mut self.actions,
@@ -142,9 +349,26 @@ impl Activity {
         {
             self.rules[*place].last_decision = Some(event.clone());
         }
-        lines.push_front(event);
-        lines.truncate(MAX_RECENT);
+        lines.push_front(Arc::new(event));
+        lines.truncate(MAX_KEPT);
     }
+}
+
+/// An open episode, or one that is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Episode<'a> {
+    pub alert: &'a OpenAlert,
+    /// `None` while the alert fires.
+    pub ended_at: Option<Timestamp>,
+}
+
+/// The open alerts and the leases, as far as they are shown.
+#[derive(Debug, Default)]
+pub struct OpenLists {
+    pub alerts: Vec<OpenAlert>,
+    pub leases: Vec<LeaseStatus>,
+    /// Whether the lists contain all.
+    pub is_complete: bool,
 }
 
 #[cfg(test)]
@@ -156,6 +380,7 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
             rule: rule.to_owned(),
             alertname: "A".to_owned(),
+            fingerprint: SmolStr::default(),
             kind,
             pid: None,
             process: None,
@@ -170,6 +395,7 @@ mod tests {
         RuleStatus {
             rule: rule.to_owned(),
             steps: Vec::new(),
+            text: Arc::default(),
             actions: BTreeSet::new(),
             acts: false,
             last_decision: None,
@@ -179,24 +405,160 @@ mod tests {
     #[test]
     fn rule_keeps_last_decision_across_reloads() {
         let mut activity = Activity::default();
-        activity.record_event(event("b", EventKind::Decision("paused")));
+        activity.record_event(event("b", EventKind::decision("paused")));
         activity.set_rules(vec![rule_status("a")]);
-        activity.record_event(event("a", EventKind::Decision("no_target")));
-        activity.record_event(event("a", EventKind::Outcome("restored")));
-        activity.record_event(event("gone", EventKind::Decision("planned")));
+        activity.record_event(event("a", EventKind::decision("no_target")));
+        activity.record_event(event("a", EventKind::outcome("restored")));
+        activity.record_event(event("gone", EventKind::decision("planned")));
         activity.set_rules(vec![rule_status("b"), rule_status("a"), rule_status("c")]);
         let last = |at: usize| Some(activity.rules[at].last_decision.as_ref()?.kind.as_str());
         assert_eq!([last(0), last(1), last(2)], [Some("paused"), Some("no_target"), None]);
         assert_eq!((activity.actions.len(), activity.decisions.len()), (1, 3));
     }
 
+    fn alert(fingerprint: &str, opened_at: i64) -> OpenAlert {
+        let opened_at = Timestamp::from_second(opened_at).unwrap();
+        OpenAlert {
+            episode: episode_id("a", fingerprint, false, opened_at),
+            fingerprint: fingerprint.into(),
+            opened_at,
+            alertname: "A".to_owned(),
+            labels: Labels::new(),
+            rule: "a".to_owned(),
+            source: "local".into(),
+            since: opened_at,
+            state: "firing".into(),
+            dry_run: false,
+            targets: 1,
+            runbook_url: Some("https://example.org".to_owned()),
+            rule_text: Arc::default(),
+        }
+    }
+
+    fn lease(id: u64, since: i64) -> LeaseStatus {
+        LeaseStatus {
+            id,
+            rule: "a".to_owned(),
+            fingerprint: "f".into(),
+            since: Timestamp::from_second(since).unwrap(),
+            pid: Some(7),
+            process: "p".to_owned(),
+            what: "nice 0 -> 10".to_owned(),
+            released: None,
+            until: None,
+        }
+    }
+
+    fn open(alerts: &[OpenAlert], leases: &[LeaseStatus]) -> OpenLists {
+        OpenLists {
+            alerts: alerts.to_vec(),
+            leases: leases.to_vec(),
+            is_complete: true,
+        }
+    }
+
+    fn rule_with_text(text: &str) -> RuleStatus {
+        RuleStatus {
+            text: text.into(),
+            ..rule_status("a")
+        }
+    }
+
+    #[test]
+    fn episode_keeps_its_rule_and_its_events_when_it_is_over() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut activity = Activity::default();
+        activity.set_rules(vec![rule_with_text("old")]);
+        activity.set_open(open(&[alert("f", 100)], &[lease(1, 100)]), at(100));
+        activity.set_rules(vec![rule_with_text("new")]);
+        let applied = Event {
+            fingerprint: "f".into(),
+            at: at(101),
+            ..event("a", EventKind::outcome("applied"))
+        };
+        activity.record_event(applied.clone());
+        activity.set_open(open(&[], &[]), at(200));
+        // The alert fires again, and the rule applies another step.
+        activity.set_open(open(&[alert("f", 300)], &[]), at(300));
+        activity.record_event(Event { at: at(301), ..applied });
+        let [first, second] = [alert("f", 100), alert("f", 300)].map(|alert| alert.episode);
+        let episode = activity.episode(&first).unwrap();
+        assert_eq!((&*episode.alert.rule_text, episode.ended_at), ("old", Some(at(200))));
+        assert_eq!(
+            activity
+                .events_of(&first)
+                .iter()
+                .map(|event| event.at)
+                .collect::<Vec<_>>(),
+            [at(101)]
+        );
+        assert_eq!(&*activity.episode(&second).unwrap().alert.rule_text, "new");
+        assert_eq!(activity.events_of(&second).len(), 1);
+        assert_eq!(activity.ended_leases[0].ended_at, at(200));
+    }
+
+    #[test]
+    fn incomplete_lists_end_nothing() {
+        let at = Timestamp::UNIX_EPOCH;
+        let mut activity = Activity::default();
+        activity.set_open(open(&[alert("f", 0)], &[lease(1, 0)]), at);
+        let incomplete = OpenLists {
+            is_complete: false,
+            ..open(&[], &[])
+        };
+        activity.set_open(incomplete, at);
+        assert!(activity.ended_alerts.is_empty() && activity.ended_leases.is_empty());
+    }
+
+    #[test]
+    fn activity_survives_a_restart() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let mut before = Activity::default();
+        before.set_rules(vec![rule_with_text("text")]);
+        before.set_open(open(&[alert("f", 100), alert("g", 100)], &[lease(1, 100)]), at(100));
+        before.record_event(Event {
+            reason: "by root (uid 0)".to_owned(),
+            ..event("", EventKind::operation("pause"))
+        });
+        before.record_event(event("a", EventKind::decision("planned")));
+        let text = serde_json::to_string(&before.to_stored(at(150))).unwrap();
+        let mut after = Activity::default();
+        after.restore(serde_json::from_str(&text).unwrap());
+        assert_eq!(after.paused_by.as_ref().unwrap().reason, "by root (uid 0)");
+        assert_eq!((after.actions.len(), after.decisions.len()), (1, 1));
+        // One of the alerts is still open after the restart.
+        after.set_open(open(&[alert("f", 100)], &[]), at(160));
+        let known = |fingerprint| {
+            let id = alert(fingerprint, 100).episode;
+            let episode = after.episode(&id).unwrap();
+            (episode.ended_at, episode.alert.rule_text.to_string())
+        };
+        assert_eq!(known("f"), (None, "text".to_owned()));
+        assert_eq!(known("g"), (Some(at(150)), "text".to_owned()));
+        assert_eq!(after.ended_leases[0].ended_at, at(150));
+        assert_eq!(
+            after.ended_alerts[0].alert.runbook_url.as_deref(),
+            Some("https://example.org")
+        );
+    }
+
+    #[test]
+    fn pause_is_known_until_it_ends() {
+        let mut activity = Activity::default();
+        activity.record_event(event("", EventKind::operation("pause")));
+        activity.record_event(event("", EventKind::operation("reload")));
+        assert!(activity.paused_by.is_some());
+        activity.record_event(event("", EventKind::operation("resume")));
+        assert!(activity.paused_by.is_none());
+    }
+
     #[test]
     fn decisions_do_not_evict_actions() {
         let mut activity = Activity::default();
-        activity.record_event(event("a", EventKind::Outcome("applied")));
+        activity.record_event(event("a", EventKind::outcome("applied")));
         for _ in 0..1000 {
-            activity.record_event(event("a", EventKind::Decision("planned")));
+            activity.record_event(event("a", EventKind::decision("planned")));
         }
-        assert_eq!((activity.actions.len(), activity.decisions.len()), (1, MAX_RECENT));
+        assert_eq!((activity.actions.len(), activity.decisions.len()), (1, MAX_KEPT));
     }
 }

@@ -1,5 +1,5 @@
-//! The status page in a real browser: three widths, light and dark, an empty and a busy host with hostile
-//! names. Pictures of all are left in `target/tmp`.
+//! The status page in a real browser: five widths, light, dark and print, an empty, a busy and a paused host with
+//! hostile names. Pictures of all are left in `target/tmp`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::support::browser::Browser;
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::{envelope, firing};
-use crate::support::tools::folder;
+use crate::support::tools::{folder, succeed};
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
-const WIDTHS: [u32; 3] = [375, 768, 1440];
-const SCHEMES: [&str; 2] = ["light", "dark"];
+const WIDTHS: [u32; 5] = [320, 390, 768, 1200, 2560];
+const SCHEMES: [&str; 3] = ["light", "dark", "print"];
 
 const HOSTILE_PROCESS: &str = "<img src=x>'\"&";
 const HOSTILE_LABEL: &str = "</td><script>document.title='taken'</script>\u{202e}";
@@ -80,6 +80,28 @@ impl Scene {
         });
     }
 
+    /// `evenkeel COMMAND` to this daemon.
+    fn ask(&self, command: &[&str]) {
+        let mut evenkeel = std::process::Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        evenkeel.args(command);
+        evenkeel.arg(format!("--storage.path={}", self.home.path().join("storage").display()));
+        succeed(&mut evenkeel);
+    }
+
+    /// The address of the page of a rule's open episode, below that of the status page.
+    fn episode(&self, rule: &str) -> String {
+        let status = http::get(self.daemon.metrics, "/api/v1/status")
+            .expect("evenkeel answers")
+            .body;
+        let status: Value = serde_json::from_str(&status).expect("JSON");
+        let alerts = status["alerts"].as_array().expect("a list");
+        let its = alerts
+            .iter()
+            .find(|alert| alert["rule"] == rule)
+            .expect("an open episode");
+        format!("episodes/{}", its["episode"].as_str().expect("a text"))
+    }
+
     fn url(&self) -> String {
         format!("http://{}/", self.daemon.metrics)
     }
@@ -101,11 +123,14 @@ fn findings(browser: &mut Browser) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// Checks the page at every width, in light and dark mode.
+/// Checks the page at every width, in light and dark mode and as printed.
 fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
     for width in WIDTHS {
         for scheme in SCHEMES {
             let what = format!("{name}-{width}-{scheme}");
+            if scheme == "print" && width != 1200 {
+                continue;
+            }
             browser.look_with(width, scheme);
             browser.open(url);
             let needed = browser.evaluate("document.documentElement.scrollWidth");
@@ -128,6 +153,220 @@ fn everybody_can_read_it_at_every_width_in_light_and_dark() {
     look_everywhere(&mut browser, &scene.url(), "empty");
     scene.wait_until_busy();
     look_everywhere(&mut browser, &scene.url(), "busy");
+    let episode = scene.url() + &scene.episode("calm-batch-jobs");
+    look_everywhere(&mut browser, &episode, "episode");
+    scene.ask(&["pause", "--reason=a <b>test</b>"]);
+    look_everywhere(&mut browser, &scene.url(), "paused");
+}
+
+/// An element on the status page, or on the page of the episode one click away, that answers a question.
+struct Answer {
+    question: &'static str,
+    is_on_episode: bool,
+    selector: &'static str,
+    text: String,
+}
+
+fn answers(pid: u32) -> Vec<Answer> {
+    let answer = |question, selector, text: &str| Answer {
+        question,
+        is_on_episode: false,
+        selector,
+        text: text.to_owned(),
+    };
+    let on_episode = |question, selector, text: &str| Answer {
+        is_on_episode: true,
+        ..answer(question, selector, text)
+    };
+    vec![
+        answer("What fired?", "#alerts ~ article h3", "Host"),
+        answer(
+            "Which processes were touched?",
+            "#alerts ~ article li.applied",
+            &format!("applied nice 15 on {pid} {HOSTILE_PROCESS} (0 → 15)"),
+        ),
+        answer(
+            "Is the change still held?",
+            "#alerts ~ article a[href='#leases']",
+            "2 leases, 1 to 2",
+        ),
+        answer("Until when?", "#alerts ~ article a[href='#leases'] + time", "in "),
+        answer(
+            "Did it help?",
+            "#alerts ~ article .answer:has(.applied)",
+            "Did it help?",
+        ),
+        answer(
+            "Who paused?",
+            ".banner dd",
+            "by root (uid 0): a test, until evenkeel resume",
+        ),
+        on_episode("Why not this process?", "section:has(#considered)", "--pid"),
+        on_episode(
+            "What would happen now?",
+            "section:has(#explain) pre",
+            "evenkeel explain",
+        ),
+        answer("When did it last act?", ".banner p", "Last action"),
+        answer("Is it healthy?", ".banner .health", "Healthy: the ledger is written"),
+    ]
+}
+
+#[test]
+fn ten_questions_are_answered_at_first_sight_or_one_click_away() {
+    let scene = Scene::new();
+    scene.wait_until_busy();
+    scene.ask(&["pause", "--reason=a test"]);
+    eventually("the page to say who paused", TIMEOUT, || {
+        let page = http::get(scene.daemon.metrics, "/").expect("evenkeel answers").body;
+        page.contains("by root (uid 0): a test").then_some(())
+    });
+    let mut browser = Browser::start();
+    browser.look_with(1200, "light");
+    let episode = scene.episode("calm-batch-jobs");
+    for answer in answers(scene.burner.pid()) {
+        let Answer { question, selector, .. } = answer;
+        browser.open(&scene.url());
+        if answer.is_on_episode {
+            let link = format!("document.querySelector('#alerts ~ article a[href=\"{episode}\"]') !== null");
+            assert_eq!(
+                browser.evaluate(&link),
+                json!(true),
+                "{question} no link to the episode"
+            );
+            browser.open(&(scene.url() + &episode));
+        }
+        let found = browser.evaluate(&format!(
+            "[...document.querySelectorAll({})].map((found) => [found.textContent, found.getBoundingClientRect().top])",
+            json!(selector)
+        ));
+        let found = found.as_array().expect("a list").clone();
+        let is_right = |found: &&Value| found[0].as_str().is_some_and(|text| text.contains(&answer.text));
+        let place = found.iter().find(is_right);
+        let place = place.unwrap_or_else(|| panic!("{question} no {:?} in {found:?}", answer.text));
+        assert!(
+            answer.is_on_episode || place[1].as_f64().is_some_and(|top| top < 900.0),
+            "{question} is answered at {}",
+            place[1]
+        );
+    }
+}
+
+#[test]
+fn keyboard_reaches_everything_and_screen_readers_hear_it_in_order() {
+    let scene = Scene::new();
+    scene.wait_until_busy();
+    let mut browser = Browser::start();
+    browser.look_with(1200, "light");
+    browser.open(&scene.url());
+    let mut reached = Vec::new();
+    for _ in 0..60 {
+        for kind in ["keyDown", "keyUp"] {
+            browser.call(
+                "Input.dispatchKeyEvent",
+                json!({"type": kind, "key": "Tab", "code": "Tab"}),
+            );
+        }
+        let focused = browser.evaluate(
+            "((found) => `${found.nodeName} ${found.getAttribute('href') ?? found.textContent}`)(document.activeElement)",
+        );
+        reached.push(focused.as_str().expect("a text").to_owned());
+    }
+    for wanted in [
+        "A ?range=24h",
+        "A episodes/",
+        "a episodes/",
+        "a #lease-1",
+        "SUMMARY Last decisions",
+    ] {
+        assert!(
+            reached
+                .iter()
+                .any(|found| found.to_lowercase().starts_with(&wanted.to_lowercase())),
+            "{wanted}: {reached:?}"
+        );
+    }
+    // An entry of the timeline says what it is about when it has the focus.
+    browser.evaluate("document.querySelector('.drawing a[href=\"#lease-1\"]').focus()");
+    let said = browser.evaluate("document.getElementById('pointer').textContent");
+    assert!(
+        said.as_str().is_some_and(|said| said.starts_with("lease 1 on ")),
+        "{said}"
+    );
+
+    let tree = browser.call("Accessibility.getFullAXTree", json!({}));
+    let nodes = tree["nodes"].as_array().expect("a list").clone();
+    let named = |role: &str| -> Vec<String> {
+        let its = nodes
+            .iter()
+            .filter(|node| node["role"]["value"] == role && node["ignored"] == json!(false));
+        its.map(|node| node["name"]["value"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let sections = [
+        "State",
+        "Firing alerts",
+        "Timeline",
+        "Leases",
+        "Last actions",
+        "Rules",
+        "Host",
+        "Collectors",
+    ];
+    let headings: Vec<String> = named("heading");
+    let found: Vec<&str> = headings
+        .iter()
+        .map(String::as_str)
+        .filter(|name| sections.contains(name))
+        .collect();
+    assert_eq!(found, sections);
+    let links = named("link");
+    assert!(
+        links.len() > 10 && links.iter().all(|name| !name.is_empty()),
+        "{links:?}"
+    );
+}
+
+#[test]
+fn page_without_scripts_has_the_same_content() {
+    let scene = Scene::new();
+    scene.wait_until_busy();
+    let mut browser = Browser::start();
+    browser.call("Emulation.setScriptExecutionDisabled", json!({"value": true}));
+    for path in [String::new(), "?range=24h".to_owned(), scene.episode("calm-batch-jobs")] {
+        browser.open(&(scene.url() + &path));
+        let seen = browser.evaluate("document.body.innerText");
+        let seen = seen.as_str().expect("a text");
+        for expected in [HOSTILE_PROCESS, "applied", "evenkeel release 1"] {
+            assert!(seen.contains(expected), "{path}: no {expected:?} in\n{seen}");
+        }
+    }
+}
+
+#[test]
+fn timeline_and_episodes_survive_a_restart() {
+    let mut scene = Scene::new();
+    scene.wait_until_busy();
+    let episode = scene.episode("calm-batch-jobs");
+    scene.post("resolved");
+    eventually("the episode to be over", TIMEOUT, || {
+        let page = http::get(scene.daemon.metrics, &format!("/{episode}")).expect("evenkeel answers");
+        page.body.contains("Over <time").then_some(())
+    });
+    scene.daemon.terminate();
+    scene.daemon = scene.home.start_again(&scene.daemon, &["--enforce"]);
+    let page = http::get(scene.daemon.metrics, &format!("/{episode}")).expect("evenkeel answers");
+    assert_eq!(page.status, 200);
+    for text in ["Over <time", "name: calm-batch-jobs", "0 → 15", "undo nice"] {
+        assert!(page.body.contains(text), "{text:?} in {}", page.body);
+    }
+    assert!(!page.body.contains(SECRET_ANNOTATION));
+    let page = http::get(scene.daemon.metrics, "/?range=1h")
+        .expect("evenkeel answers")
+        .body;
+    assert!(page.contains("class=\"bar lease\""), "{page}");
+    let unknown = http::get(scene.daemon.metrics, "/episodes/0123456789abcdef").expect("evenkeel answers");
+    assert_eq!(unknown.status, 404);
 }
 
 #[test]
@@ -186,8 +425,8 @@ fn page_updates_without_losing_the_place_of_its_reader() {
     browser.open(&scene.url());
     browser.evaluate(
         "window.untouched = true;
-         window.place = document.querySelector('[aria-labelledby=rules]');
-         place.focus(); place.scrollLeft = 40; scrollTo(0, 300); 0",
+         window.place = document.querySelector('#decisions summary');
+         place.parentNode.open = true; place.focus(); scrollTo(0, 300); 0",
     );
     scene.post("resolved");
     eventually("the page to say that nothing is held", TIMEOUT, || {
@@ -200,7 +439,7 @@ fn page_updates_without_losing_the_place_of_its_reader() {
     for kept in [
         "untouched",
         "document.activeElement === place",
-        "place.scrollLeft === 40",
+        "place.parentNode.open",
         "scrollY === 300",
     ] {
         assert_eq!(browser.evaluate(kept), json!(true), "{kept}");

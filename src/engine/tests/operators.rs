@@ -108,7 +108,7 @@ fn lease_released_by_hand_says_so_in_history_and_on_the_page() {
     let activity = world.telemetry.activity();
     let shown: Vec<&str> = activity.actions.iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(shown, ["restored", "release", "applied"]);
-    assert_eq!(activity.actions[1].kind, EventKind::Operation("release"));
+    assert_eq!(activity.actions[1].kind, EventKind::operation("release"));
     assert_eq!(activity.actions[1].reason, "by root (uid 0): a test");
 }
 

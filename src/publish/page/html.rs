@@ -1,6 +1,6 @@
 //! Formatters of text, sizes and times for the page. All text from outside passes through [`EscapedText`].
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::fmt::{self, Display, Write};
 
 /// Text escaped for HTML content and quoted attributes. Invisible characters are spelled out, so that no name can look
@@ -54,16 +54,74 @@ pub fn percent(ratio: f64) -> String {
     format!("{:.1} %", ratio * 100.0)
 }
 
+/// A time as text: `2026-01-02 03:04:05 UTC`.
+pub fn absolute(at: Timestamp) -> impl Display {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC")
+}
+
 /// A time element (UTC); the date is omitted on the day of `now`.
-pub fn time(at: Timestamp, now: Timestamp) -> String {
+pub fn clock(at: Timestamp, now: Timestamp) -> String {
     let day = |moment: Timestamp| moment.strftime("%Y-%m-%d").to_string();
-    let machine = at.strftime("%Y-%m-%dT%H:%M:%SZ");
     let people = at.strftime(if day(at) == day(now) {
         "%H:%M:%S"
     } else {
         "%Y-%m-%d %H:%M"
     });
-    format!("<time datetime=\"{machine}\" title=\"{machine}\">{people}</time>")
+    element(at, people).replacen("<time", "<time class=\"clock\"", 1)
+}
+
+/// A time element that says how far away a time is: `4 min ago`, `in 12 s`. The time itself is its title.
+pub fn relative(at: Timestamp, now: Timestamp) -> String {
+    element(at, distance(at, now))
+}
+
+/// A time element that says how long a time is ago: `4 min`.
+pub fn elapsed(since: Timestamp, now: Timestamp) -> String {
+    element(since, span(now.duration_since(since)))
+}
+
+fn element(at: Timestamp, text: impl Display) -> String {
+    let machine = at.strftime("%Y-%m-%dT%H:%M:%SZ");
+    format!("<time datetime=\"{machine}\" title=\"{}\">{text}</time>", absolute(at))
+}
+
+/// How far away a time is.
+pub fn distance(at: Timestamp, now: Timestamp) -> String {
+    let ahead = at.duration_since(now);
+    match ahead.as_secs() {
+        0 => "now".to_owned(),
+        1.. => format!("in {}", span(ahead)),
+        _ => format!("{} ago", span(ahead)),
+    }
+}
+
+/// The one or two largest units of a duration: `12 s`, `4 min`, `3 h 5 min`, `2 d`.
+pub fn span(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs().unsigned_abs();
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, 1..10) if !seconds.is_multiple_of(60) => format!("{minutes} min {} s", seconds % 60),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, 0) => format!("{hours} h"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (1..10, 1.., _) => format!("{days} d {hours} h"),
+        _ => format!("{days} d"),
+    }
+}
+
+/// A command to copy. A click selects all of it.
+pub fn command(text: &str) -> String {
+    format!("<code>{}</code>", EscapedText(text))
+}
+
+/// An argument of a shell's command.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
 }
 
 #[cfg(test)]
@@ -96,8 +154,40 @@ mod tests {
     #[test]
     fn times_of_other_days_show_the_date() {
         let at: Timestamp = "2026-01-02T03:04:05.678Z".parse().unwrap();
-        assert!(time(at, at).ends_with(">03:04:05</time>"));
-        let next_day = at + jiff::SignedDuration::from_hours(24);
-        assert!(time(at, next_day).ends_with(">2026-01-02 03:04</time>"));
+        assert!(clock(at, at).ends_with(">03:04:05</time>"));
+        let next_day = at + SignedDuration::from_hours(24);
+        assert!(clock(at, next_day).ends_with(">2026-01-02 03:04</time>"));
+    }
+
+    #[test]
+    fn relative_times_have_the_absolute_one_as_title() {
+        let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+        for (seconds, expected) in [
+            (0, "now"),
+            (-12, "12 s ago"),
+            (75, "in 1 min 15 s"),
+            (-900, "15 min ago"),
+            (-11_100, "3 h 5 min ago"),
+            (90_000, "in 1 d 1 h"),
+            (-8_640_000, "100 d ago"),
+        ] {
+            assert_eq!(distance(now + SignedDuration::from_secs(seconds), now), expected);
+        }
+        assert_eq!(
+            relative(now, now),
+            "<time datetime=\"2026-01-02T03:04:05Z\" title=\"2026-01-02 03:04:05 UTC\">now</time>"
+        );
+    }
+
+    #[test]
+    fn words_of_a_shell_stay_one_word() {
+        for (text, expected) in [
+            ("calm-batch-jobs", "calm-batch-jobs"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("$(x)'", r"'$(x)'\'''"),
+        ] {
+            assert_eq!(shell_word(text), expected);
+        }
     }
 }

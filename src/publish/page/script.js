@@ -1,10 +1,13 @@
 // Updates the page: fetches it again and replaces only what has changed, so that focus, scrolling and selection stay.
-// Without scripts the page has the same content and reloads itself.
+// Shows the values of the timeline at the pointer, and times in the viewer's zone. Without scripts the page has the same
+// content and reloads itself.
 "use strict";
 
 const INTERVAL_MS = 2000;
 const TIMEOUT_MS = 10000;
 const contact = document.getElementById("contact");
+const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const isUtc = new Date().getTimezoneOffset() === 0;
 let timer;
 let answeredAt = new Date();
 
@@ -15,7 +18,9 @@ function takeOver(old, next) {
     return;
   }
   for (const { name } of [...old.attributes]) {
-    if (!next.hasAttribute(name)) old.removeAttribute(name);
+    // What the reader has unfolded stays so.
+    const isUnfolded = old.nodeName === "DETAILS" && name === "open";
+    if (!next.hasAttribute(name) && !isUnfolded) old.removeAttribute(name);
   }
   for (const { name, value } of next.attributes) {
     if (old.getAttribute(name) !== value) old.setAttribute(name, value);
@@ -28,16 +33,28 @@ function takeOver(old, next) {
   before.slice(after.length).forEach((child) => child.remove());
 }
 
-function say(text) {
-  if (contact.textContent !== text) contact.textContent = text;
+function say(element, text) {
+  if (element && element.textContent !== text) element.textContent = text;
+}
+
+// The server knows UTC only, so each time also gets that of the viewer.
+function localise(page) {
+  if (isUtc) return;
+  const local = (moment) => moment.toLocaleString(undefined, { timeZoneName: "short" });
+  for (const time of page.querySelectorAll("time")) time.title += ` = ${local(new Date(time.dateTime))}`;
+  say(page.getElementById("zone"), ` It is ${new Date().toLocaleTimeString()} in ${zone}; each time shows yours when pointed at.`);
 }
 
 function succeeded(next) {
   answeredAt = new Date();
-  say("");
+  say(contact, "");
+  localise(next);
   document.title = next.title;
   next.getElementById("contact").replaceWith(contact.cloneNode(true));
+  const [pointer, shown] = [next.getElementById("pointer"), document.getElementById("pointer")];
+  if (pointer && shown) pointer.textContent = shown.textContent;
   takeOver(document.body, next.body);
+  point();
 }
 
 function update() {
@@ -49,13 +66,68 @@ function update() {
   request.timeout = TIMEOUT_MS;
   request.onloadend = () => {
     timer = setTimeout(update, INTERVAL_MS);
-    const next = request.status === 200 && request.response;
+    const next = (request.status === 200 || request.status === 404) && request.response;
     if (next && next.getElementById("contact")) succeeded(next);
-    else say(`No response since ${answeredAt.toISOString().slice(11, 19)} UTC; this data is old.`);
+    else say(contact, `No response since ${answeredAt.toISOString().slice(11, 19)} UTC; this data is old.`);
   };
   request.send();
 }
 
+// The value of a curve at a place, from the points of its path; undefined in a gap.
+function valueAt(path, x) {
+  for (const stretch of path.getAttribute("d").split("M").slice(1)) {
+    const numbers = stretch.split(" ").map(Number);
+    for (let place = 0; place + 3 < numbers.length; place += 2) {
+      const [x0, y0, x1, y1] = numbers.slice(place, place + 4);
+      if (x0 <= x && x <= x1) return 1 - (y0 + ((y1 - y0) * (x - x0)) / (x1 - x0 || 1)) / 100;
+    }
+  }
+  return undefined;
+}
+
+function withUnit(value, unit) {
+  if (unit === "%") return `${value.toFixed(0)} %`;
+  const power = Math.min(4, Math.max(0, Math.floor(Math.log2(value || 1) / 10)));
+  return `${(value / 1024 ** power).toFixed(power ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}/s`;
+}
+
+let pointed;
+let line;
+
+function point() {
+  const drawing = document.querySelector(".drawing");
+  if (!drawing || pointed === undefined) return;
+  const { start, end } = drawing.dataset;
+  const moment = new Date(Number(start) + pointed * (end - start));
+  const parts = [`${moment.toISOString().slice(11, 19)} UTC${isUtc ? "" : ` (${moment.toLocaleTimeString()})`}`];
+  for (const path of drawing.querySelectorAll("[data-top]")) {
+    const value = valueAt(path, pointed * 1000);
+    if (value !== undefined) parts.push(`${path.dataset.name} ${withUnit(value * path.dataset.top, path.dataset.unit)}`);
+  }
+  say(document.getElementById("pointer"), parts.join(" · "));
+  line ??= document.createElementNS("http://www.w3.org/2000/svg", "line");
+  line.setAttribute("class", "pointer");
+  const x = `${pointed * 100}%`;
+  for (const [name, value] of Object.entries({ x1: x, x2: x, y1: 16, y2: "100%" })) line.setAttribute(name, value);
+  if (line.parentNode !== drawing) drawing.append(line);
+}
+
+function pointAt(event) {
+  const drawing = event.target.closest && event.target.closest(".drawing");
+  if (!drawing) return;
+  const box = drawing.getBoundingClientRect();
+  pointed = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+  point();
+}
+
+document.addEventListener("pointermove", pointAt);
+document.addEventListener("pointerdown", pointAt);
+// An entry that the keyboard reaches shows what its title says.
+document.addEventListener("focusin", (event) => {
+  const entry = event.target.closest(".drawing a");
+  if (entry) say(document.getElementById("pointer"), entry.getAttribute("aria-label"));
+});
 // The page does not update in the background.
 document.addEventListener("visibilitychange", update);
+localise(document);
 timer = setTimeout(update, INTERVAL_MS);

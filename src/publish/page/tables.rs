@@ -1,37 +1,37 @@
-//! The tables of the page: alerts, rules, leases, actions, decisions, collectors.
+//! The tables of the page: leases, actions and decisions, rules, collectors. On a narrow screen each row is a card.
+//! Pure.
 
-use super::html::{EscapedText, time};
-use crate::publish::status::Status;
-use crate::telemetry::{Event, OpenAlert};
+use super::PageOptions;
+use super::html::{EscapedText, command, distance, relative, shell_word};
+use super::story::{Meaning, change, plain, process, subject, why};
+use crate::publish::status::{CollectorStatus, Status};
+use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 
-/// A section with one table, or with a sentence where there are no rows. A table that is larger than its area can be
-/// scrolled, also with the keyboard.
+/// Leases and actions that are not folded.
+const MAX_OPEN_LEASES: usize = 50;
+const MAX_OPEN_ACTIONS: usize = 15;
+
+/// A table; the names of its columns are in the style as well, for cards.
 struct Table<'a> {
-    id: &'static str,
-    title: &'static str,
+    class: &'static str,
     caption: &'a dyn Display,
     columns: &'static [&'static str],
-    nothing: &'static str,
 }
 
 impl Table<'_> {
     fn write<T>(
         &self,
         out: &mut String,
-        rows: impl ExactSizeIterator<Item = T>,
+        rows: impl Iterator<Item = T>,
         mut row: impl FnMut(&mut String, T) -> fmt::Result,
     ) -> fmt::Result {
-        let (id, title) = (self.id, self.title);
-        writeln!(out, "<section>\n<h2 id=\"{id}\">{title}</h2>")?;
-        if rows.len() == 0 {
-            return writeln!(out, "<p>{}</p>\n</section>", self.nothing);
-        }
-        let caption = self.caption;
-        writeln!(
+        write!(
             out,
-            "<div class=\"scroll\" role=\"region\" aria-labelledby=\"{id}\" tabindex=\"0\">\n<table>\n<caption>{caption}</caption>\n<thead><tr>"
+            "<table class=\"cards {}\">\n<caption>{}</caption>\n<thead><tr>",
+            self.class, self.caption
         )?;
         for column in self.columns {
             write!(out, "<th scope=\"col\">{column}</th>")?;
@@ -40,191 +40,285 @@ impl Table<'_> {
         for each in rows {
             row(out, each)?;
         }
-        writeln!(out, "</tbody>\n</table>\n</div>\n</section>")
+        writeln!(out, "</tbody>\n</table>")
     }
 }
 
-pub fn alerts(out: &mut String, status: &Status) -> fmt::Result {
-    let table = Table {
-        id: "alerts",
-        title: "Alerts",
-        caption: &"Open alerts and the rules that match them",
-        columns: &["Alert", "Labels", "From", "Since", "Rule", "Targets"],
-        nothing: "No alert of a rule is open.",
-    };
-    table.write(out, status.activity.alerts.iter(), |out, alert| {
-        let (name, rule) = (EscapedText(&alert.alertname), EscapedText(&alert.rule));
-        let (source, targets) = (alert.source, alert.targets);
-        let since = time(alert.since, status.sampled_at);
-        let mode = if alert.dry_run { " (dry-run)" } else { "" };
-        let state = match alert.state {
-            "firing" => String::new(),
-            other => format!(" <strong class=\"bad\">{other}</strong>"),
-        };
-        write!(out, "<tr><th scope=\"row\">{name}{state}</th><td class=\"labels\">")?;
-        labels(out, alert)?;
-        writeln!(
-            out,
-            "</td><td class=\"source\">{source}</td><td>{since}</td><td class=\"name\">{rule}{mode}</td><td class=\"number\">{targets}</td></tr>"
-        )
-    })
+fn begin(out: &mut String, id: &str, title: &str) -> fmt::Result {
+    writeln!(out, "<section>\n<h2 id=\"{id}\">{title}</h2>")
 }
 
-fn labels(out: &mut String, alert: &OpenAlert) -> fmt::Result {
-    for (place, (name, value)) in alert.labels.iter().enumerate() {
-        let comma = if place > 0 { ", " } else { "" };
-        write!(out, "{comma}{}=&quot;{}&quot;", EscapedText(name), EscapedText(value))?;
-    }
-    Ok(())
+/// Writes rows that are folded below a summary.
+fn folded(out: &mut String, summary: &str, write: impl FnOnce(&mut String) -> fmt::Result) -> fmt::Result {
+    writeln!(out, "<details>\n<summary>{summary}</summary>")?;
+    write(out)?;
+    writeln!(out, "</details>")
 }
 
-pub fn rules(out: &mut String, status: &Status) -> fmt::Result {
-    let table = Table {
-        id: "rules",
-        title: "Rules",
-        caption: &"Steps and last decision of each rule",
-        columns: &["Rule", "Steps", "Mode", "Last decision", "At", "Why"],
-        nothing: "There are no rules.",
-    };
-    table.write(out, status.activity.rules.iter(), |out, rule_status| {
-        let (rule, steps) = (EscapedText(&rule_status.rule), rule_status.steps.join(", "));
-        let mode = if rule_status.acts { "enforce" } else { "dry-run" };
-        let stopped = if status.breakers_open.contains(&rule_status.rule) {
-            " <strong class=\"bad\">breaker open</strong>"
-        } else {
-            ""
-        };
-        write!(
-            out,
-            "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
-            EscapedText(&steps)
-        )?;
-        match &rule_status.last_decision {
-            None => writeln!(out, "<td>none yet</td><td></td><td></td></tr>"),
-            Some(event) => writeln!(
-                out,
-                "<td class=\"name\">{}{}</td><td>{}</td><td class=\"why\">{}</td></tr>",
-                event.kind.as_str(),
-                subject(event),
-                time(event.at, status.sampled_at),
-                why(event)
-            ),
-        }
-    })
-}
-
-/// The subject of a decision: ` nice 10 on 4711 ffmpeg`.
-fn subject(event: &Event) -> String {
-    let step = event.step.as_deref().map(|step| format!(" {}", EscapedText(step)));
-    let process = event.process.as_deref().map(|_| format!(" on {}", process(event)));
-    step.unwrap_or_default() + &process.unwrap_or_default()
-}
-
-/// The reason of an event. A step without one was applied because the alert fires; a revert was not.
-fn why(event: &Event) -> String {
-    let is_revert = event.step.as_deref().is_some_and(|step| step.starts_with("undo "));
-    match (event.reason.as_str(), event.alertname.as_str()) {
-        ("", "") => String::new(),
-        ("", _) if is_revert => String::new(),
-        ("", alertname) => format!("{} fires", EscapedText(alertname)),
-        (reason, _) => EscapedText(reason).to_string(),
-    }
-}
-
-fn process(event: &Event) -> String {
-    let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
-    format!("{pid}{}", EscapedText(event.process.as_deref().unwrap_or_default()))
-}
-
-pub fn leases(out: &mut String, status: &Status) -> fmt::Result {
+pub fn leases(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
+    begin(out, "leases", "Leases")?;
     let leases = &status.activity.leases;
-    let (held, shown) = (status.leases_held, leases.len());
-    let caption = if shown < held {
-        format!("Changes to revert, and their deadlines: the first {shown} of {held}")
-    } else {
-        "Changes to revert, and their deadlines".to_owned()
-    };
-    let table = Table {
-        id: "leases",
-        title: "Leases",
+    if leases.is_empty() {
+        return writeln!(out, "<p>There are no leases.</p>\n</section>");
+    }
+    let storage = options.storage_option;
+    let all = command(&format!("evenkeel release --all{storage}"));
+    let caption = format!(
+        "Changes that evenkeel reverts when their alert is over, or at their deadline. To revert all now: {all}"
+    );
+    let open = Table {
+        class: "leases",
         caption: &caption,
-        columns: &["Number", "Target", "Change", "Deadline", "Rule"],
-        nothing: "There are no leases.",
+        columns: &[
+            "Number",
+            "Target",
+            "Change",
+            "Since",
+            "Until",
+            "Rule",
+            "To revert it now",
+        ],
     };
-    table.write(out, leases.iter(), |out, lease| {
-        let (id, rule, process) = (lease.id, EscapedText(&lease.rule), EscapedText(&lease.process));
-        let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
-        let what = EscapedText(&lease.what);
-        let until = match (&lease.released, lease.until) {
-            (Some(request), _) => format!("being reverted, released {}", EscapedText(request)),
-            (None, Some(until)) => time(until, status.sampled_at),
-            (None, None) => "being reverted".to_owned(),
+    open.write(out, leases.iter().take(MAX_OPEN_LEASES), |out, lease| {
+        let id = lease.id;
+        let until = match lease.until {
+            Some(until) if lease.released.is_none() => relative(until, status.sampled_at),
+            _ => until_text(lease, status.sampled_at),
         };
         writeln!(
             out,
-            "<tr><td>{id}</td><th scope=\"row\">{pid}{process}</th><td>{what}</td><td>{until}</td><td class=\"name\">{rule}</td></tr>"
+            "<tr id=\"lease-{id}\"><td>{id}</td><th scope=\"row\">{}</th><td class=\"change\">{}</td><td>{}</td><td>{until}</td><td class=\"name\">{}</td><td>{}</td></tr>",
+            target(lease),
+            EscapedText(&lease.what),
+            relative(lease.since, status.sampled_at),
+            rule_link(status, lease),
+            command(&format!("evenkeel release {id}{storage}"))
         )
-    })
+    })?;
+    let (held, shown) = (status.leases_held, leases.len());
+    if shown > MAX_OPEN_LEASES {
+        let summary = match shown < held {
+            true => format!("The next {} of {held} leases", shown - MAX_OPEN_LEASES),
+            false => format!("{} more leases", shown - MAX_OPEN_LEASES),
+        };
+        folded(out, &summary, |out| {
+            // As short as possible, because there may be a thousand.
+            let rest = Table {
+                class: "rest",
+                caption: &"The number is the argument of <code>evenkeel release</code>.",
+                columns: &["Number", "Target", "Change", "Until", "Rule"],
+            };
+            rest.write(out, leases.iter().skip(MAX_OPEN_LEASES), |out, lease| {
+                writeln!(
+                    out,
+                    "<tr><td>{}<th scope=\"row\">{}<td>{}<td>{}<td>{}",
+                    lease.id,
+                    target(lease),
+                    EscapedText(&lease.what),
+                    until_text(lease, status.sampled_at),
+                    EscapedText(&lease.rule)
+                )
+            })
+        })?;
+    }
+    writeln!(out, "</section>")
+}
+
+/// The target of a lease, escaped.
+fn target(lease: &LeaseStatus) -> String {
+    let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
+    format!("{pid}{}", EscapedText(&lease.process))
+}
+
+fn until_text(lease: &LeaseStatus, now: Timestamp) -> String {
+    match (&lease.released, lease.until) {
+        (Some(request), _) => format!("being reverted, released {}", EscapedText(request)),
+        (None, Some(until)) => distance(until, now),
+        (None, None) => "being reverted".to_owned(),
+    }
+}
+
+fn rule_link(status: &Status, lease: &LeaseStatus) -> String {
+    let rule = EscapedText(&lease.rule);
+    match status.activity.episode_of_lease(lease) {
+        Some(episode) => format!("<a href=\"episodes/{}\">{rule}</a>", episode.alert.episode),
+        None => rule.to_string(),
+    }
 }
 
 pub fn actions(out: &mut String, status: &Status) -> fmt::Result {
-    let table = Table {
-        id: "actions",
-        title: "Last actions",
-        caption: &"Applied steps, reverts and requests of operators, newest first",
-        columns: &["At", "Target", "Step", "Before", "After", "Outcome", "Rule", "Why"],
-        nothing: "There were no actions yet.",
+    begin(out, "actions", "Last actions")?;
+    let actions: Vec<&Event> = status
+        .activity
+        .actions
+        .iter()
+        .take(MAX_RECENT)
+        .map(|event| &**event)
+        .collect();
+    let table = |caption: &'static &'static str| Table {
+        class: "events",
+        caption,
+        columns: &["At", "Outcome", "Target", "Step", "Change", "Rule", "Why"],
     };
-    table.write(out, status.activity.actions.iter(), |out, event| {
-        event_row(out, event, status.sampled_at)
-    })
+    let (open, rest) = actions.split_at(actions.len().min(MAX_OPEN_ACTIONS));
+    if open.is_empty() {
+        writeln!(out, "<p>There were no actions yet.</p>")?;
+    } else {
+        table(&"Applied steps, reverts and requests of operators, newest first").write(
+            out,
+            open.iter(),
+            |out, event| event_row(out, status, event),
+        )?;
+    }
+    if !rest.is_empty() {
+        folded(out, &format!("{} earlier actions", rest.len()), |out| {
+            table(&"Earlier actions").write(out, rest.iter(), |out, event| event_row(out, status, event))
+        })?;
+    }
+    let decisions: Vec<&Event> = status
+        .activity
+        .decisions
+        .iter()
+        .take(MAX_RECENT)
+        .map(|event| &**event)
+        .collect();
+    if decisions.is_empty() {
+        writeln!(out, "<p id=\"decisions\">There were no decisions yet.</p>")?;
+    } else {
+        writeln!(out, "<div id=\"decisions\">")?;
+        folded(out, &format!("Last decisions ({})", decisions.len()), |out| {
+            table(&"Decisions about planned steps, newest first")
+                .write(out, decisions.iter(), |out, event| event_row(out, status, event))
+        })?;
+        writeln!(out, "</div>")?;
+    }
+    writeln!(out, "</section>")
 }
 
-pub fn decisions(out: &mut String, status: &Status) -> fmt::Result {
-    let table = Table {
-        id: "decisions",
-        title: "Last decisions",
-        caption: &"Decisions about planned steps, newest first",
-        columns: &["At", "Target", "Step", "Before", "After", "Decision", "Rule", "Why"],
-        nothing: "There were no decisions yet.",
+fn event_row(out: &mut String, status: &Status, event: &Event) -> fmt::Result {
+    let meaning = Meaning::of(event);
+    let rule = EscapedText(&event.rule);
+    let rule = match status.activity.episode_of(event) {
+        Some(episode) => format!("<a href=\"episodes/{}\">{rule}</a>", episode.alert.episode),
+        None => rule.to_string(),
     };
-    table.write(out, status.activity.decisions.iter(), |out, event| {
-        event_row(out, event, status.sampled_at)
-    })
-}
-
-fn event_row(out: &mut String, event: &Event, now: Timestamp) -> fmt::Result {
     writeln!(
         out,
-        "<tr><td>{}</td><td class=\"name\">{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td class=\"name\">{}</td><td class=\"why\">{}</td></tr>",
-        time(event.at, now),
+        "<tr><td>{}</td><td class=\"{}\"><span class=\"shape\" aria-hidden=\"true\">{}</span> {}</td><td class=\"name\">{}</td><td>{}</td>\
+         <td class=\"change\">{}</td><td class=\"name\">{rule}</td><td class=\"why\">{}</td></tr>",
+        relative(event.at, status.sampled_at),
+        meaning.class(),
+        meaning.shape(),
+        plain(event.kind.as_str()),
         process(event),
         EscapedText(event.step.as_deref().unwrap_or_default()),
-        EscapedText(event.before.as_deref().unwrap_or_default()),
-        EscapedText(event.after.as_deref().unwrap_or_default()),
-        event.kind.as_str(),
-        EscapedText(&event.rule),
+        change(event),
         why(event)
     )
 }
 
+pub fn rules(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
+    begin(out, "rules", "Rules")?;
+    let activity = &status.activity;
+    let open = activity.alerts.iter().map(|alert| alert.rule.as_str());
+    let held = activity.leases.iter().map(|lease| lease.rule.as_str());
+    let stopped = status.breakers_open.iter().map(String::as_str);
+    let busy: BTreeSet<&str> = open.chain(held).chain(stopped).collect();
+    let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = activity
+        .rules
+        .iter()
+        .partition(|rule_status| busy.contains(rule_status.rule.as_str()));
+    let table = |caption: &'static &'static str| Table {
+        class: "rules",
+        caption,
+        columns: &["Rule", "Steps", "Mode", "Last decision", "Why", "Commands"],
+    };
+    let write = |out: &mut String, rules: &[&RuleStatus], caption| {
+        table(caption).write(out, rules.iter(), |out, rule_status| {
+            rule_row(out, status, options, rule_status)
+        })
+    };
+    match (active.is_empty(), quiet.is_empty()) {
+        (true, true) => writeln!(out, "<p>There are no rules.</p>")?,
+        (true, false) => write(out, &quiet, &"No rule is active")?,
+        (false, is_all) => {
+            write(out, &active, &"Rules with an open alert, a lease or an open breaker")?;
+            if !is_all {
+                folded(out, &format!("{} other rules", quiet.len()), |out| {
+                    write(out, &quiet, &"Rules without an open alert")
+                })?;
+            }
+        }
+    }
+    writeln!(out, "</section>")
+}
+
+fn rule_row(out: &mut String, status: &Status, options: PageOptions<'_>, rule_status: &RuleStatus) -> fmt::Result {
+    let (rule, steps) = (EscapedText(&rule_status.rule), rule_status.steps.join(", "));
+    let (mode, storage) = (
+        if rule_status.acts { "enforce" } else { "dry-run" },
+        options.storage_option,
+    );
+    let name = shell_word(&rule_status.rule);
+    let mut commands = command(&format!("evenkeel history --rule {name}{storage}"));
+    let stopped = if status.breakers_open.contains(&rule_status.rule) {
+        write!(
+            commands,
+            " {}",
+            command(&format!("evenkeel release --breaker {name}{storage}"))
+        )?;
+        " <strong class=\"bad\">breaker open</strong>"
+    } else {
+        ""
+    };
+    write!(
+        out,
+        "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
+        EscapedText(&steps)
+    )?;
+    match &rule_status.last_decision {
+        None => write!(out, "<td>none yet</td><td></td>")?,
+        Some(event) => write!(
+            out,
+            "<td class=\"name\">{}{}, {}</td><td class=\"why\">{}</td>",
+            plain(event.kind.as_str()),
+            subject(event),
+            relative(event.at, status.sampled_at),
+            why(event)
+        )?,
+    }
+    writeln!(out, "<td>{commands}</td></tr>")
+}
+
 pub fn collectors(out: &mut String, status: &Status) -> fmt::Result {
+    begin(out, "collectors", "Collectors")?;
+    if status.collectors.is_empty() {
+        return writeln!(out, "<p>All collectors are disabled.</p>\n</section>");
+    }
     let table = Table {
-        id: "collectors",
-        title: "Collectors",
+        class: "collectors",
         caption: &"Age, duration and error of the last reading",
         columns: &["Name", "Age", "Duration", "State"],
-        nothing: "All collectors are disabled.",
     };
-    table.write(out, status.collectors.iter(), |out, collector| {
-        let state = EscapedText(collector.error.as_deref().unwrap_or("ok"));
-        let class = if collector.success { "" } else { " class=\"bad\"" };
-        writeln!(
-            out,
-            "<tr><th scope=\"row\">{}</th><td class=\"number\">{:.1} s</td><td class=\"number\">{:.2} ms</td><td{class}>{state}</td></tr>",
-            collector.name,
-            collector.age_seconds,
-            collector.duration_seconds * 1e3,
-        )
-    })
+    let (good, bad): (Vec<&CollectorStatus>, Vec<&CollectorStatus>) =
+        status.collectors.iter().partition(|collector| collector.success);
+    if !bad.is_empty() {
+        table.write(out, bad.iter(), |out, collector| collector_row(out, collector))?;
+    }
+    folded(out, &format!("{} collectors read without error", good.len()), |out| {
+        table.write(out, good.iter(), |out, collector| collector_row(out, collector))
+    })?;
+    writeln!(out, "</section>")
+}
+
+fn collector_row(out: &mut String, collector: &CollectorStatus) -> fmt::Result {
+    let state = EscapedText(collector.error.as_deref().unwrap_or("ok"));
+    let class = if collector.success { "" } else { " class=\"notice\"" };
+    writeln!(
+        out,
+        "<tr><th scope=\"row\">{}</th><td class=\"number\">{:.1} s</td><td class=\"number\">{:.2} ms</td><td{class}>{state}</td></tr>",
+        collector.name,
+        collector.age_seconds,
+        collector.duration_seconds * 1e3,
+    )
 }

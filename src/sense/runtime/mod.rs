@@ -17,6 +17,7 @@ pub(super) mod netlink;
 pub(super) mod network_links;
 pub(super) mod pressure_watch;
 pub mod recent_history;
+pub mod day_history;
 pub mod roots;
 pub mod sampler;
 pub(super) mod slow_sampler;

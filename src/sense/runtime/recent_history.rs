@@ -69,8 +69,8 @@ pub struct RecentHistory {
 }
 
 impl RecentHistory {
-    /// Adds a sample.
-    pub fn observe(&mut self, core_stats: &CoreStats) {
+    /// Adds a sample, and returns it.
+    pub fn observe(&mut self, core_stats: &CoreStats) -> [f32; HistoryMetric::ALL.len()] {
         let entry = HistoryMetric::ALL.map(|metric| metric.value_in(core_stats).map_or(f32::NAN, |value| value as f32));
         if self.entries.len() < MAX_SAMPLES {
             self.entries.push(entry);
@@ -78,6 +78,7 @@ impl RecentHistory {
             self.entries[self.start] = entry;
             self.start = (self.start + 1) % MAX_SAMPLES;
         }
+        entry
     }
 
     /// The values of a figure, oldest first; NaN where it was missing.

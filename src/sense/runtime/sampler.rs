@@ -6,6 +6,7 @@
 use super::collector::Collector;
 use super::collector_set::{CollectorSet, ScheduledCollector};
 use super::core_stats::{CoreStats, CoreStatsReader, StatSources};
+use super::day_history::DayHistory;
 use super::derived::{self, DerivedMetrics};
 use super::headroom::Headroom;
 use super::pressure_watch::{self, PressureWatch};
@@ -110,12 +111,19 @@ impl SamplerHandle {
 #[derive(Clone)]
 struct SharedResults {
     latest: Arc<ArcSwap<Snapshot>>,
-    recent_history: Arc<Mutex<RecentHistory>>,
+    drawn: Arc<Mutex<DrawnHistory>>,
+}
+
+/// What the status page draws.
+#[derive(Default)]
+struct DrawnHistory {
+    recent: RecentHistory,
+    day: DayHistory,
 }
 
 impl SharedResults {
-    fn recent_history(&self) -> MutexGuard<'_, RecentHistory> {
-        self.recent_history.lock().unwrap_or_else(PoisonError::into_inner)
+    fn drawn(&self) -> MutexGuard<'_, DrawnHistory> {
+        self.drawn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -181,7 +189,7 @@ impl Sampler {
         };
         let shared = SharedResults {
             latest: Arc::new(ArcSwap::from_pointee(empty)),
-            recent_history: Arc::default(),
+            drawn: Arc::default(),
         };
         let (sender, requests) = channel();
         let (first, first_sample) = channel();
@@ -233,7 +241,17 @@ impl Sampler {
 
     /// The last minutes, as the status page draws them.
     pub fn recent_history(&self) -> RecentHistory {
-        self.shared.recent_history().clone()
+        self.shared.drawn().recent.clone()
+    }
+
+    /// The last day in coarser steps.
+    pub fn day_history(&self) -> DayHistory {
+        self.shared.drawn().day.clone()
+    }
+
+    /// Replaces the history of the day by that from before a restart, at the start.
+    pub fn restore(&self, history: DayHistory) {
+        self.shared.drawn().day = history;
     }
 
     /// A snapshot whose fast samples are at most `max_age` old. Scrapes that wait at the same moment share one read.
@@ -338,7 +356,11 @@ impl SamplerThread {
             tracing::error!("reading core figures panicked");
         }
         self.derived.observe(&self.reader.stats);
-        self.shared.recent_history().observe(&self.reader.stats);
+        let mut drawn = self.shared.drawn();
+        let sample = drawn.recent.observe(&self.reader.stats);
+        let since_1970 = Duration::try_from(time.wall.duration_since(jiff::Timestamp::UNIX_EPOCH));
+        drawn.day.observe(since_1970.unwrap_or_default(), &sample);
+        drop(drawn);
         time
     }
 

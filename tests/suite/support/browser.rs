@@ -173,11 +173,15 @@ impl Browser {
         (complaints, requests)
     }
 
-    /// Sets the width of the screen, and light or dark mode.
+    /// Sets the width of the screen, and light mode, dark mode or print.
     pub fn look_with(&mut self, width: u32, scheme: &str) {
         let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", metrics);
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        let (media, scheme) = match scheme {
+            "print" => ("print", "light"),
+            scheme => ("screen", scheme),
+        };
+        let features = json!({"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", features);
     }
 

@@ -11,7 +11,7 @@ struct Echo;
 impl MetricsService for Echo {
     async fn answer(&self, request: MetricsRequest) -> MetricsReply {
         let body = match request {
-            MetricsRequest::Page => vec![0; PAGE_BYTES],
+            MetricsRequest::Page(_) => vec![0; PAGE_BYTES],
             MetricsRequest::Readiness => panic!("of the test"),
             request => format!("{request:?}").into_bytes(),
         };

@@ -1,0 +1,239 @@
+//! The firing alerts, each once, with the rules that answer it and what each did; and the alerts that are over. Pure.
+
+use super::PageOptions;
+use super::effect::effect;
+use super::html::{EscapedText, command, elapsed, relative, shell_word, span};
+use super::story::{Meaning, sentence, why};
+use crate::publish::status::Status;
+use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+/// Alerts with a card. The others are counted.
+const MAX_CARDS: usize = 20;
+/// Alerts that are over in the list.
+const MAX_OVER: usize = 10;
+/// Events of a kind in a card. Its page has all.
+const MAX_EVENTS: usize = 4;
+
+pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
+    writeln!(out, "<section>\n<h2 id=\"alerts\">Firing alerts</h2>")?;
+    let mut of_alert: BTreeMap<(Timestamp, &str, &str), Vec<&OpenAlert>> = BTreeMap::new();
+    for alert in &status.activity.alerts {
+        let key = (alert.since, alert.alertname.as_str(), alert.fingerprint.as_str());
+        of_alert.entry(key).or_default().push(alert);
+    }
+    if of_alert.is_empty() {
+        writeln!(out, "<p>No alert of a rule is open.</p>")?;
+    }
+    // The newest is the one that a person was called for.
+    for answers in of_alert.values().rev().take(MAX_CARDS) {
+        card(out, status, options, answers)?;
+    }
+    if of_alert.len() > MAX_CARDS {
+        writeln!(
+            out,
+            "<p>{} more alerts are open; <a href=\"api/v1/status\">the status as JSON</a> has them.</p>",
+            of_alert.len() - MAX_CARDS
+        )?;
+    }
+    over(out, status)?;
+    writeln!(out, "</section>")
+}
+
+/// Writes an alert with its rules.
+fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[&OpenAlert]) -> fmt::Result {
+    let Some(alert) = answers.first() else { return Ok(()) };
+    let (name, id) = (EscapedText(&alert.alertname), &alert.episode);
+    let (class, shape, state) = match alert.state.as_str() {
+        "firing" => ("firing", "▲", "firing"),
+        other => ("unconfirmed", "?", other),
+    };
+    writeln!(
+        out,
+        "<article class=\"alert {class}\" aria-labelledby=\"alert-{id}\">\n<h3 id=\"alert-{id}\">\
+         <span class=\"shape\" aria-hidden=\"true\">{shape}</span> {name}</h3>\n\
+         <p>{} for {}, from {}. <span class=\"labels\">",
+        EscapedText(state),
+        elapsed(alert.since, status.sampled_at),
+        alert.source
+    )?;
+    labels(out, alert)?;
+    writeln!(out, "</span></p>")?;
+    for alert in answers {
+        answer(out, status, options, alert)?;
+    }
+    writeln!(out, "</article>")
+}
+
+/// Writes labels as `name="value", …`.
+pub fn labels(out: &mut String, alert: &OpenAlert) -> fmt::Result {
+    for (place, (name, value)) in alert.labels.iter().enumerate() {
+        let comma = if place > 0 { ", " } else { "" };
+        write!(out, "{comma}{}=&quot;{}&quot;", EscapedText(name), EscapedText(value))?;
+    }
+    Ok(())
+}
+
+/// Writes what one rule did about an alert.
+fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &OpenAlert) -> fmt::Result {
+    let rule = EscapedText(&alert.rule);
+    let mode = if alert.dry_run { "dry-run" } else { "enforce" };
+    let stopped = if status.breakers_open.contains(&alert.rule) {
+        " <strong class=\"bad\">breaker open</strong>"
+    } else {
+        ""
+    };
+    let of_rule = status.activity.rules.iter().find(|known| known.rule == alert.rule);
+    let steps = of_rule.map_or(String::new(), |known| known.steps.join(", "));
+    writeln!(
+        out,
+        "<div class=\"answer\">\n<h4>Rule {rule} <span class=\"tag\">{mode}</span>{stopped}</h4>\n<dl class=\"facts\">"
+    )?;
+    let mut fact = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
+    let events = status.activity.events_of(&alert.episode);
+    let done = list(status, &events, |meaning| {
+        matches!(
+            meaning,
+            Meaning::Applied | Meaning::Reverted | Meaning::Failed | Meaning::Simulated
+        )
+    });
+    let nothing = match (alert.dry_run, steps.is_empty()) {
+        (_, true) => "nothing: the rule is gone".to_owned(),
+        _ => format!("nothing yet; its steps are {}", EscapedText(&steps)),
+    };
+    let did = if alert.dry_run { "Would do" } else { "Did" };
+    fact(did, &done.unwrap_or(nothing))?;
+    if let Some(not_done) = list(status, &events, |meaning| meaning == Meaning::NotDone) {
+        fact("Not done", &not_done)?;
+    }
+    if !alert.dry_run {
+        fact("Held", &held(status, alert))?;
+        if let Some(text) = help(status, &events, status.sampled_at) {
+            fact("Did it help?", &text)?;
+        }
+    }
+    let storage = options.storage_option;
+    let history = command(&format!("evenkeel history --rule {}{storage}", shell_word(&alert.rule)));
+    fact(
+        "More",
+        &format!("<a href=\"episodes/{}\">this episode</a>, or {history}", alert.episode),
+    )?;
+    writeln!(out, "</dl>\n</div>")
+}
+
+/// The newest events of some meanings as a list; `None` if there are none.
+fn list(status: &Status, events: &[&Event], is_meant: impl Fn(Meaning) -> bool) -> Option<String> {
+    let meant: Vec<&&Event> = events.iter().filter(|event| is_meant(Meaning::of(event))).collect();
+    if meant.is_empty() {
+        return None;
+    }
+    let items = meant.iter().take(MAX_EVENTS).map(|event| {
+        let meaning = Meaning::of(event);
+        // The reason of what was done is the alert, and stands above.
+        let reason = match meaning {
+            Meaning::NotDone | Meaning::Failed => why(event),
+            _ => String::new(),
+        };
+        let reason = if reason.is_empty() {
+            reason
+        } else {
+            format!(": {reason}")
+        };
+        format!(
+            "<li class=\"{}\"><span class=\"shape\" aria-hidden=\"true\">{}</span> {}{reason}, {}</li>",
+            meaning.class(),
+            meaning.shape(),
+            sentence(event),
+            relative(event.at, status.sampled_at)
+        )
+    });
+    let items: String = items.collect();
+    let more = match meant.len().saturating_sub(MAX_EVENTS) {
+        0 => String::new(),
+        more => format!("<li>and {more} more</li>"),
+    };
+    Some(format!("<ul>{items}{more}</ul>"))
+}
+
+/// The leases of an episode: how many, and until when.
+fn held(status: &Status, alert: &OpenAlert) -> String {
+    let is_its = |lease: &&LeaseStatus| lease.rule == alert.rule && lease.fingerprint == alert.fingerprint;
+    let leases: Vec<&LeaseStatus> = status.activity.leases.iter().filter(is_its).collect();
+    let Some(first) = leases.first() else {
+        return "nothing".to_owned();
+    };
+    let until = leases.iter().filter_map(|lease| lease.until).min();
+    let until = until.map_or("being reverted".to_owned(), |until| {
+        format!(
+            "until the alert is over, at the latest {}",
+            relative(until, status.sampled_at)
+        )
+    });
+    let what = match leases.len() {
+        1 => format!("lease {}", first.id),
+        count => format!("{count} leases, {} to {}", first.id, leases[count - 1].id),
+    };
+    format!("<a href=\"#leases\">{what}</a>, {until}")
+}
+
+/// The figures before the first applied step of an episode and since.
+pub fn help(status: &Status, events: &[&Event], until: Timestamp) -> Option<String> {
+    let applied = events.iter().filter(|event| Meaning::of(event) == Meaning::Applied);
+    let first = applied.map(|event| event.at).min()?;
+    match effect(status, first, until) {
+        Some(text) => Some(format!("{text} (the minute before the first step, and the last one)")),
+        None => Some("too early to say".to_owned()),
+    }
+}
+
+/// Writes the alerts that are over.
+fn over(out: &mut String, status: &Status) -> fmt::Result {
+    let episodes: Vec<Episode<'_>> = status
+        .activity
+        .episodes()
+        .filter(|episode| episode.ended_at.is_some())
+        .take(MAX_OVER)
+        .collect();
+    if episodes.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<h3>Over</h3>\n<ul class=\"over\">")?;
+    for episode in episodes {
+        let (alert, Some(ended_at)) = (episode.alert, episode.ended_at) else {
+            continue;
+        };
+        let events = status.activity.events_of(&alert.episode);
+        let count = |meaning| events.iter().filter(|event| Meaning::of(event) == meaning).count();
+        let counts = [
+            (Meaning::Applied, "applied"),
+            (Meaning::Reverted, "reverted"),
+            (Meaning::Failed, "failed"),
+            (Meaning::Simulated, "only logged"),
+            (Meaning::NotDone, "not done"),
+        ];
+        let counts: Vec<String> = counts
+            .into_iter()
+            .filter_map(|(meaning, word)| match count(meaning) {
+                0 => None,
+                count => Some(format!("{count} {word}")),
+            })
+            .collect();
+        let counts = if counts.is_empty() {
+            "nothing done".to_owned()
+        } else {
+            counts.join(", ")
+        };
+        writeln!(
+            out,
+            "<li><a href=\"episodes/{}\">{}</a> {}, after {}; rule {}: {counts}</li>",
+            alert.episode,
+            EscapedText(&alert.alertname),
+            relative(ended_at, status.sampled_at),
+            span(ended_at.duration_since(alert.opened_at)),
+            EscapedText(&alert.rule)
+        )?;
+    }
+    writeln!(out, "</ul>")
+}

@@ -1,0 +1,216 @@
+//! The banner of the page: mode, pause, health, budgets, breakers. Each state has a word and a shape besides its
+//! colour.
+
+use super::PageOptions;
+use super::html::{EscapedText, clock, command, relative, shell_word};
+use super::story::{Meaning, sentence};
+use crate::publish::status::Status;
+use crate::terminal::count;
+use std::fmt::{self, Write};
+
+/// How good a state is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Plain,
+    Good,
+    /// Unusual, but on purpose or harmless.
+    Notice,
+    Bad,
+}
+
+impl Grade {
+    fn class(self) -> &'static str {
+        match self {
+            Grade::Plain => "plain",
+            Grade::Good => "good",
+            Grade::Notice => "notice",
+            Grade::Bad => "bad",
+        }
+    }
+
+    fn shape(self) -> &'static str {
+        match self {
+            Grade::Plain => "",
+            Grade::Good => "<span class=\"shape\" aria-hidden=\"true\">✔</span> ",
+            Grade::Notice => "<span class=\"shape\" aria-hidden=\"true\">▲</span> ",
+            Grade::Bad => "<span class=\"shape\" aria-hidden=\"true\">✖</span> ",
+        }
+    }
+
+    fn good_if(is_good: bool) -> Grade {
+        if is_good { Grade::Good } else { Grade::Bad }
+    }
+}
+
+pub fn banner(out: &mut String, status: &Status, options: PageOptions<'_>, firing: usize) -> fmt::Result {
+    let (state, shape, sentence) = match (status.mode, status.paused) {
+        _ if status.actuator_off.is_some() => ("off", "■", "The actuator is off: only metrics are published."),
+        (_, true) => ("paused", "❚❚", "Paused: no new steps; leases are still reverted."),
+        ("enforce", _) => (
+            "enforce",
+            "●",
+            "Enforce: steps are applied, and reverted when their alert resolves.",
+        ),
+        _ => ("dry-run", "○", "Dry-run: actions are only logged."),
+    };
+    // Screen readers announce this sentence when it changes.
+    writeln!(
+        out,
+        "<section class=\"banner {state}\">\n<h2 id=\"status\">State</h2>\n\
+         <p class=\"headline\" role=\"status\"><span class=\"shape\" aria-hidden=\"true\">{shape}</span> {sentence} {}, {}.</p>",
+        count(firing, "alert") + if firing == 1 { " fires" } else { " fire" },
+        count(status.leases_held, "lease")
+            + if status.leases_held == 1 {
+                " is held"
+            } else {
+                " are held"
+            },
+    )?;
+    last_action(out, status)?;
+    health(out, status)?;
+    writeln!(out, "<dl class=\"state\">")?;
+    tiles(out, status, options)?;
+    writeln!(out, "</dl>")?;
+    if !status.paused && status.actuator_off.is_none() {
+        let pause = command(&format!("evenkeel pause{}", options.storage_option));
+        writeln!(out, "<p class=\"hint\">To stop new steps: {pause}</p>")?;
+    }
+    writeln!(out, "</section>")
+}
+
+/// When evenkeel last changed something, and what.
+fn last_action(out: &mut String, status: &Status) -> fmt::Result {
+    let is_change = |meaning| matches!(meaning, Meaning::Applied | Meaning::Reverted | Meaning::Failed);
+    let mut actions = status.activity.actions.iter();
+    match actions.find(|event| is_change(Meaning::of(event))) {
+        Some(event) => writeln!(
+            out,
+            "<p>Last action {}: {}, rule <a href=\"#rules\">{}</a>.</p>",
+            relative(event.at, status.sampled_at),
+            sentence(event),
+            EscapedText(&event.rule)
+        ),
+        None => writeln!(out, "<p>Last action: none is known.</p>"),
+    }
+}
+
+/// What does not work, or that everything does.
+fn health(out: &mut String, status: &Status) -> fmt::Result {
+    let mut faults = Vec::new();
+    if let Some(reason) = &status.actuator_off {
+        faults.push(format!("the actuator is off ({})", EscapedText(reason)));
+    }
+    if !status.ledger_writable {
+        faults.push("the ledger cannot be written, so no step is applied".to_owned());
+    }
+    if !status.breakers_open.is_empty() {
+        faults.push(count(status.breakers_open.len(), "breaker") + " open");
+    }
+    if !status.config_last_reload_successful {
+        faults.push("the last reload of the configuration failed".to_owned());
+    }
+    match faults.as_slice() {
+        [] => writeln!(
+            out,
+            "<p class=\"health good\">{}Healthy: the ledger is written, the configuration is in force, \
+             <a href=\"#collectors\">{} of {}</a> read.</p>",
+            Grade::Good.shape(),
+            // The others say why: most hosts lack what some of them read.
+            status.collectors.iter().filter(|collector| collector.success).count(),
+            count(status.collectors.len(), "collector")
+        ),
+        faults => writeln!(
+            out,
+            "<p class=\"health bad\">{}Not healthy: {}.</p>",
+            Grade::Bad.shape(),
+            faults.join("; ")
+        ),
+    }
+}
+
+fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
+    let mut tile = |name: &str, value: &str, grade: Grade| {
+        let (class, shape) = (grade.class(), grade.shape());
+        writeln!(
+            out,
+            "<div><dt>{name}</dt><dd class=\"{class}\">{shape}{value}</dd></div>"
+        )
+    };
+    let storage = options.storage_option;
+    let (now, budget) = (status.sampled_at, status.budget);
+    let mode = if status.mode == "enforce" {
+        Grade::Plain
+    } else {
+        Grade::Notice
+    };
+    tile("Mode", status.mode, mode)?;
+    let paused = match (status.paused, &status.activity.paused_by) {
+        (false, _) => "no".to_owned(),
+        (true, by) => {
+            let end = format!("until {}", command(&format!("evenkeel resume{storage}")));
+            match by {
+                Some(event) => format!("{} {}, {end}", relative(event.at, now), EscapedText(&event.reason)),
+                None => format!("yes, {end}"),
+            }
+        }
+    };
+    let pausing = if status.paused { Grade::Notice } else { Grade::Good };
+    tile("Paused", &paused, pausing)?;
+    match &status.actuator_off {
+        Some(reason) => tile("Actuator", &format!("off: {}", EscapedText(reason)), Grade::Bad)?,
+        None => tile("Actuator", "on", Grade::Good)?,
+    }
+    let ledger = if status.ledger_writable {
+        "writable"
+    } else {
+        "not writable"
+    };
+    tile("Ledger", ledger, Grade::good_if(status.ledger_writable))?;
+    let sources: Vec<String> = status
+        .alerts_firing
+        .iter()
+        .map(|(source, count)| format!("{count} {source}"))
+        .collect();
+    let (from, grade) = match sources.is_empty() {
+        true => ("none".to_owned(), Grade::Good),
+        false => (sources.join(", "), Grade::Notice),
+    };
+    tile("Alerts firing", &from, grade)?;
+    tile("Leases", &status.leases_held.to_string(), Grade::Plain)?;
+    let per = super::html::span(jiff::SignedDuration::from_secs(
+        i64::try_from(budget.per_seconds).unwrap_or(i64::MAX),
+    ));
+    let left = |left: u32, limit: u32| format!("{left} of {limit} per {per}");
+    let grade = |left: u32| if left == 0 { Grade::Bad } else { Grade::Plain };
+    let (kills, commands) = (status.budget_remaining, status.commands_remaining);
+    tile(
+        "Irreversible actions left",
+        &left(kills, budget.final_steps),
+        grade(kills),
+    )?;
+    tile("Commands left", &left(commands, budget.commands), grade(commands))?;
+    let breakers: Vec<String> = status
+        .breakers_open
+        .iter()
+        .map(|rule| {
+            let close = command(&format!("evenkeel release --breaker {}{storage}", shell_word(rule)));
+            format!("{}: {close}", EscapedText(rule))
+        })
+        .collect();
+    match breakers.is_empty() {
+        true => tile("Open breakers", "none", Grade::Good)?,
+        false => tile("Open breakers", &breakers.join(", "), Grade::Bad)?,
+    }
+    let since = clock(status.config_last_reload_success_at, now);
+    let configuration = if status.config_last_reload_successful {
+        format!("loaded at {since}")
+    } else {
+        format!("loaded at {since}; the last reload failed")
+    };
+    tile(
+        "Configuration",
+        &configuration,
+        Grade::good_if(status.config_last_reload_successful),
+    )?;
+    Ok(())
+}

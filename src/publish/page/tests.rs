@@ -1,0 +1,352 @@
+use super::*;
+use crate::publish::status::{CollectorStatus, HostFigures, HostInfo};
+use crate::sense::{DayHistory, RecentHistory};
+use crate::telemetry::{
+    Activity, BudgetLimits, Event, EventKind, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry, episode_id,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const OPTIONS: PageOptions<'static> = PageOptions {
+    telemetry_path: "/metrics",
+    storage_option: "",
+    is_authenticated: false,
+};
+
+fn now() -> Timestamp {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+fn alert(rule: &str) -> OpenAlert {
+    let since = now() - SignedDuration::from_mins(4);
+    OpenAlert {
+        episode: episode_id(rule, "f", false, since),
+        fingerprint: "f".into(),
+        opened_at: since,
+        alertname: "HostCpuSaturated".to_owned(),
+        labels: [("severity", "<b>warning")].into(),
+        rule: rule.to_owned(),
+        source: "alertmanager".into(),
+        since,
+        state: "firing".into(),
+        dry_run: false,
+        targets: 1,
+        runbook_url: Some("https://example.org/runbook?a=\"".to_owned()),
+        rule_text: Arc::default(),
+    }
+}
+
+fn lease(id: u64) -> LeaseStatus {
+    LeaseStatus {
+        id,
+        rule: "calm-batch-jobs".to_owned(),
+        fingerprint: "f".into(),
+        since: now() - SignedDuration::from_mins(4),
+        pid: Some(4_000_000 + id as i32),
+        process: format!("a-long-name-{id:03}"),
+        what: "oom_score_adj 0 -> 1000".to_owned(),
+        released: None,
+        until: Some(now() + SignedDuration::from_secs(61)),
+    }
+}
+
+fn event(seconds_ago: i64, kind: EventKind, reason: &str) -> Event {
+    Event {
+        at: now() - SignedDuration::from_secs(seconds_ago),
+        rule: "calm-batch-jobs".to_owned(),
+        alertname: "HostCpuSaturated".to_owned(),
+        fingerprint: "f".into(),
+        kind,
+        pid: Some(4711),
+        process: Some("ffmpeg".to_owned()),
+        step: Some("nice 10".to_owned()),
+        before: Some("0".to_owned()),
+        after: Some("10".to_owned()),
+        reason: reason.to_owned(),
+    }
+}
+
+/// A host on which two rules answer one alert, with this number of leases and a day of history.
+fn busy(leases: u64) -> Status {
+    let telemetry = Telemetry::default();
+    let rule = |rule: &str| RuleStatus {
+        rule: rule.to_owned(),
+        steps: vec!["nice 10".to_owned()],
+        text: format!("name: {rule}").into(),
+        actions: ["nice"].into(),
+        acts: true,
+        last_decision: None,
+    };
+    telemetry.set_rules(vec![rule("quiet"), rule("calm-batch-jobs"), rule("other")]);
+    let open = OpenLists {
+        alerts: vec![alert("calm-batch-jobs"), alert("other")],
+        leases: (1..=leases).map(lease).collect(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now());
+    for seconds in (1..=240).rev() {
+        telemetry.record_event(event(seconds, EventKind::decision("planned"), ""));
+        telemetry.record_event(event(seconds, EventKind::outcome("applied"), ""));
+    }
+    telemetry.record_event(event(
+        7,
+        EventKind::decision("protected"),
+        "it is an ancestor of evenkeel",
+    ));
+    telemetry.record_event(event(7, EventKind::outcome("applied"), ""));
+    let mut day_history = DayHistory::default();
+    for step in 0..86_400 / 5 {
+        let at = now().as_second() - 86_400 + step * 5;
+        let value = (step * 7919 % 1009) as f32 / 1009.0;
+        let sample = std::array::from_fn(|place| if place < 5 { value } else { value * 1e9 });
+        day_history.observe(Duration::from_secs(at as u64), &sample);
+    }
+    Status {
+        version: "1.2.3",
+        mode: "enforce",
+        paused: false,
+        actuator_off: None,
+        host: HostInfo::default(),
+        alerts_firing: BTreeMap::from([("alertmanager", 1)]),
+        leases_held: leases as usize,
+        activity: telemetry.activity(),
+        budget_remaining: 2,
+        commands_remaining: 9,
+        budget: BudgetLimits {
+            final_steps: 3,
+            commands: 10,
+            per_seconds: 300,
+        },
+        breakers_open: Vec::new(),
+        ledger_writable: true,
+        config_last_reload_successful: true,
+        config_last_reload_success_at: now(),
+        sampled_at: now(),
+        sampling_interval_seconds: 1.0,
+        figures: HostFigures {
+            cpu_busy_ratio: None,
+            memory_used_ratio: None,
+            memory_total_bytes: None,
+            load1: None,
+            filesystem_used_ratio: BTreeMap::new(),
+            network_receive_bytes_per_second: BTreeMap::new(),
+            network_transmit_bytes_per_second: BTreeMap::new(),
+        },
+        recent_history: RecentHistory::default(),
+        day_history,
+        collectors: (0..60)
+            .map(|_| CollectorStatus {
+                name: "cpu",
+                success: true,
+                error: None,
+                age_seconds: 1.0,
+                duration_seconds: 0.001,
+            })
+            .collect(),
+    }
+}
+
+/// The part of a page after a heading, up to the next one of the same level.
+fn section<'a>(page: &'a str, id: &str) -> &'a str {
+    let start = page
+        .find(&format!("<h2 id=\"{id}\">"))
+        .unwrap_or_else(|| panic!("no {id} in {page}"));
+    let rest = &page[start + 4..];
+    &rest[..rest.find("<h2").unwrap_or(rest.len())]
+}
+
+#[test]
+fn page_with_a_thousand_leases_and_a_day_is_small_and_quick() {
+    let status = busy(1000);
+    let mut quickest = Duration::MAX;
+    for _ in 0..10 {
+        let started = Instant::now();
+        let page = page(&status, OPTIONS, Some(Range::Day));
+        quickest = quickest.min(started.elapsed());
+        assert!(page.len() < 300_000, "{} bytes", page.len());
+        for id in ["a-long-name-001", "a-long-name-1000"] {
+            assert!(page.contains(id), "{id}");
+        }
+    }
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+}
+
+#[test]
+fn sections_come_in_the_order_of_the_questions() {
+    let page = page(&busy(3), OPTIONS, None);
+    let headings: Vec<&str> = page
+        .split("<h2 id=\"")
+        .skip(1)
+        .map(|rest| rest.split('"').next().unwrap())
+        .collect();
+    assert_eq!(
+        headings,
+        [
+            "status",
+            "alerts",
+            "timeline",
+            "leases",
+            "actions",
+            "rules",
+            "host",
+            "collectors"
+        ]
+    );
+}
+
+#[test]
+fn alert_is_shown_once_with_each_rule_that_answers_it() {
+    let page = page(&busy(3), OPTIONS, None);
+    let alerts = section(&page, "alerts");
+    assert_eq!(alerts.matches("<article").count(), 1);
+    for text in [
+        "</span> HostCpuSaturated</h3>",
+        "<h4>Rule calm-batch-jobs ",
+        "<h4>Rule other ",
+        "applied nice 10 on 4711 ffmpeg (0 → 10)",
+        "protected nice 10 on 4711 ffmpeg (0 → 10): it is an ancestor of evenkeel",
+        "3 leases, 1 to 3</a>, until the alert is over, at the latest <time",
+        "nothing yet; its steps are nice 10",
+        "<dt>Did it help?</dt><dd>CPU busy ",
+        "severity=&quot;&lt;b&gt;warning&quot;",
+    ] {
+        assert!(alerts.contains(text), "{text:?} in {alerts}");
+    }
+}
+
+#[test]
+fn banner_says_who_paused_and_what_is_wrong() {
+    let mut status = busy(0);
+    let healthy = page(&status, OPTIONS, None);
+    let banner = section(&healthy, "status");
+    for text in [
+        "Healthy: ",
+        "2 of 3 per 5 min",
+        "9 of 10 per 5 min",
+        "Last action <time",
+    ] {
+        assert!(banner.contains(text), "{text:?} in {banner}");
+    }
+    status.paused = true;
+    status.ledger_writable = false;
+    status.breakers_open = vec!["it's".to_owned()];
+    status.activity.paused_by = Some(Event {
+        reason: "by root (uid 0, login alice): <restore>".to_owned(),
+        ..event(60, EventKind::operation("pause"), "")
+    });
+    let options = PageOptions {
+        storage_option: " --storage.path=/x",
+        ..OPTIONS
+    };
+    let page = page(&status, options, None);
+    let banner = section(&page, "status");
+    for text in [
+        "by root (uid 0, login alice): &lt;restore&gt;, until <code>evenkeel resume --storage.path=/x</code>",
+        "Not healthy: the ledger cannot be written",
+        "<code>evenkeel release --breaker &#39;it&#39;\\&#39;&#39;s&#39; --storage.path=/x</code>",
+        "not writable",
+    ] {
+        assert!(banner.contains(text), "{text:?} in {banner}");
+    }
+}
+
+#[test]
+fn timeline_shows_bands_marks_and_bars_of_every_range() {
+    for (leases, range, texts) in [
+        (
+            3,
+            Range::Day,
+            [
+                "class=\"band\"",
+                "class=\"mark applied\"",
+                "lease 2 on 4000002 a-long-name-002",
+            ],
+        ),
+        (
+            20,
+            Range::Hour,
+            [
+                "class=\"guide applied\"",
+                "data-name=\"Waiting for I/O\"",
+                "20 leases, 20 held",
+            ],
+        ),
+    ] {
+        let page = page(&busy(leases), OPTIONS, Some(range));
+        let timeline = section(&page, "timeline");
+        for text in texts {
+            assert!(timeline.contains(text), "{text:?} in {timeline}");
+        }
+        assert!(timeline.contains(&format!("<a href=\"?range={}\" aria-current=\"true\">", range.key())));
+    }
+    let without = page(&busy(0), OPTIONS, None);
+    assert!(
+        section(&without, "timeline").contains("range=5m\" aria-current"),
+        "{without}"
+    );
+}
+
+#[test]
+fn page_of_an_episode_tells_its_story() {
+    let status = busy(2);
+    let id = alert("calm-batch-jobs").episode;
+    let page = episode(&status, &id, OPTIONS).unwrap();
+    for (part, text) in [
+        ("summary", "firing for "),
+        ("alert", "<dt>severity</dt><dd>&lt;b&gt;warning</dd>"),
+        ("steps", "</span> applied</td>"),
+        ("considered", "it is an ancestor of evenkeel"),
+        ("undo", "<code>evenkeel release 2</code>"),
+        ("rule", "name: calm-batch-jobs"),
+        ("explain", "evenkeel explain --alert - &lt;&lt;&#39;END&#39;"),
+    ] {
+        let found = section(&page, part);
+        assert!(found.contains(text), "{text:?} in {found}");
+    }
+    assert!(page.contains("href=\"../style.css\"") && page.contains("<a href=\"../\">Status of this host</a>"));
+    assert!(
+        !page.contains("example.org"),
+        "annotations are for authenticated clients"
+    );
+    let authenticated = PageOptions {
+        is_authenticated: true,
+        ..OPTIONS
+    };
+    let page = episode(&status, &id, authenticated).unwrap();
+    assert!(
+        page.contains("<a href=\"https://example.org/runbook?a=&quot;\" rel=\"noreferrer\">"),
+        "{page}"
+    );
+    assert_eq!(episode(&status, "0123", OPTIONS), None);
+}
+
+#[test]
+fn address_of_a_script_is_no_link() {
+    let mut status = busy(0);
+    status.activity.alerts[0].runbook_url = Some("javascript:alert(1)".to_owned());
+    let options = PageOptions {
+        is_authenticated: true,
+        ..OPTIONS
+    };
+    let page = episode(&status, &status.activity.alerts[0].episode.clone(), options).unwrap();
+    assert!(!page.contains("javascript:"), "{page}");
+}
+
+#[test]
+fn empty_host_has_all_sections() {
+    let mut status = busy(0);
+    (status.activity, status.day_history) = (Activity::default(), DayHistory::default());
+    status.alerts_firing.clear();
+    let page = page(&status, OPTIONS, None);
+    for text in [
+        "No alert of a rule is open.",
+        "There are no leases.",
+        "There were no actions yet.",
+        "There are no rules.",
+        "Last action: none is known.",
+    ] {
+        assert!(page.contains(text), "{text:?} in {page}");
+    }
+}

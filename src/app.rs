@@ -580,7 +580,15 @@ async fn serve(
         let reloader = Arc::clone(&reloader);
         Arc::new(move |request| reloader.reload(request).map_err(|error| error.to_string()))
     };
-    let control = directory.map(|path| tokio::spawn(control::serve(path, door.clone(), reload, stopped())));
+    let status: control::StatusFn = {
+        let handler = Arc::clone(&handler);
+        Arc::new(move || {
+            let handler = Arc::clone(&handler);
+            Box::pin(async move { handler.status_value().await })
+        })
+    };
+    let responders = control::Responders { reload, status };
+    let control = directory.map(|path| tokio::spawn(control::serve(path, door.clone(), responders, stopped())));
     // It starts with the readiness, from which on the watchdog of the service manager counts.
     let mut report = {
         let engine = engine.is_some().then(|| door.clone());

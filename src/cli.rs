@@ -35,6 +35,8 @@ pub enum Command {
     Explain(Explain),
     /// Run unit tests of rules: alerts over time on the process table in the test file
     Test(Test),
+    /// Show what fires, what was done about it, and whether it is still held
+    Status(Status),
     /// Show the leases: changes that evenkeel will revert
     Leases(Query),
     /// Show past decisions and actions, newest last
@@ -258,6 +260,15 @@ pub struct Query {
     /// Form of the answer
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub query: Query,
+    /// Show it again every two seconds
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
@@ -33,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Leases,
+    /// What the status page shows, as `/api/v1/status`.
+    Status,
     /// One lease, or all.
     Release(Option<u64>),
     /// Close the breaker of this rule.
@@ -55,6 +58,17 @@ struct RequestLine<R> {
 /// Loads the configuration again. It blocks, and the error says why the last good configuration stays in force.
 pub type ReloadFn = Arc<dyn Fn(OperatorRequest) -> Result<(), String> + Send + Sync>;
 
+/// Returns what `/api/v1/status` does.
+pub type StatusFn = Arc<dyn Fn() -> StatusFuture + Send + Sync>;
+pub type StatusFuture = Pin<Box<dyn Future<Output = serde_json::Value> + Send>>;
+
+/// What answers requests besides the engine.
+#[derive(Clone)]
+pub struct Responders {
+    pub reload: ReloadFn,
+    pub status: StatusFn,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -68,6 +82,7 @@ pub enum Reply {
         #[serde(default)]
         unconfirmed: Vec<EpisodeKey>,
     },
+    Status(serde_json::Value),
     /// The number of released leases.
     Released(usize),
     /// Whether a breaker was open.
@@ -143,7 +158,7 @@ pub fn claim(storage: &Path) -> Result<ClaimedStorage, ControlError> {
 }
 
 /// Serves the socket until `shutdown`.
-pub async fn serve(storage: PathBuf, engine: EngineHandle, reload: ReloadFn, shutdown: impl Future<Output = ()>) {
+pub async fn serve(storage: PathBuf, engine: EngineHandle, responders: Responders, shutdown: impl Future<Output = ()>) {
     let path = storage.join(SOCKET);
     // The socket's daemon is gone, because this process has the lock of the directory.
     drop(std::fs::remove_file(&path));
@@ -162,8 +177,8 @@ pub async fn serve(storage: PathBuf, engine: EngineHandle, reload: ReloadFn, shu
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
                     let peer = Peer::of(&stream).ok();
-                    let reload = Arc::clone(&reload);
-                    tokio::spawn(tokio::time::timeout(PATIENCE, answer(stream, peer, engine.clone(), reload)));
+                    let answering = answer(stream, peer, engine.clone(), responders.clone());
+                    tokio::spawn(tokio::time::timeout(PATIENCE, answering));
                 }
             }
         }
@@ -171,7 +186,7 @@ pub async fn serve(storage: PathBuf, engine: EngineHandle, reload: ReloadFn, shu
     drop(std::fs::remove_file(&path));
 }
 
-async fn answer(stream: UnixStream, peer: Option<Peer>, engine: EngineHandle, reload: ReloadFn) {
+async fn answer(stream: UnixStream, peer: Option<Peer>, engine: EngineHandle, responders: Responders) {
     let friend = peer.filter(|peer| permissions::is_trusted(peer.uid));
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
@@ -181,7 +196,7 @@ async fn answer(stream: UnixStream, peer: Option<Peer>, engine: EngineHandle, re
         (Ok(_), Some(peer)) => match parse(&line) {
             Ok(RequestLine { request, reason }) => {
                 let by = requester::requester(peer).await;
-                ask(request, OperatorRequest::new(by, &reason), &engine, reload).await
+                ask(request, OperatorRequest::new(by, &reason), &engine, responders).await
             }
             Err(error) => Reply::Failed(format!("not a request: {error}")),
         },
@@ -202,7 +217,7 @@ fn parse(line: &str) -> Result<RequestLine<Request>, serde_json::Error> {
     })
 }
 
-async fn ask(request: Request, operator: OperatorRequest, engine: &EngineHandle, reload: ReloadFn) -> Reply {
+async fn ask(request: Request, operator: OperatorRequest, engine: &EngineHandle, responders: Responders) -> Reply {
     let busy = || Reply::Failed("the engine is busy or has stopped; try again".into());
     match request {
         Request::Leases => {
@@ -225,7 +240,8 @@ async fn ask(request: Request, operator: OperatorRequest, engine: &EngineHandle,
             let input = |reply| Input::Release { id, request, reply };
             ask_engine(engine, input).await.map_or_else(busy, Reply::Released)
         }
-        Request::Reload => match tokio::task::spawn_blocking(move || reload(operator)).await {
+        Request::Status => Reply::Status((responders.status)().await),
+        Request::Reload => match tokio::task::spawn_blocking(move || (responders.reload)(operator)).await {
             Ok(Ok(())) => Reply::Done,
             Ok(Err(reason)) => Reply::Failed(reason),
             Err(_) => busy(),

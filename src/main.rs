@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Check(check) => show::check(&check),
         Command::Explain(explain) => show::explanation(&explain),
         Command::Test(test) => show::tests(&test),
+        Command::Status(status) => show::status(&status),
         Command::Leases(query) => show::leases(&query),
         Command::History(history) => show::history(&history),
         Command::Release(release) => show::release(&release),

@@ -4,10 +4,12 @@ mod check;
 mod leases;
 mod listing;
 mod progress;
+mod status;
 mod unrecognised;
 
 pub use check::check;
 pub use leases::leases;
+pub use status::status;
 
 use crate::alert;
 use crate::app;

@@ -192,6 +192,12 @@ impl MetricsHandler {
         MetricsReply::new(code, ContentType::Html, html)
     }
 
+    /// The content of `/api/v1/status`.
+    pub async fn status_value(&self) -> serde_json::Value {
+        // Its keys are strings, and it has numbers, strings and lists only.
+        serde_json::to_value(self.status().await).unwrap_or_default()
+    }
+
     async fn status_json(&self) -> MetricsReply {
         let status = self.status().await;
         match serde_json::to_vec(&status) {

@@ -61,7 +61,7 @@ fn stopped((rule, breaker): (&String, &Breaker)) -> String {
 }
 
 /// The two largest units of a duration: `4h59m`, `29m30s`, `7s`.
-fn left(time: Duration) -> String {
+pub(super) fn left(time: Duration) -> String {
     let seconds = time.as_secs();
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {

@@ -199,3 +199,18 @@ fn other_users_cannot_ask() {
     assert!(burner.is_at(NICE));
     assert!(history(&home).iter().all(|record| record["operation"] != "release"));
 }
+
+#[test]
+fn status_shows_what_fires_and_who_paused() {
+    let home = Home::new("rules: []\n");
+    let _daemon = home.start(&[]);
+    succeed(&mut evenkeel(&home, &["pause", "--reason=a test"]));
+    eventually("the status to say who paused", TIMEOUT, || {
+        let text = succeed(&mut evenkeel(&home, &["status"]));
+        let is_there = text.starts_with("paused: ") && text.contains("by root (uid 0): a test");
+        (is_there && text.contains("no alert of a rule is open")).then_some(())
+    });
+    let json = succeed(&mut evenkeel(&home, &["status", "--output=json"]));
+    let status: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(status["paused"], true);
+}

@@ -330,7 +330,7 @@ mod tests {
         let base = "fs/bcache/2b5f-01";
         for (file, text) in [
             ("tree_depth", "1\n"),
-            ("internal/btree_read_average_duration_us", "1000\n"),
+            ("internal/btree_read_average_duration_us", "1305\n"),
             ("bdev0/dirty_data", "4.0k\n"),
             ("bdev0/stats_total/cache_hits", "7\n"),
             ("bdev0/stats_total/cache_readaheads", "0\n"),
@@ -350,7 +350,7 @@ mod tests {
             text_of(&read_bcache(&tree.roots, true).unwrap(), ""),
             [
                 of("tree_depth", "", "1"),
-                of("btree_read_average_duration_seconds", "", "0.000001"),
+                of("btree_read_average_duration_seconds", "", "0.000001305"),
                 of("dirty_data_bytes", device, "4096"),
                 of("cache_hits_total", device, "7"),
                 of("written_bytes_total", cache, "1048576"),

@@ -270,7 +270,7 @@ mod tests {
                 "node_network_supported_speed_bytes{device=\"eth0\",duplex=\"full\",mode=\"1000baseT\"} 125000000",
             ),
             (
-                "port",
+                "port_info",
                 "node_network_supported_port_info{device=\"eth0\",type=\"TP\"} 1",
             ),
             (

@@ -6,7 +6,8 @@ mod day;
 mod families;
 
 pub use activity::{
-    Activity, Episode, Event, EventKind, LeaseStatus, MAX_RECENT, OpenAlert, OpenLists, RuleStatus, episode_id,
+    Activity, Episode, Event, EventKind, LeaseStatus, MAX_ENDED, MAX_RECENT, OpenAlert, OpenLists, RuleStatus,
+    episode_id,
 };
 pub use day::{EndedAlert, EndedLease, StoredActivity};
 

@@ -6,15 +6,17 @@ use crate::labels::Labels;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize, Serializer};
 use smol_str::SmolStr;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// How many decisions, and how many actions, the lists of page and JSON have.
 pub const MAX_RECENT: usize = 50;
 /// How many decisions, and how many actions, timeline and episodes have.
 const MAX_KEPT: usize = 256;
+/// Of these, how many one rule and alert may have once the lists are full, so that a storm leaves the events of others.
+const SHARE: usize = MAX_KEPT / 4;
 /// How many alerts that are over, and how many leases that ended, timeline and episodes have.
-const MAX_ENDED: usize = 128;
+pub const MAX_ENDED: usize = 128;
 /// Clocks of the ledger's records and of the list of open alerts differ by less.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -35,6 +37,9 @@ pub struct Activity {
     /// The request that paused evenkeel, while it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_by: Option<Event>,
+    /// The time of the newest event of each rule that is not kept any more.
+    #[serde(skip)]
+    dropped: BTreeMap<String, Timestamp>,
     /// The alerts that are over, newest first.
     #[serde(skip)]
     pub ended_alerts: VecDeque<EndedAlert>,
@@ -197,8 +202,13 @@ impl Activity {
             };
             rule_status.last_decision = last.or_else(earlier);
         }
-        let names = rules.iter().map(|rule_status| rule_status.rule.clone());
-        self.places = names.enumerate().map(|(place, name)| (name, place)).collect();
+        let names: Vec<String> = rules.iter().map(|rule_status| rule_status.rule.clone()).collect();
+        self.dropped.retain(|rule, _| names.contains(rule));
+        self.places = names
+            .into_iter()
+            .enumerate()
+            .map(|(place, name)| (name, place))
+            .collect();
         self.rules = rules;
     }
 
@@ -266,6 +276,7 @@ impl Activity {
                 .collect(),
             actions: events(&self.actions),
             decisions: events(&self.decisions),
+            dropped: self.dropped.clone(),
         }
     }
 
@@ -277,6 +288,7 @@ impl Activity {
             .rev()
             .chain(stored.actions.into_iter().rev());
         events.for_each(|event| self.record_event(event));
+        self.dropped = stored.dropped;
         self.ended_alerts = stored.alerts.into_iter().take(2 * MAX_ENDED).collect();
         self.ended_leases = stored.leases.into_iter().take(2 * MAX_ENDED).collect();
     }
@@ -349,8 +361,22 @@ impl Activity {
         {
             self.rules[*place].last_decision = Some(event.clone());
         }
+        let is_of_same = |other: &Arc<Event>| (&other.rule, &other.fingerprint) == (&event.rule, &event.fingerprint);
+        if lines.len() >= MAX_KEPT {
+            let has_share = lines.iter().filter(|other| is_of_same(other)).count() >= SHARE;
+            let oldest = lines.iter().rposition(|other| !has_share || is_of_same(other));
+            if let Some(dropped) = oldest.and_then(|place| lines.remove(place)) {
+                let newest = self.dropped.entry(dropped.rule.clone()).or_insert(dropped.at);
+                *newest = dropped.at.max(*newest);
+            }
+        }
         lines.push_front(Arc::new(event));
-        lines.truncate(MAX_KEPT);
+    }
+
+    /// Whether events of an episode are not kept any more; the ledger has them.
+    pub fn is_incomplete(&self, episode: &OpenAlert) -> bool {
+        let dropped_at = self.dropped.get(&episode.rule);
+        dropped_at.is_some_and(|at| *at >= episode.opened_at - CLOCK_TOLERANCE)
     }
 }
 
@@ -560,5 +586,25 @@ mod tests {
             activity.record_event(event("a", EventKind::decision("planned")));
         }
         assert_eq!((activity.actions.len(), activity.decisions.len()), (1, MAX_KEPT));
+    }
+
+    #[test]
+    fn storm_of_one_rule_leaves_the_events_of_others() {
+        let mut activity = Activity::default();
+        activity.record_event(event("quiet", EventKind::outcome("applied")));
+        for second in 0..1000 {
+            activity.record_event(Event {
+                at: Timestamp::from_second(second).unwrap(),
+                ..event("noisy", EventKind::outcome("applied"))
+            });
+        }
+        assert_eq!(activity.actions.len(), MAX_KEPT);
+        assert_eq!(activity.actions.iter().filter(|event| event.rule == "quiet").count(), 1);
+        let episode = |rule: &str, opened_at| OpenAlert {
+            rule: rule.to_owned(),
+            ..alert("f", opened_at)
+        };
+        assert!(activity.is_incomplete(&episode("noisy", 0)) && !activity.is_incomplete(&episode("quiet", 0)));
+        assert!(!activity.is_incomplete(&episode("noisy", 900)), "an episode of later");
     }
 }

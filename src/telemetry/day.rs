@@ -3,6 +3,7 @@
 use super::activity::{Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 
 /// An alert that is over.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct StoredActivity {
     pub actions: Vec<Event>,
     /// Newest first.
     pub decisions: Vec<Event>,
+    /// The time of the newest event of each rule that was not kept.
+    pub dropped: BTreeMap<String, Timestamp>,
 }
 
 /// The form of an ended alert in the file, with what `/api/v1/status` leaves out.

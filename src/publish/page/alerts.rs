@@ -14,6 +14,8 @@ use std::fmt::{self, Write};
 const MAX_CARDS: usize = 20;
 /// Alerts that are over in the list.
 const MAX_OVER: usize = 10;
+/// What stands for events that are not kept any more.
+const FORGOTTEN: &str = "more than this page keeps; the history has it";
 /// Events of a kind in a card. Its page has all.
 const MAX_EVENTS: usize = 4;
 
@@ -61,7 +63,18 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
     )?;
     labels(out, alert)?;
     writeln!(out, "</span></p>")?;
-    for alert in answers {
+    // Rules that did something come first, because others may only wait.
+    let is_idle = |alert: &&&OpenAlert| {
+        let mut events = status.activity.events_of(&alert.episode).into_iter();
+        !events.any(|event| {
+            matches!(
+                Meaning::of(event),
+                Meaning::Applied | Meaning::Failed | Meaning::Reverted
+            )
+        })
+    };
+    let (idle, busy): (Vec<&&OpenAlert>, Vec<&&OpenAlert>) = answers.iter().partition(is_idle);
+    for alert in busy.into_iter().chain(idle) {
         answer(out, status, options, alert)?;
     }
     writeln!(out, "</article>")
@@ -93,19 +106,21 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
     )?;
     let mut fact = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     let events = status.activity.events_of(&alert.episode);
-    let done = list(status, &events, |meaning| {
+    let is_incomplete = status.activity.is_incomplete(alert);
+    let done = list(status, &events, is_incomplete, |meaning| {
         matches!(
             meaning,
             Meaning::Applied | Meaning::Reverted | Meaning::Failed | Meaning::Simulated
         )
     });
-    let nothing = match (alert.dry_run, steps.is_empty()) {
-        (_, true) => "nothing: the rule is gone".to_owned(),
-        _ => format!("nothing yet; its steps are {}", EscapedText(&steps)),
+    let nothing = match (is_incomplete, steps.is_empty()) {
+        (true, _) => FORGOTTEN.to_owned(),
+        (false, true) => "nothing: the rule is gone".to_owned(),
+        (false, false) => format!("nothing yet; its steps are {}", EscapedText(&steps)),
     };
     let did = if alert.dry_run { "Would do" } else { "Did" };
     fact(did, &done.unwrap_or(nothing))?;
-    if let Some(not_done) = list(status, &events, |meaning| meaning == Meaning::NotDone) {
+    if let Some(not_done) = list(status, &events, is_incomplete, |meaning| meaning == Meaning::NotDone) {
         fact("Not done", &not_done)?;
     }
     if !alert.dry_run {
@@ -124,7 +139,7 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
 }
 
 /// The newest events of some meanings as a list; `None` if there are none.
-fn list(status: &Status, events: &[&Event], is_meant: impl Fn(Meaning) -> bool) -> Option<String> {
+fn list(status: &Status, events: &[&Event], is_incomplete: bool, is_meant: impl Fn(Meaning) -> bool) -> Option<String> {
     let meant: Vec<&&Event> = events.iter().filter(|event| is_meant(Meaning::of(event))).collect();
     if meant.is_empty() {
         return None;
@@ -152,6 +167,7 @@ fn list(status: &Status, events: &[&Event], is_meant: impl Fn(Meaning) -> bool) 
     let items: String = items.collect();
     let more = match meant.len().saturating_sub(MAX_EVENTS) {
         0 => String::new(),
+        more if is_incomplete => format!("<li>and at least {more} more</li>"),
         more => format!("<li>and {more} more</li>"),
     };
     Some(format!("<ul>{items}{more}</ul>"))
@@ -220,10 +236,11 @@ fn over(out: &mut String, status: &Status) -> fmt::Result {
                 count => Some(format!("{count} {word}")),
             })
             .collect();
-        let counts = if counts.is_empty() {
-            "nothing done".to_owned()
-        } else {
-            counts.join(", ")
+        let counts = match (status.activity.is_incomplete(alert), counts.is_empty()) {
+            (true, true) => FORGOTTEN.to_owned(),
+            (true, false) => format!("at least {}", counts.join(", ")),
+            (false, true) => "nothing done".to_owned(),
+            (false, false) => counts.join(", "),
         };
         writeln!(
             out,

@@ -93,10 +93,15 @@ fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&E
     let mut tile = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     let [applied, reverted, failed, held] =
         [Meaning::Applied, Meaning::Reverted, Meaning::Failed, Meaning::NotDone].map(count);
-    tile("Applied", &applied.to_string())?;
-    tile("Reverted", &reverted.to_string())?;
-    tile("Failed", &failed.to_string())?;
-    tile("Not done", &held.to_string())?;
+    let is_incomplete = status.activity.is_incomplete(alert);
+    let number = |count: usize| match is_incomplete {
+        true => format!("at least {count}"),
+        false => count.to_string(),
+    };
+    tile("Applied", &number(applied))?;
+    tile("Reverted", &number(reverted))?;
+    tile("Failed", &number(failed))?;
+    tile("Not done", &number(held))?;
     if alert.dry_run {
         tile("Only logged", &count(Meaning::Simulated).to_string())?;
     }
@@ -105,6 +110,12 @@ fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&E
         tile("First step after", &latency)?;
     }
     writeln!(out, "</dl>")?;
+    if is_incomplete {
+        writeln!(
+            out,
+            "<p>This page keeps the newest events only; the history has all.</p>"
+        )?;
+    }
     if let Some(text) = help(status, events, episode.ended_at.unwrap_or(now)) {
         writeln!(out, "<p>Did it help? {text}</p>")?;
     }

@@ -313,7 +313,7 @@ pub fn collectors(out: &mut String, status: &Status) -> fmt::Result {
 
 fn collector_row(out: &mut String, collector: &CollectorStatus) -> fmt::Result {
     let state = EscapedText(collector.error.as_deref().unwrap_or("ok"));
-    let class = if collector.success { "" } else { " class=\"notice\"" };
+    let class = if collector.success { "" } else { " class=\"why\"" };
     writeln!(
         out,
         "<tr><th scope=\"row\">{}</th><td class=\"number\">{:.1} s</td><td class=\"number\">{:.2} ms</td><td{class}>{state}</td></tr>",

@@ -7,7 +7,7 @@ use crate::telemetry::{
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const OPTIONS: PageOptions<'static> = PageOptions {
     telemetry_path: "/metrics",
@@ -157,20 +157,14 @@ fn section<'a>(page: &'a str, id: &str) -> &'a str {
     &rest[..rest.find("<h2").unwrap_or(rest.len())]
 }
 
+/// `benches/page.rs` measures the time.
 #[test]
-fn page_with_a_thousand_leases_and_a_day_is_small_and_quick() {
-    let status = busy(1000);
-    let mut quickest = Duration::MAX;
-    for _ in 0..10 {
-        let started = Instant::now();
-        let page = page(&status, OPTIONS, Some(Range::Day));
-        quickest = quickest.min(started.elapsed());
-        assert!(page.len() < 300_000, "{} bytes", page.len());
-        for id in ["a-long-name-001", "a-long-name-1000"] {
-            assert!(page.contains(id), "{id}");
-        }
+fn page_with_a_thousand_leases_and_a_day_is_small() {
+    let page = page(&busy(1000), OPTIONS, Some(Range::Day));
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+    for id in ["a-long-name-001", "a-long-name-1000"] {
+        assert!(page.contains(id), "{id}");
     }
-    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
 }
 
 #[test]

@@ -157,8 +157,8 @@ impl Ring {
         let passed = number - self.current.number;
         if self.current.number == 0 {
             self.current = Current::begin(number);
-        } else if passed < 0 {
-            // The clock was set back, and times of the entries would be wrong.
+        } else if passed < -1 {
+            // The clock was set back, and times of the entries would be wrong. One step may be a correction of it.
             *self = Ring::new(self.step_seconds);
             self.current = Current::begin(number);
         } else if passed > 0 {
@@ -230,12 +230,19 @@ impl Ring {
             return None;
         }
         let mut ring = Ring::new(stored.step_seconds);
-        for bytes in entries {
-            let value = |place: usize| u16::from_le_bytes([bytes[2 * place], bytes[2 * place + 1]]);
-            ring.push([0, METRICS].map(|first| std::array::from_fn(|place| value(first + place))));
+        let mut entries: Vec<Entry> = entries
+            .map(|bytes| {
+                let value = |place: usize| u16::from_le_bytes([bytes[2 * place], bytes[2 * place + 1]]);
+                [0, METRICS].map(|first| std::array::from_fn(|place| value(first + place)))
+            })
+            .collect();
+        // The step that was not over may go on.
+        ring.current = Current::begin(stored.newest);
+        if let Some([mean, peak]) = entries.pop() {
+            ring.current.add(&mean.map(lengthen));
+            ring.current.peak = peak.map(lengthen);
         }
-        // The step that was not over counts as one that is.
-        ring.current = Current::begin(stored.newest + 1);
+        entries.into_iter().for_each(|entry| ring.push(entry));
         Some(ring)
     }
 }
@@ -321,14 +328,24 @@ mod tests {
         assert!(text.len() < 60_000, "{}", text.len());
         let stored: StoredHistory = serde_json::from_str(&text).unwrap();
         let mut after = DayHistory::from_stored(&stored);
+        // Within the steps that were not over, and after them.
+        after.observe(at(104_321), &sample(3.0));
         after.observe(at(104_400), &sample(3.0));
         for step in STEP_SECONDS {
             let (before, after) = (means(&history, step), means(&after, step));
             let known = |start: i64| after.iter().find(|(its, _)| *its == start);
-            for (start, mean) in &before[2..] {
+            let still_kept = before.iter().filter(|(start, _)| *start >= after[0].0);
+            let mut compared = 0;
+            for (start, mean) in still_kept.take_while(|(start, _)| start + step <= 104_320) {
                 let found = known(*start).unwrap_or_else(|| panic!("{start} of {step}"));
                 assert!((found.1 - mean).abs() <= mean / 100.0, "{found:?} {mean}");
+                compared += 1;
             }
+            assert!(
+                compared + 12 >= before.len(),
+                "{compared} of {} steps of {step} s",
+                before.len()
+            );
         }
         for wrong in ["", "AAAA", "!", &"A".repeat(100_000)] {
             let ring = StoredRing {

@@ -248,7 +248,7 @@ async fn frontend_that_does_not_read_is_stalled() {
     let mut fixture = Fixture::started(durable).await;
     // More answers than the channel holds, of which none is read.
     for id in 0..8 {
-        fixture.ask(id, r#"{"Metrics":"Page"}"#).await;
+        fixture.ask(id, r#"{"Metrics":{"Page":null}}"#).await;
     }
     assert!(fixture.end().await.contains("did not read"));
 }

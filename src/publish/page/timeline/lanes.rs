@@ -5,7 +5,7 @@ use super::text_at;
 use crate::publish::page::html::EscapedText;
 use crate::publish::page::story::{Meaning, anchor, sentence};
 use crate::publish::status::Status;
-use crate::telemetry::{Episode, Event, LeaseStatus};
+use crate::telemetry::{Episode, Event, LeaseStatus, MAX_ENDED};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -225,12 +225,14 @@ pub fn leases(status: &Status, axis: &Axis) -> Bars {
         };
         shown.iter().map(bar).collect()
     } else {
-        summed_up(&shown, axis)
+        summed_up(&shown, axis, activity.ended_leases.len() >= MAX_ENDED)
     };
     Bars::pack("Leases, from applied to undone", "lease", bars)
 }
 
-fn summed_up(leases: &[(&LeaseStatus, Option<Timestamp>)], axis: &Axis) -> Vec<Bar> {
+/// A bar for each rule. Where some may be forgotten, it says so.
+fn summed_up(leases: &[(&LeaseStatus, Option<Timestamp>)], axis: &Axis, may_lack: bool) -> Vec<Bar> {
+    let least = if may_lack { "at least " } else { "" };
     let mut of_rule: BTreeMap<&str, Vec<&(&LeaseStatus, Option<Timestamp>)>> = BTreeMap::new();
     for found in leases {
         of_rule.entry(&found.0.rule).or_default().push(found);
@@ -241,12 +243,15 @@ fn summed_up(leases: &[(&LeaseStatus, Option<Timestamp>)], axis: &Axis) -> Vec<B
         let ends = leases
             .iter()
             .map(|(_, ended_at)| axis.place(ended_at.unwrap_or(axis.end)));
-        let label = format!("{} leases, {held} held: {rule}", leases.len());
+        let label = format!("{least}{} leases, {held} held: {rule}", leases.len());
         Bar {
             start: starts.fold(1.0, f64::min),
             end: ends.fold(0.0, f64::max),
             is_open: held > 0,
-            title: format!("rule {rule}: {} leases in this time, {held} of them held", leases.len()),
+            title: format!(
+                "rule {rule}: {least}{} leases in this time, {held} of them held",
+                leases.len()
+            ),
             label: shorten(&label),
             link: "#leases".to_owned(),
         }

@@ -3,13 +3,12 @@
 
 mod activity;
 mod day;
+mod entry;
 mod families;
 
-pub use activity::{
-    Activity, Episode, Event, EventKind, LeaseStatus, MAX_ENDED, MAX_RECENT, OpenAlert, OpenLists, RuleStatus,
-    episode_id,
-};
+pub use activity::{Activity, Episode, MAX_ENDED, MAX_RECENT, OpenLists, episode_id};
 pub use day::{EndedAlert, EndedLease, StoredActivity};
+pub use entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
 
 use crate::family::{Family, Histogram};
 use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! The activity of the last day that survives a restart: events, and what was open when. Data only.
 
-use super::activity::{Event, LeaseStatus, OpenAlert};
+use super::entry::{Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;

@@ -176,7 +176,9 @@ fn frontend() -> (String, Vec<String>) {
 
 #[test]
 fn frontend_of_the_unit_has_its_sandbox_and_with_the_drop_in_its_user() {
-    sh("id evenkeel || useradd --system --user-group --no-create-home --shell /usr/sbin/nologin evenkeel");
+    sh(
+        "id evenkeel || { groupadd --system --force evenkeel; useradd --system --gid evenkeel --no-create-home --shell /usr/sbin/nologin evenkeel; }",
+    );
     let unit = ShippedUnit::start("rules: []\n", &[]);
     let measures = ["capabilities", "landlock", "no_new_privs", "seccomp"];
     assert_eq!(

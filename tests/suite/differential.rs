@@ -141,6 +141,8 @@ fn start_beside() -> Beside {
     let mut flags = vec![
         "--collector.disable-defaults".to_owned(),
         "--collector.netdev.device-exclude=^lo$".to_owned(),
+        // Since 1.6 the default leaves out zram.
+        r"--collector.diskstats.device-exclude=^(ram|loop|fd|(h|s|v|xv)d[a-z]|nvme\d+n\d+p)\d+$".to_owned(),
         "--collector.filesystem.mount-points-exclude=^/(dev|proc|sys)($|/)".to_owned(),
         format!(
             "--collector.textfile.directory={}",

@@ -29,8 +29,10 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
     if of_alert.is_empty() {
         writeln!(out, "<p>No alert of a rule is open.</p>")?;
     }
-    // The newest is the one that a person was called for.
-    for answers in of_alert.values().rev().take(MAX_CARDS) {
+    // The newest is the one that a person was called for. Alerts for which something was done come before.
+    let mut cards: Vec<&Vec<&OpenAlert>> = of_alert.values().rev().collect();
+    cards.sort_by_key(|answers| answers.iter().all(|alert| is_idle(status, alert)));
+    for answers in cards.into_iter().take(MAX_CARDS) {
         card(out, status, options, answers)?;
     }
     if of_alert.len() > MAX_CARDS {
@@ -42,6 +44,17 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
     }
     over(out, status)?;
     writeln!(out, "</section>")
+}
+
+/// Whether the rule has done nothing about the alert.
+fn is_idle(status: &Status, alert: &OpenAlert) -> bool {
+    let mut events = status.activity.events_of(&alert.episode).into_iter();
+    !events.any(|event| {
+        matches!(
+            Meaning::of(event),
+            Meaning::Applied | Meaning::Failed | Meaning::Reverted
+        )
+    })
 }
 
 /// Writes an alert with its rules.
@@ -64,16 +77,7 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
     labels(out, alert)?;
     writeln!(out, "</span></p>")?;
     // Rules that did something come first, because others may only wait.
-    let is_idle = |alert: &&&OpenAlert| {
-        let mut events = status.activity.events_of(&alert.episode).into_iter();
-        !events.any(|event| {
-            matches!(
-                Meaning::of(event),
-                Meaning::Applied | Meaning::Failed | Meaning::Reverted
-            )
-        })
-    };
-    let (idle, busy): (Vec<&&OpenAlert>, Vec<&&OpenAlert>) = answers.iter().partition(is_idle);
+    let (idle, busy): (Vec<&&OpenAlert>, Vec<&&OpenAlert>) = answers.iter().partition(|alert| is_idle(status, alert));
     for alert in busy.into_iter().chain(idle) {
         answer(out, status, options, alert)?;
     }

@@ -11,6 +11,7 @@ use crate::sense::runtime::roots::Roots;
 use ioctl::{Driver, Ethtool, LinkModes};
 use regex::Regex;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 /// The published metrics. The drivers name their counters.
 const METRICS: &str = "\
@@ -97,15 +98,15 @@ const NAMED: [(&str, &str); 7] = [
     ("tx_packets", "node_ethtool_transmitted_packets_total"),
 ];
 
-/// `rx_queue_0` becomes `node_ethtool_received_queue_0`.
+/// `rx_queue_0` becomes `node_ethtool_received_queue_0`. Matches do not overlap, as in node_exporter: `tx_tx_timeouts`
+/// becomes `node_ethtool_transmitted_tx_timeouts`.
 fn counter_metric(counter: &str) -> String {
+    static RECEIVED: LazyLock<Regex> = LazyLock::new(|| Regex::new("(^|_)rx(_|$)").expect("a valid pattern"));
+    static TRANSMITTED: LazyLock<Regex> = LazyLock::new(|| Regex::new("(^|_)tx(_|$)").expect("a valid pattern"));
     let lower = counter.to_lowercase();
-    let parts = lower.trim_start_matches('_').split('_').map(|part| match part {
-        "rx" => "received",
-        "tx" => "transmitted",
-        part => part,
-    });
-    format!("node_ethtool_{}", parts.collect::<Vec<_>>().join("_"))
+    let name = RECEIVED.replace_all(lower.trim_start_matches('_'), "${1}received${2}");
+    let name = TRANSMITTED.replace_all(&name, "${1}transmitted${2}");
+    format!("node_ethtool_{name}")
 }
 
 fn add_modes(modes: LinkModes, device: &Label, set: &mut FamilySet) {
@@ -231,6 +232,7 @@ mod tests {
     fn counters_are_named_by_direction() {
         for (counter, metric) in [
             ("rx_queue_0_tx", "node_ethtool_received_queue_0_transmitted"),
+            ("tx_tx_timeouts", "node_ethtool_transmitted_tx_timeouts"),
             ("_TxRing", "node_ethtool_txring"),
         ] {
             assert_eq!(counter_metric(counter), metric);

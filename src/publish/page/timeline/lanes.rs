@@ -122,9 +122,10 @@ impl Bar {
         let open = if self.is_open { " open" } else { "" };
         write!(
             out,
-            "<a href=\"{}\" aria-label=\"{title}\"><title>{title}</title>\
+            "<a href=\"{}\" aria-label=\"{label}; {title}\"><title>{title}</title>\
              <rect class=\"bar {class}{open}\" x=\"{x:.2}%\" width=\"{width:.2}%\" y=\"{y}\" height=\"{BAR}\" rx=\"2\"/>",
             self.link,
+            label = EscapedText(&self.label),
             title = EscapedText(&self.title)
         )?;
         // Beside the edge of the bar, which is closer than 1 % on a narrow screen.

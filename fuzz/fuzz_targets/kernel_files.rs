@@ -17,7 +17,15 @@ const DIVIDER: &str = "\n%%\n";
 const MAX_DEPTH: usize = 8;
 const MAX_FILES: usize = 16;
 /// They ask more than files: the mounts, D-Bus, the processes and the network of this host.
-const OTHERS: [&str; 7] = ["filesystem", "systemd", "groups", "ethtool", "network_route", "qdisc", "wifi"];
+const OTHERS: [&str; 7] = [
+    "filesystem",
+    "systemd",
+    "groups",
+    "ethtool",
+    "network_route",
+    "qdisc",
+    "wifi",
+];
 
 /// A directory in memory, as the real procfs is.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {

@@ -182,7 +182,7 @@ boot() {
 say "booting (the console is in $home/console.log)"
 started=$SECONDS
 boot
-if [ "$(tail -n 1 "$home/results.log")" = "guest: reboots" ]; then
+if grep -qxF "guest: reboots" "$home/results.log"; then
     # QEMU ends at a reset, so that a guest that crashes does not start over.
     say "booting again"
     boot

@@ -232,6 +232,8 @@ mod tests {
             "extent_alloc 1 2 3 4\nabt 1 2\ntrans 9 9 9\nrw 5 6\nvnodes 1 2 3 4 5 6 7 8\n",
         );
         tree.sys("fs/xfs/debug/log", "0\n");
+        // The sums of all file systems.
+        tree.sys("fs/xfs/stats/stats", "extent_alloc 1 2 3 4\n");
         let families = read_xfs(&tree.roots).unwrap();
         let lines = text_of(&families, "");
         assert_eq!(lines.len(), 13);

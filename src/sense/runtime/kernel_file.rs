@@ -88,8 +88,10 @@ impl ReadError {
         }
     }
 
+    /// Whether there is no such file, also where a part of its path is a file itself.
     pub(in crate::sense) fn is_not_found(&self) -> bool {
-        matches!(self, ReadError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        let is_missing = |kind| matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        matches!(self, ReadError::Io { source, .. } if is_missing(source.kind()))
     }
 
     /// Turns a missing file into `Absent`.

@@ -72,7 +72,7 @@ impl DayFile {
             activity: telemetry.activity().to_stored(Timestamp::now()),
         };
         if let Err(error) = replace_file(&self.path, &day) {
-            tracing::debug!(file = %self.path.display(), %error, "could not write day.json, a restart loses the timeline");
+            tracing::warn!(file = %self.path.display(), %error, "could not write day.json, a restart loses the timeline");
         }
     }
 

@@ -12,6 +12,7 @@ pub mod policy;
 mod reconciler;
 mod warm_up;
 mod reload;
+mod runtime;
 mod sample_age;
 mod sandbox;
 mod service_manager;
@@ -183,13 +184,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
         tracing::warn!(reason, "processes hidden from evenkeel");
     }
     let storage = claim_storage(&run.storage.path, policy.enforce)?;
-    // Scrapes and webhooks wait for disk and samples, not for processors, so one thread serves them all. Wake-ups
-    // between several workers would cost more than the workers gain.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_start(self_priority::reset_priority)
-        .build()
-        .map_err(because("no runtime"))?;
+    let runtime = runtime::new(self_priority::reset_priority).map_err(because("no runtime"))?;
     let sockets = runtime.block_on(Sockets::open(&run, inherited))?;
     let directory = storage.as_ref().ok().map(|claimed| claimed.path.as_path());
     let leases = match (directory, &procfs) {

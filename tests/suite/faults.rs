@@ -148,6 +148,9 @@ fn lease_outlasts_a_daemon_that_got_no_memory() {
 /// The uid of a user without processes, because the limit counts all processes of the user.
 const LONELY_USER: u32 = 61_832;
 
+/// Longer than tokio keeps a thread for blocking calls by default (10 s).
+const IDLE_THREADS_END: Duration = Duration::from_secs(12);
+
 /// A command that becomes a user who may have this number of threads, for the command behind it.
 fn with_threads(threads: usize) -> Command {
     let mut command = Command::new("setpriv");
@@ -197,7 +200,9 @@ fn start_without_threads_fails_and_command_without_a_process_is_recorded() {
     }
 
     let daemon = home.start_by(with_threads(1000), &["--enforce"]);
-    // Threads that the start needs once have ended.
+    // Threads that the start needs once have ended, and so has what a thread pool ends when it is idle: the request below
+    // has to do with the threads that stay.
+    std::thread::sleep(IDLE_THREADS_END);
     let mut threads = 0;
     let processes = eventually("the number of threads to be stable", TIMEOUT, || {
         let processes = processes_of(LONELY_USER);

@@ -6,6 +6,7 @@ use super::message::{Listener, Settings, TO_FRONTEND, ToActuator, ToFrontend};
 use super::starter::FrontendSockets;
 use crate::alert::receiver::WebhookReceiver;
 use crate::app::log::ProcessLog;
+use crate::app::runtime;
 use crate::http::remote_access::{AccessVersion, RemoteAccess};
 use crate::http::{Access, ServerLimits, WebFileError};
 use crate::publish::MetricsServer;
@@ -47,12 +48,14 @@ fn start(
     telemetry: &Telemetry,
 ) -> io::Result<()> {
     // It opens descriptors, which the sandbox denies.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime::new(|| ())?;
     let Some(report) = sandbox::isolate(user, sockets.starter) else {
         return Ok(());
     };
     // The log has a thread, which must not start before the sandbox.
     log.write()?;
+    // The thread for blocking calls stays, so that one exists where later none could be had.
+    drop(runtime.spawn_blocking(|| ()));
     runtime.block_on(serve(sockets, report, telemetry.clone()))?;
     log.flush(LAST_LINES);
     Ok(())

@@ -118,6 +118,27 @@ fn killed_frontend_is_replaced_and_the_lease_stays() {
 }
 
 #[test]
+fn stopped_frontend_is_replaced_and_an_idle_one_is_not() {
+    let scene = Scene::new("flt-mute");
+    let daemon = scene.hold();
+    let first = frontend::frontend(&daemon);
+    kill(Pid::from_raw(first.cast_signed()), Signal::SIGSTOP).expect("our own process");
+    eventually("metrics of another frontend", TIMEOUT, || {
+        let answer = http::get(daemon.metrics, "/metrics").ok()?;
+        (answer.status == 200).then_some(())
+    });
+    let second = frontend::frontend(&daemon);
+    assert_ne!(second, first);
+    assert_eq!(frontend::restarts(&daemon, "stalled"), 1.0);
+    // No request comes for longer than a frontend may be silent.
+    std::thread::sleep(Duration::from_secs(15));
+    assert_eq!(frontend::frontend(&daemon), second);
+    assert_eq!((daemon.leases(), frontend::restarts(&daemon, "stalled")), (1, 1.0));
+    assert_eq!(post(&daemon, &[resolved(alert())]), 200);
+    scene.wait_for_restore();
+}
+
+#[test]
 fn lease_outlasts_a_daemon_that_got_no_memory() {
     let scene = Scene::new("memory");
     let mut daemon = scene.hold();

@@ -136,6 +136,8 @@ impl ActuatorClient {
         while let Some(frame) = read_frame(&mut *input, TO_FRONTEND).await.map_err(io::Error::other)? {
             match frame.decode().map_err(io::Error::other)? {
                 ToFrontend::Answer { id, answer } => self.take_answer(id, answer, frame.body),
+                // Where the queue is full, other messages are on their way.
+                ToFrontend::Ping => drop(self.0.outgoing.try_send(encode(&ToActuator::Pong, &[])?)),
                 ToFrontend::Stop => return Ok(true),
                 // The settings are those of the start; what changes is asked for.
                 ToFrontend::Configure(_) => {}

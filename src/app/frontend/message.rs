@@ -64,6 +64,8 @@ pub enum ToActuator {
     LogLinesDropped(u64),
     /// No webhook request is pending, and none will be accepted.
     WebhookDrained,
+    /// The reply to a ping.
+    Pong,
 }
 
 /// A question. Each gets one answer.
@@ -86,6 +88,8 @@ pub enum ToFrontend {
         id: u64,
         answer: Answer,
     },
+    /// Reply. Any message shows that the frontend is alive.
+    Ping,
     /// Accept no more connections, end pending requests, and exit.
     Stop,
 }

@@ -74,7 +74,7 @@ async fn serve(sockets: FrontendSockets, report: Report, telemetry: Telemetry) -
         None => return Ok(()),
         Some(frame) => match frame.decode().map_err(io::Error::other)? {
             ToFrontend::Configure(settings) => settings,
-            ToFrontend::Answer { .. } | ToFrontend::Stop => return Ok(()),
+            ToFrontend::Answer { .. } | ToFrontend::Ping | ToFrontend::Stop => return Ok(()),
         },
     };
     let (stop, stopped) = watch::channel(false);

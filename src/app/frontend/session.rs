@@ -13,6 +13,7 @@ use crate::publish::request::{MetricsReply, MetricsService, ReplyStatus};
 use crate::sandbox::{Measure, Report};
 use crate::telemetry::Telemetry;
 use hyper::body::Bytes;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
@@ -22,6 +23,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 pub const PART: &str = "frontend";
 /// Time in which the frontend must have read an answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval of pings to a frontend that sends nothing by itself.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// So many intervals in a row without a message end a session. They are counted one by one, because evenkeel as a whole
+/// may have been frozen, and then the frontend could not reply.
+const MAX_SILENT_INTERVALS: u32 = 5;
 /// Time for a receipt. The frontend itself waits for a shorter one.
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size from which messages are decoded on another thread.
@@ -87,6 +93,8 @@ pub enum SessionEnd {
     Protocol(String),
     #[error("it did not read its answers for {} s", WRITE_TIMEOUT.as_secs())]
     Stalled,
+    #[error("it did not reply for {} s", (PING_INTERVAL * MAX_SILENT_INTERVALS).as_secs())]
+    Silent,
 }
 
 impl From<InvalidMessage> for SessionEnd {
@@ -119,6 +127,8 @@ struct Session<S, I> {
     deliveries_kib: Arc<Semaphore>,
     others: Arc<Semaphore>,
     has_started: bool,
+    /// Whether a message came in this interval of pings.
+    was_heard: Arc<AtomicBool>,
 }
 
 /// Serves a frontend until its end. `stopping` asks it to stop once it becomes true.
@@ -128,7 +138,7 @@ pub async fn serve<S: MetricsService, I: Inbox>(
     services: Arc<Services<S, I>>,
     mut stopping: watch::Receiver<bool>,
 ) -> SessionEnd {
-    // Every answer needs a permit, so the queue is bounded.
+    // Every answer needs a permit, and pings end with the silence, so the queue is bounded.
     let (outgoing, messages) = mpsc::unbounded_channel();
     let settings = Settings {
         telemetry_path: services.telemetry_path.clone(),
@@ -137,6 +147,7 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         metrics_connections: services.metrics_connections,
         webhook_connections: services.webhook_connections,
     };
+    let was_heard = Arc::new(AtomicBool::new(true));
     let mut session = Session {
         services,
         outgoing: outgoing.clone(),
@@ -144,6 +155,7 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         deliveries_kib: Arc::new(Semaphore::new(MAX_DELIVERIES_KIB)),
         others: Arc::new(Semaphore::new(MAX_OTHERS)),
         has_started: false,
+        was_heard: Arc::clone(&was_heard),
     };
     send(
         &outgoing,
@@ -161,7 +173,23 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         end = session.receive(input) => end,
         end = write(messages, output) => end,
         end = stop => end,
+        end = silence(&was_heard, &outgoing) => end,
     }
+}
+
+/// Ends once the frontend has sent nothing for several intervals, although it was asked to.
+async fn silence(was_heard: &AtomicBool, outgoing: &mpsc::UnboundedSender<Outgoing>) -> SessionEnd {
+    let mut silent = 0;
+    while silent < MAX_SILENT_INTERVALS {
+        tokio::time::sleep(PING_INTERVAL).await;
+        if was_heard.swap(false, Ordering::Relaxed) {
+            silent = 0;
+        } else {
+            silent += 1;
+        }
+        send(outgoing, &ToFrontend::Ping, Bytes::new(), None);
+    }
+    SessionEnd::Silent
 }
 
 async fn write(mut messages: mpsc::UnboundedReceiver<Outgoing>, mut output: impl AsyncWrite + Unpin) -> SessionEnd {
@@ -201,7 +229,10 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
         let mut input = BufReader::new(input);
         loop {
             let handled = match read_frame(&mut input, TO_ACTUATOR).await {
-                Ok(Some(frame)) => self.handle(frame).await,
+                Ok(Some(frame)) => {
+                    self.was_heard.store(true, Ordering::Relaxed);
+                    self.handle(frame).await
+                }
                 Ok(None) => return SessionEnd::Closed,
                 Err(error) => return error.into(),
             };
@@ -241,6 +272,7 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
                 self.services.webhook_drained.notify_one();
                 Ok(())
             }
+            ToActuator::Pong => Ok(()),
         }
     }
 

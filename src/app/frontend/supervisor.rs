@@ -79,13 +79,13 @@ async fn serve<S: MetricsService, I: Inbox>(
 fn report_restart<S, I>(services: &Services<S, I>, former: FormerEnd, seen: Option<SessionEnd>) {
     let (reason, detail) = match (seen, former) {
         (Some(end @ SessionEnd::Protocol(_)), _) => ("protocol", end.to_string()),
-        (Some(end @ SessionEnd::Stalled), _) => ("stalled", end.to_string()),
+        (Some(end @ (SessionEnd::Stalled | SessionEnd::Silent)), _) => ("stalled", end.to_string()),
         (_, FormerEnd::DeniedCall) => ("sandbox", "it made a system call that no part of it makes".to_owned()),
         (_, FormerEnd::Exited) => ("ended", "its process ended".to_owned()),
     };
     services.telemetry.frontend_restarted(reason);
     match reason {
-        "ended" => tracing::warn!(reason = detail, "frontend restarted"),
+        "ended" | "stalled" => tracing::warn!(reason = detail, "frontend restarted"),
         _ => tracing::error!(
             reason = detail,
             "frontend restarted, code from outside may have run in it"

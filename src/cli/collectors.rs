@@ -97,7 +97,9 @@ impl CollectorFlags {
             "collector.interrupts.include-zeros" => options.interrupts_without_zeros = !is_on,
             "collector.netclass.ignore-invalid-speed" => options.netclass_ignores_invalid_speed = is_on,
             "collector.netclass.netlink" => options.netclass_netlink = is_on,
-            "collector.netdev.address-info" => options.network_addresses = is_on,
+            "collector.netdev.address-info" => options.netdev.has_addresses = is_on,
+            "collector.netdev.enable-detailed-metrics" => options.netdev.is_detailed = is_on,
+            "collector.netdev.label-ifalias" => options.netdev.has_aliases = is_on,
             "collector.pcidevice.names" => options.pci_names.are_wanted = is_on,
             "collector.rapl.enable-zone-label" => options.rapl_zone_label = is_on,
             "collector.stat.softirq" => options.stat_softirqs = is_on,
@@ -315,6 +317,14 @@ mod tests {
             (
                 "--collector.cpuu",
                 "there is no flag --collector.cpuu; did you mean --collector.cpu?",
+            ),
+            (
+                "--colector.cpu",
+                "there is no flag --colector.cpu; did you mean --collector.cpu?",
+            ),
+            (
+                "--no-colector.cpu",
+                "there is no flag --no-colector.cpu; did you mean --no-collector.cpu?",
             ),
             (
                 "--collector.netdev.device-exlude=x",

@@ -74,15 +74,13 @@ pub const OPTIONS: [&str; 42] = [
 ];
 
 /// Flags of node_exporter without a use in evenkeel, and why.
-pub const UNUSED: [(&str, &str); 26] = [
+pub const UNUSED: [(&str, &str); 24] = [
     ("collector.arp.netlink", "evenkeel reads /proc/net/arp"),
     (
         "collector.filesystem.stat-workers",
         "a mount that hangs delays no other",
     ),
     ("collector.netclass_rtnl.with-stats", "evenkeel reads /sys/class/net"),
-    ("collector.netdev.enable-detailed-metrics", NO_FAMILIES),
-    ("collector.netdev.label-ifalias", "node_network_info has the label"),
     ("collector.netdev.netlink", "evenkeel reads /proc/net/dev"),
     ("collector.ntp.ip-ttl", NO_COLLECTOR),
     ("collector.ntp.local-offset-tolerance", NO_COLLECTOR),
@@ -110,7 +108,6 @@ pub const UNUSED: [(&str, &str); 26] = [
 ];
 
 pub const NO_COLLECTOR: &str = "evenkeel has no such collector";
-const NO_FAMILIES: &str = "evenkeel has no such metrics";
 
 /// Collectors of node_exporter that evenkeel lacks, and what to use instead.
 pub const MISSING: [(&str, &str); 4] = [
@@ -144,10 +141,11 @@ pub const FORMER: [(&str, &str); 9] = [
 
 /// The flag most like a misspelt one.
 pub fn suggestion(flag: &str) -> Option<String> {
-    let (prefix, name) = match flag.strip_prefix("no-collector.") {
-        Some(name) => ("no-collector.", name),
-        None => ("collector.", flag.strip_prefix("collector.")?),
+    let (prefix, option) = match flag.strip_prefix("no-") {
+        Some(option) => ("no-collector.", option),
+        None => ("collector.", flag),
     };
+    let (_, name) = option.split_once('.')?;
     let options = SWITCHES
         .iter()
         .chain(&OPTIONS)
@@ -178,5 +176,7 @@ pub fn is_switch(flag: &str) -> bool {
 pub fn is_ours(flag: &str) -> bool {
     let name = flag.split_once('=').map_or(flag, |(name, _)| name);
     let name = name.strip_prefix("no-").unwrap_or(name);
-    name.starts_with("collector.") || ["runtime.gomaxprocs", "web.disable-exporter-metrics"].contains(&name)
+    let is_collectors = |(prefix, _): (&str, &str)| strsim::jaro_winkler(prefix, "collector") > ALIKE;
+    name.split_once('.').is_some_and(is_collectors)
+        || ["runtime.gomaxprocs", "web.disable-exporter-metrics"].contains(&name)
 }

@@ -108,8 +108,7 @@ const ROWS: &[Row] = &[
     on(
         "netdev",
         EARLY,
-        "reads `/proc/net/dev` instead of netlink, with the same names; without `label-ifalias` and \
-         `enable-detailed-metrics`",
+        "reads `/proc/net/dev` and sysfs instead of netlink, with the same names",
     ),
     on("netstat", EARLY, ""),
     off("network_route", "1.1", ""),

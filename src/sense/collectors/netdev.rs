@@ -1,31 +1,52 @@
 //! `netdev`: traffic per network device from `/proc/net/dev` (proc(5)).
 
 mod addresses;
+mod aliases;
+mod detailed;
 
+use self::aliases::Aliases;
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
-use crate::family::{DescriptorCache, Family, SharedStr, label};
+use crate::family::{DescriptorCache, Family, Label, SharedStr, label};
 use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError, read_number};
+use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
-/// The published metrics.
+/// The published metrics, by default and with `--collector.netdev.enable-detailed-metrics`.
 const METRICS: &str = "\
-    node_network_address_info node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_drop_total \
-    node_network_receive_errs_total node_network_receive_fifo_total node_network_receive_frame_total \
-    node_network_receive_multicast_total node_network_receive_nohandler_total node_network_receive_packets_total \
-    node_network_transmit_bytes_total node_network_transmit_carrier_total node_network_transmit_colls_total \
-    node_network_transmit_compressed_total node_network_transmit_drop_total node_network_transmit_errs_total \
-    node_network_transmit_fifo_total node_network_transmit_packets_total";
+    node_network_address_info node_network_collisions_total node_network_multicast_total \
+    node_network_receive_bytes_total node_network_receive_compressed_total node_network_receive_crc_errors_total \
+    node_network_receive_drop_total node_network_receive_dropped_total node_network_receive_errors_total \
+    node_network_receive_errs_total node_network_receive_fifo_errors_total node_network_receive_fifo_total \
+    node_network_receive_frame_errors_total node_network_receive_frame_total \
+    node_network_receive_length_errors_total node_network_receive_missed_errors_total \
+    node_network_receive_multicast_total node_network_receive_nohandler_total node_network_receive_over_errors_total \
+    node_network_receive_packets_total node_network_transmit_aborted_errors_total node_network_transmit_bytes_total \
+    node_network_transmit_carrier_errors_total node_network_transmit_carrier_total node_network_transmit_colls_total \
+    node_network_transmit_compressed_total node_network_transmit_drop_total node_network_transmit_dropped_total \
+    node_network_transmit_errors_total node_network_transmit_errs_total node_network_transmit_fifo_errors_total \
+    node_network_transmit_fifo_total node_network_transmit_heartbeat_errors_total \
+    node_network_transmit_packets_total node_network_transmit_window_errors_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network devices", METRICS, |options| {
     let mut netdev = Netdev::new(options.netdev_devices.clone());
-    netdev.has_addresses = options.network_addresses;
+    netdev.options = options.netdev;
     Box::new(move |roots| netdev.read(roots))
 });
+
+/// The switches of node_exporter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetdevOptions {
+    /// `--collector.netdev.address-info`
+    pub has_addresses: bool,
+    /// `--collector.netdev.label-ifalias`
+    pub has_aliases: bool,
+    /// `--collector.netdev.enable-detailed-metrics`
+    pub is_detailed: bool,
+}
 
 /// The columns of `/proc/net/dev`: received, then transmitted.
 const COLUMNS: [&str; 16] = [
@@ -90,13 +111,25 @@ fn family(column: &str) -> Family {
     )
 }
 
+/// A device as it is labelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Device {
+    name: SharedStr,
+    alias: Option<SharedStr>,
+}
+
+impl Device {
+    fn labels(&self) -> impl Iterator<Item = Label> + use<> {
+        let alias = self.alias.clone().map(|alias| label("ifalias", alias));
+        [label("device", self.name.clone())].into_iter().chain(alias)
+    }
+}
+
 /// A family per column with a series per device.
-fn describe(devices: &[String]) -> Vec<Family> {
+fn describe(devices: &[Device]) -> Vec<Family> {
     let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
     for device in devices {
-        let device = SharedStr::from(device.clone());
-        let label = || [label("device", device.clone())];
-        families.iter_mut().for_each(|family| family.push(label(), 0.0));
+        families.iter_mut().for_each(|family| family.push(device.labels(), 0.0));
     }
     families
 }
@@ -105,10 +138,10 @@ fn describe(devices: &[String]) -> Vec<Family> {
 pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
-    descriptors: DescriptorCache<String>,
+    descriptors: DescriptorCache<Device>,
     no_handler: TtlCache,
-    /// `--collector.netdev.address-info`.
-    has_addresses: bool,
+    options: NetdevOptions,
+    aliases: Aliases,
     addresses: TtlCache,
 }
 
@@ -118,7 +151,8 @@ impl Netdev {
             wanted,
             descriptors: DescriptorCache::default(),
             no_handler: TtlCache::default(),
-            has_addresses: false,
+            options: NetdevOptions::default(),
+            aliases: Aliases::default(),
             addresses: TtlCache::default(),
         }
     }
@@ -126,24 +160,23 @@ impl Netdev {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let mut sample = roots.parse_lines("net/dev", FileLayout::Pieces, parse_netdev)?;
         sample.retain(|(device, _)| self.wanted.allows(device));
-        // node_exporter reads this counter from netlink; /proc/net/dev lacks it. It costs a file per device.
-        let no_handler = self.no_handler.families(Instant::now(), || {
-            let mut family = family("receive_nohandler");
-            for (device, _) in &sample {
-                if let Some(count) = read_number(&roots.sys(&format!("class/net/{device}/statistics/rx_nohandler"))) {
-                    family.push([label("device", device.clone())], count);
-                }
-            }
-            vec![family]
-        });
-        let (devices, counters): (Vec<String>, Vec<[u64; 16]>) = sample.into_iter().unzip();
-        let descriptors = self.descriptors.descriptors(devices, describe);
-        let mut families = Vec::with_capacity(descriptors.len() + 1);
-        for (column, descriptor) in descriptors.iter().enumerate() {
-            families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
+        if self.options.has_aliases {
+            self.aliases
+                .read(roots, sample.iter().map(|(device, _)| device), Instant::now());
         }
-        families.extend(no_handler);
-        if self.has_addresses {
+        let (devices, counters): (Vec<Device>, Vec<[u64; 16]>) = sample
+            .into_iter()
+            .map(|(name, counters)| {
+                let alias = self.aliases.of(&name);
+                let name = SharedStr::from(name);
+                (Device { name, alias }, counters)
+            })
+            .unzip();
+        let mut families = match self.options.is_detailed {
+            true => detailed::read(roots, &devices),
+            false => self.columns(roots, devices, &counters),
+        };
+        if self.options.has_addresses {
             let wanted = &self.wanted;
             families.extend(
                 self.addresses
@@ -152,6 +185,27 @@ impl Netdev {
         }
         families.retain(|family| !family.is_empty());
         Ok(families)
+    }
+
+    /// The columns of `/proc/net/dev`, and the counter that node_exporter has from netlink and the file lacks. It costs a
+    /// file per device.
+    fn columns(&mut self, roots: &Roots, devices: Vec<Device>, counters: &[[u64; 16]]) -> Vec<Family> {
+        let no_handler = self.no_handler.families(Instant::now(), || {
+            let mut family = family("receive_nohandler");
+            for device in &devices {
+                if let Some(count) = detailed::read_counter(roots, &device.name, "rx_nohandler") {
+                    family.push(device.labels(), count);
+                }
+            }
+            vec![family]
+        });
+        let descriptors = self.descriptors.descriptors(devices, describe);
+        let mut families = Vec::with_capacity(descriptors.len() + 1);
+        for (column, descriptor) in descriptors.iter().enumerate() {
+            families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
+        }
+        families.extend(no_handler);
+        families
     }
 }
 
@@ -183,6 +237,43 @@ mod tests {
         let filter = NameFilter::exclude(regex::Regex::new("^eth0$").unwrap());
         let excluded = Netdev::new(filter).read(&tree.roots).unwrap();
         assert_eq!(text_of(&excluded, "eth0"), [""; 0]);
+    }
+
+    #[test]
+    fn switches_of_node_exporter_change_labels_and_names() {
+        let tree = Tree::new();
+        let counters = " 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16";
+        tree.proc("net/dev", format!("{HEAD}eth0:{counters}\ntun0:{counters}\n"));
+        tree.sys("class/net/eth0/ifalias", "to the \"core\"\n");
+        for (name, count) in [
+            ("rx_errors", "21\n"),
+            ("multicast", "22\n"),
+            ("rx_crc_errors", "23\n"),
+            ("rx_bytes", "24\n"),
+        ] {
+            tree.sys(&format!("class/net/eth0/statistics/{name}"), count);
+        }
+        let mut netdev = Netdev::new(NameFilter::default());
+        netdev.options.has_aliases = true;
+        assert_eq!(
+            text_of(&netdev.read(&tree.roots).unwrap(), "receive_bytes"),
+            [
+                r#"node_network_receive_bytes_total{device="eth0",ifalias="to the \"core\""} 1"#,
+                r#"node_network_receive_bytes_total{device="tun0",ifalias=""} 1"#,
+            ]
+        );
+        let mut netdev = Netdev::new(NameFilter::default());
+        netdev.options.is_detailed = true;
+        let families = netdev.read(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "node_network"),
+            [
+                r#"node_network_receive_bytes_total{device="eth0"} 24"#,
+                r#"node_network_receive_errors_total{device="eth0"} 21"#,
+                r#"node_network_multicast_total{device="eth0"} 22"#,
+                r#"node_network_receive_crc_errors_total{device="eth0"} 23"#,
+            ]
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::cpu::options::CpuOptions;
 use super::groups::group::Groups;
 use super::ipvs::labels::BACKEND_LABELS;
 use super::name_filter::NameFilter;
+use super::netdev::NetdevOptions;
 use super::pcidevice::names::PciNames;
 use super::sysctl::setting::Sysctl;
 use super::systemd::options::SystemdOptions;
@@ -67,7 +68,7 @@ pub struct CollectorOptions {
     pub wifi_fixtures: Option<PathBuf>,
     /// Other names of network devices, which only netlink lists.
     pub netclass_netlink: bool,
-    pub network_addresses: bool,
+    pub netdev: NetdevOptions,
     pub slabs: NameFilter,
     pub sysctls: Vec<Sysctl>,
     pub pci_names: PciNames,
@@ -113,7 +114,7 @@ impl Default for CollectorOptions {
             qdisc_fixtures: None,
             wifi_fixtures: None,
             netclass_netlink: false,
-            network_addresses: false,
+            netdev: NetdevOptions::default(),
             slabs: NameFilter::default(),
             sysctls: Vec::new(),
             pci_names: PciNames::default(),

@@ -134,6 +134,9 @@ fn start(home: &std::path::Path) -> Outcome<[Peer; 2]> {
         .filter(|info| info.default_on && !["process", "groups"].contains(&info.name));
     collectors.extend(shared.map(|info| format!("--collector.{}", info.name)));
     let ours = peer::evenkeel(home, "rule_files: []\n", &collectors)?;
+    // An older node_exporter has fewer, which counts in its favour.
+    let known = peer::help_of("node_exporter")?;
+    collectors.retain(|flag| known.contains(&format!("{} ", flag.trim_start_matches('-'))));
     Ok([ours, peer::tool("node_exporter", &collectors)?])
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,14 +59,25 @@ pub fn evenkeel(home: &Path, config: &str, more: &[String]) -> Outcome<Peer> {
 }
 
 /// A program that `tests/tools.sh` fetched into target/tools.
-pub fn tool(name: &'static str, more: &[String]) -> Outcome<Peer> {
+fn program(name: &str) -> Outcome<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .ok_or("target/tmp lies in target")?;
+    Ok(target.join("tools/bin").join(name))
+}
+
+/// What the program prints about its flags.
+pub fn help_of(name: &str) -> Outcome<String> {
+    let Output { stdout, stderr, .. } = Command::new(program(name)?).arg("--help").output()?;
+    Ok(String::from_utf8([stdout, stderr].concat())?)
+}
+
+/// Such a program, running.
+pub fn tool(name: &'static str, more: &[String]) -> Outcome<Peer> {
     let address = free_address()?;
     let mut args = vec![format!("--web.listen-address={address}")];
     args.extend_from_slice(more);
-    Peer::start(name, &target.join("tools/bin").join(name), address, &args)
+    Peer::start(name, &program(name)?, address, &args)
 }
 
 impl Peer {

@@ -166,30 +166,44 @@ impl MetricsHandler {
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 
-    fn page_options(&self) -> PageOptions<'_> {
-        PageOptions {
-            telemetry_path: &self.options.telemetry_path,
-            storage_option: &self.options.storage_option,
-            is_authenticated: (self.options.authenticates)(),
-        }
+    /// Renders on another thread, because a page with a thousand alerts would delay webhooks on this one.
+    async fn render(
+        &self,
+        render: impl FnOnce(&Status, PageOptions<'_>) -> MetricsReply + Send + 'static,
+    ) -> MetricsReply {
+        let status = self.status().await;
+        let telemetry_path = self.options.telemetry_path.clone();
+        let storage_option = self.options.storage_option.clone();
+        let is_authenticated = (self.options.authenticates)();
+        let rendered = tokio::task::spawn_blocking(move || {
+            let options = PageOptions {
+                telemetry_path: &telemetry_path,
+                storage_option: &storage_option,
+                is_authenticated,
+            };
+            render(&status, options)
+        });
+        let panicked = |_| failed("The page could not be rendered.\n".to_owned());
+        rendered.await.unwrap_or_else(panicked)
     }
 
     async fn page(&self, range: Option<Range>) -> MetricsReply {
-        let status = self.status().await;
-        let html = page::page(&status, self.page_options(), range);
-        MetricsReply::new(ReplyStatus::Ok, ContentType::Html, html)
+        let render = move |status: &Status, options: PageOptions<'_>| {
+            MetricsReply::new(ReplyStatus::Ok, ContentType::Html, page::page(status, options, range))
+        };
+        self.render(render).await
     }
 
-    async fn episode(&self, id: &str) -> MetricsReply {
-        let status = self.status().await;
-        let (code, html) = match page::episode(&status, id, self.page_options()) {
-            Some(html) => (ReplyStatus::Ok, html),
-            None => (
+    async fn episode(&self, id: String) -> MetricsReply {
+        let render = move |status: &Status, options: PageOptions<'_>| match page::episode(status, &id, options) {
+            Some(html) => MetricsReply::new(ReplyStatus::Ok, ContentType::Html, html),
+            None => MetricsReply::new(
                 ReplyStatus::NotFound,
-                page::unknown_episode(&status, self.page_options()),
+                ContentType::Html,
+                page::unknown_episode(status, options),
             ),
         };
-        MetricsReply::new(code, ContentType::Html, html)
+        self.render(render).await
     }
 
     /// The content of `/api/v1/status`.
@@ -199,11 +213,11 @@ impl MetricsHandler {
     }
 
     async fn status_json(&self) -> MetricsReply {
-        let status = self.status().await;
-        match serde_json::to_vec(&status) {
+        let render = |status: &Status, _: PageOptions<'_>| match serde_json::to_vec(status) {
             Ok(json) => MetricsReply::new(ReplyStatus::Ok, ContentType::Json, json),
             Err(error) => failed(format!("{error}\n")),
-        }
+        };
+        self.render(render).await
     }
 
     fn readiness(&self) -> MetricsReply {
@@ -234,7 +248,7 @@ impl MetricsService for MetricsHandler {
         match request {
             MetricsRequest::Scrape(scrape) => self.scrape(scrape).await,
             MetricsRequest::Page(range) => self.page(range).await,
-            MetricsRequest::Episode(id) => self.episode(&id).await,
+            MetricsRequest::Episode(id) => self.episode(id).await,
             MetricsRequest::StatusJson => self.status_json().await,
             MetricsRequest::Readiness => self.readiness(),
             MetricsRequest::Reload(peer) => self.reload(peer).await,

@@ -200,21 +200,25 @@ impl Activity {
         if fingerprint.is_empty() {
             return None;
         }
-        let is_its = |episode: &Episode| {
-            let alert = episode.alert;
-            alert.rule == rule && alert.fingerprint == fingerprint && alert.opened_at - CLOCK_TOLERANCE <= at
-        };
-        let its = self.episodes().filter(is_its);
-        its.max_by_key(|episode| episode.alert.opened_at)
+        let is_its = |episode: &Episode| episode.alert.rule == rule && episode.alert.fingerprint == fingerprint;
+        newest_at(self.episodes().filter(is_its), at)
     }
 
     /// The events of an episode, newest first.
-    pub fn events_of<'a>(&'a self, id: &'a str) -> Vec<&'a Event> {
-        let events = self.actions.iter().chain(&self.decisions);
-        let is_its = |event: &&Arc<Event>| {
-            let episode = self.episode_of(event);
-            episode.is_some_and(|episode| episode.alert.episode == id)
+    pub fn events_of(&self, id: &str) -> Vec<&Event> {
+        let Some(Episode { alert, .. }) = self.episode(id) else {
+            return Vec::new();
         };
+        let (rule, fingerprint) = (alert.rule.as_str(), alert.fingerprint.as_str());
+        // Few of all episodes have this rule and alert, and there may be a thousand.
+        let is_of_same = |episode: &Episode| (&*episode.alert.rule, &*episode.alert.fingerprint) == (rule, fingerprint);
+        let episodes: Vec<Episode<'_>> = self.episodes().filter(is_of_same).collect();
+        let is_its = |event: &&Arc<Event>| {
+            let is_of_same = event.rule == rule && event.fingerprint == fingerprint && !fingerprint.is_empty();
+            is_of_same
+                && newest_at(episodes.iter().copied(), event.at).is_some_and(|episode| episode.alert.episode == id)
+        };
+        let events = self.actions.iter().chain(&self.decisions);
         let mut events: Vec<&Event> = events.filter(is_its).map(|event| &**event).collect();
         // Stable, so that an outcome stays before the decision of the same moment.
         events.sort_by_key(|event| std::cmp::Reverse(event.at));
@@ -255,6 +259,12 @@ impl Activity {
         let dropped_at = self.dropped.get(&episode.rule);
         dropped_at.is_some_and(|at| *at >= episode.opened_at - CLOCK_TOLERANCE)
     }
+}
+
+/// The newest of these episodes that had begun at a time.
+fn newest_at<'a>(episodes: impl Iterator<Item = Episode<'a>>, at: Timestamp) -> Option<Episode<'a>> {
+    let had_begun = |episode: &Episode| episode.alert.opened_at - CLOCK_TOLERANCE <= at;
+    episodes.filter(had_begun).max_by_key(|episode| episode.alert.opened_at)
 }
 
 /// An open episode, or one that is over.

@@ -7,7 +7,7 @@ use super::story::{Meaning, sentence, why};
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write};
 
 /// Alerts with a card. The others are counted.
@@ -31,7 +31,9 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
     }
     // The newest is the one that a person was called for. Alerts for which something was done come before.
     let mut cards: Vec<&Vec<&OpenAlert>> = of_alert.values().rev().collect();
-    cards.sort_by_key(|answers| answers.iter().all(|alert| is_idle(status, alert)));
+    let acted = acted(status);
+    let has_no_act = |alert: &&OpenAlert| !acted.contains(&(alert.rule.as_str(), alert.fingerprint.as_str()));
+    cards.sort_by_cached_key(|answers| answers.iter().all(|alert| has_no_act(alert) || is_idle(status, alert)));
     for answers in cards.into_iter().take(MAX_CARDS) {
         card(out, status, options, answers)?;
     }
@@ -46,15 +48,24 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
     writeln!(out, "</section>")
 }
 
+fn is_act(event: &Event) -> bool {
+    matches!(
+        Meaning::of(event),
+        Meaning::Applied | Meaning::Failed | Meaning::Reverted
+    )
+}
+
+/// The rules and alerts of all acts that are kept. Of a thousand open alerts most have none.
+fn acted(status: &Status) -> HashSet<(&str, &str)> {
+    let events = status.activity.actions.iter().chain(&status.activity.decisions);
+    let acts = events.filter(|event| is_act(event));
+    acts.map(|event| (event.rule.as_str(), event.fingerprint.as_str()))
+        .collect()
+}
+
 /// Whether the rule has done nothing about the alert.
 fn is_idle(status: &Status, alert: &OpenAlert) -> bool {
-    let mut events = status.activity.events_of(&alert.episode).into_iter();
-    !events.any(|event| {
-        matches!(
-            Meaning::of(event),
-            Meaning::Applied | Meaning::Failed | Meaning::Reverted
-        )
-    })
+    !status.activity.events_of(&alert.episode).into_iter().any(is_act)
 }
 
 /// Writes an alert with its rules.

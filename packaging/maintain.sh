@@ -29,6 +29,17 @@ leases() {
     fi
 }
 
+# A start that is under way may be one of the former program. The next start of systemd's own is one of the new program.
+wait_for_start() {
+    waited=0
+    while [ "$(systemctl show --value --property=ActiveState "$service")" = activating ] &&
+        [ "$(systemctl show --value --property=SubState "$service")" != auto-restart ] &&
+        [ "$waited" -lt "$patience" ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+}
+
 # A new daemon takes over the leases of the former one, so that nothing is reverted meanwhile.
 hand_over() {
     before=$(main_pid)
@@ -67,6 +78,7 @@ case "$1" in
         if command -v systemd-tmpfiles >/dev/null; then systemd-tmpfiles --create evenkeel.conf || true; fi
         has_systemd || exit 0
         systemctl daemon-reload
+        wait_for_start
         if is_active; then
             hand_over
         elif [ -e "$removed" ] && systemctl --quiet is-enabled "$service"; then

@@ -39,7 +39,7 @@ fn play(text: &str) -> String {
 }
 
 #[test]
-fn role_installs_configures_and_then_changes_nothing() {
+fn role_installs_configures_and_keeps_what_a_bad_configuration_would_replace() {
     let _installed = Installed;
     let text = PLAY.replace("PACKAGE", PACKAGE);
     let first = play(&text);
@@ -53,6 +53,14 @@ fn role_installs_configures_and_then_changes_nothing() {
 
     let second = play(&text);
     assert!(second.contains("changed=0") && second.contains("failed=0"), "{second}");
+
+    let files = || sh("cd /etc/evenkeel; find . -type f -exec stat --format='%n %a %U' {} + -exec sha256sum {} + | sort");
+    let before = files();
+    let bad = play(&text.replace("{nice: 5}", "{nice: 50}"));
+    assert!(bad.contains("failed=1"), "{bad}");
+    assert_eq!(files(), before);
+    assert_eq!(sh("ls -d /etc/evenkeel*").trim(), "/etc/evenkeel");
+    assert_eq!(shows("ActiveState"), "active");
 
     assert!(dpkg(&["--purge", "evenkeel"]).status.success());
 }

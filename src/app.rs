@@ -233,6 +233,8 @@ fn start_frontend_starter(run: &cli::Run, log: &mut ProcessLog, telemetry: &Tele
     if !rustix::process::geteuid().is_root() {
         return Err("evenkeel was not started as root".to_owned());
     }
+    // The starter and each frontend have a copy of the heap.
+    self_priority::release_free_heap();
     let frontend = |sockets| frontend::process::run(sockets, OwnUser::find(), log, telemetry);
     frontend::starter::start(frontend).map_err(|error| {
         tracing::error!(%error, "could not start the process for HTTP, the main process serves it");

@@ -54,7 +54,8 @@ fn role_installs_configures_and_keeps_what_a_bad_configuration_would_replace() {
     let second = play(&text);
     assert!(second.contains("changed=0") && second.contains("failed=0"), "{second}");
 
-    let files = || sh("cd /etc/evenkeel; find . -type f -exec stat --format='%n %a %U' {} + -exec sha256sum {} + | sort");
+    let files =
+        || sh("cd /etc/evenkeel; find . -type f -exec stat --format='%n %a %U' {} + -exec sha256sum {} + | sort");
     let before = files();
     let bad = play(&text.replace("{nice: 5}", "{nice: 50}"));
     assert!(bad.contains("failed=1"), "{bad}");

@@ -7,6 +7,7 @@ use super::starter::FrontendSockets;
 use crate::alert::receiver::WebhookReceiver;
 use crate::app::log::ProcessLog;
 use crate::app::runtime;
+use crate::host::program_pages;
 use crate::http::remote_access::{AccessVersion, RemoteAccess};
 use crate::http::{Access, ServerLimits, WebFileError};
 use crate::publish::MetricsServer;
@@ -79,6 +80,8 @@ async fn serve(sockets: FrontendSockets, report: Report, telemetry: Telemetry) -
     };
     let (stop, stopped) = watch::channel(false);
     let listeners = Listeners::new(&client, &settings, stopped).map_err(io::Error::other)?;
+    // What only the start used.
+    program_pages::release();
     let mut serving = tokio::spawn(listeners.serve(sockets.metrics, sockets.webhook));
     let must_drain = tokio::select! {
         must_drain = client.receive(&mut input) => must_drain?,

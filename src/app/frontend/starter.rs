@@ -4,6 +4,7 @@
 
 use super::{FRONTEND, STARTER};
 use crate::host::fork::fork;
+use crate::host::program_pages;
 use crate::sandbox::{CapabilitySet, capabilities};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -293,6 +294,7 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
         while self.sockets.is_some() {
             match self.start(former) {
                 Ok(running) => {
+                    program_pages::release();
                     former = Some(self.wait(&running));
                     if running.since.elapsed() >= LONG_LIFE {
                         pause = FIRST_PAUSE;

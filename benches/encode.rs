@@ -5,7 +5,7 @@
 //! `again` is OpenMetrics of a sample with the families of the one before.
 
 use evenkeel::publish::{Compressor, Content, EncodeCache, Encoder, Format, PlainEncoder};
-use evenkeel::sense::{Sampler, SamplerConfig};
+use evenkeel::sense::{MaxAge, Sampler, SamplerConfig};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn main() {
         .enable_time()
         .build()
         .expect("a runtime starts");
-    let fresh = || runtime.block_on(sampler.fresh(Duration::ZERO, Duration::from_secs(60)));
+    let fresh = || runtime.block_on(sampler.fresh(MaxAge::of_all(Duration::ZERO), Duration::from_secs(60)));
     let samples = [fresh(), fresh()].map(|snapshot| {
         Arc::new(Content {
             readings: snapshot.readings.clone(),

@@ -2,7 +2,7 @@
 """Records which functions a running daemon uses, for the link order of the dist build (build.rs).
 
 The script runs the dist build under callgrind twice. The first run has no rules: it records seconds without
-requests, scrapes, and the slow collectors. The second run has the shipped alerting rules: it records scrapes and an
+requests, scrapes, and the collectors of the timer. The second run has the shipped alerting rules: it records scrapes and an
 alert that fires, repeats and resolves.
 
 The result is packaging/layout/used.ld, a linker script with a line per function. Its parts are in the order of how
@@ -123,7 +123,7 @@ class Daemon:
 
 
 def record_sampling(program, home):
-    """Functions called without rules: in seconds without requests, by scrapes, by the slow collectors."""
+    """Functions called without rules: in seconds without requests, by scrapes, by the collectors of the timer."""
     (home / "evenkeel.yml").write_text("rule_files: []\nsampling: {slow_interval: 80s}\n")
     with Daemon(program, home) as daemon:
         time.sleep(10)

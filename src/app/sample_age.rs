@@ -115,7 +115,7 @@ fn max_age(interval: Duration) -> Duration {
 fn interval(collector: &str, sampling: Sampling) -> Duration {
     let info = COLLECTORS.iter().find(|info| info.name == collector);
     match info.map(|info| info.pace) {
-        Some(Pace::Slow | Pace::Isolated) => sampling.slow_interval,
+        Some(Pace::Scrape | Pace::IsolatedScrape | Pace::Slow | Pace::IsolatedSlow) => sampling.slow_interval,
         Some(Pace::Fast) | None => sampling.interval,
     }
 }

@@ -257,7 +257,6 @@ mod tests {
     fn snapshot() -> Arc<Snapshot> {
         Arc::new(Snapshot {
             taken: SampleTime::now(),
-            fresh_since: Instant::now(),
             readings: Vec::new(),
             derived: Arc::default(),
         })

@@ -118,7 +118,7 @@ pub(super) static SAMPLING: Object = Object::new(
         optional(
             "slow_interval",
             Kind::Duration,
-            "For expensive or rarely changing metrics. Default 15s.",
+            "For metrics that hardly change or whose source may block, and while there are rules for all that no scrape has read meanwhile. Default 15s.",
         ),
     ],
 );

@@ -8,7 +8,7 @@ use super::request::{CollectorFilter, ContentType, MetricsReply, MetricsRequest,
 use super::response_cache::ResponseCache;
 use super::status::{Status, status};
 use crate::family::{DescriptorCache, DescriptorPool, Family, label};
-use crate::sense::{Sampler, Snapshot};
+use crate::sense::{MaxAge, Sampler, Snapshot};
 use crate::telemetry::Telemetry;
 use std::error::Error;
 use std::net::IpAddr;
@@ -17,8 +17,12 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// A scrape reads fast samples again that are older than this.
+/// A scrape reads samples again that are older than this.
 const MAX_SAMPLE_AGE: Duration = Duration::from_millis(100);
+
+/// A scrape with a short timeout reads samples again that are older than this share of its patience, so 40 ms where the
+/// timeout is 1 s. The age of the samples is an error of `rate()`, and the timeout is no longer than the interval.
+const MAX_AGE_SHARE: u32 = 20;
 
 /// The longest that a scrape, or the page, waits for fresh samples before it uses the newest.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
@@ -111,7 +115,17 @@ impl MetricsHandler {
             },
         };
         let filter = scrape.collectors;
-        let snapshot = self.sampler.fresh(MAX_SAMPLE_AGE, scrape.patience.min(PATIENCE)).await;
+        let patience = scrape.patience.min(PATIENCE);
+        let max_age = MAX_SAMPLE_AGE.min(patience / MAX_AGE_SHARE);
+        let max_age = MaxAge {
+            fast: max_age,
+            scraped: if filter.includes_scraped() {
+                max_age
+            } else {
+                self.sampler.slow_interval()
+            },
+        };
+        let snapshot = self.sampler.fresh(max_age, patience).await;
         let response = if let CollectorFilter::All = filter {
             self.response_cache
                 .get_or_create(snapshot, |snapshot| self.content(snapshot, &filter))
@@ -161,8 +175,12 @@ impl MetricsHandler {
     }
 
     async fn status(&self) -> Status {
-        // All viewers within one interval share a sample.
-        let snapshot = self.sampler.fresh(self.sampler.interval(), PATIENCE).await;
+        // All viewers within one interval share a sample. The page shows only ages of what other threads read.
+        let max_age = MaxAge {
+            fast: self.sampler.interval(),
+            scraped: self.sampler.slow_interval(),
+        };
+        let snapshot = self.sampler.fresh(max_age, PATIENCE).await;
         status(&self.sampler, &snapshot, &self.telemetry, Instant::now())
     }
 

@@ -2,7 +2,7 @@
 
 use super::negotiation::Format;
 use super::page::Range;
-use crate::sense::{COLLECTORS, Snapshot};
+use crate::sense::{COLLECTORS, Pace, Snapshot};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -150,6 +150,14 @@ impl CollectorFilter {
             CollectorFilter::Only(names) => names.contains(collector),
             CollectorFilter::Without(names) => !names.contains(collector),
         }
+    }
+
+    /// Whether it selects a collector that another thread than the sampler's reads for scrapes.
+    pub fn includes_scraped(&self) -> bool {
+        let mut scraped = COLLECTORS
+            .iter()
+            .filter(|info| matches!(info.pace, Pace::Scrape | Pace::IsolatedScrape));
+        scraped.any(|info| self.includes(info.name))
     }
 
     /// The selected collectors that are disabled.

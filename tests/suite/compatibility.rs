@@ -1,15 +1,15 @@
-//! The table of collectors in docs/compatibility.md is that of this file, and this file agrees with the registry.
-//! `UPDATE_COMPATIBILITY=1` writes the table into the document.
+//! The table of collectors in docs/compatibility.md is that of this file, and this file agrees with the registry, as do
+//! the document's lists of collectors. `UPDATE_COMPATIBILITY=1` writes table and lists into the document.
 
 use std::fs;
 use std::path::PathBuf;
 
-use evenkeel::sense::COLLECTORS;
+use evenkeel::sense::{COLLECTORS, Pace};
 
 use crate::support::shipped::root;
 
-const BEGIN: &str = "<!-- begin: collectors -->\n";
-const END: &str = "<!-- end: collectors -->\n";
+/// The columns of a line of the document.
+const WIDTH: usize = 100;
 
 /// Collectors that only evenkeel has.
 const OWN: [&str; 2] = ["groups", "process"];
@@ -204,14 +204,44 @@ fn every_collector_is_in_the_table_with_its_default() {
     assert!(ROWS.is_sorted_by_key(|row| row.name));
 }
 
-#[test]
-fn document_has_the_table() {
-    let text = fs::read_to_string(document()).expect("the documentation ships");
-    let (before, rest) = text.split_once(BEGIN).expect("the begin of the table");
-    let (found, after) = rest.split_once(END).expect("the end of the table");
-    if std::env::var_os("UPDATE_COMPATIBILITY").is_some() {
-        fs::write(document(), format!("{before}{BEGIN}{}{END}{after}", table())).expect("a writable document");
-        return;
+/// The collectors of some paces, as a paragraph.
+fn names(paces: &[Pace]) -> String {
+    let infos = COLLECTORS.iter().filter(|info| paces.contains(&info.pace));
+    let mut names: Vec<String> = infos.map(|info| format!("`{}`", info.name)).collect();
+    names.sort();
+    let mut lines = vec![String::new()];
+    let last = names.len() - 1;
+    for (index, name) in names.iter().enumerate() {
+        let word = format!("{name}{}", if index == last { "." } else { "," });
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => *line = word,
+            Some(line) if line.len() + word.len() < WIDTH => *line += &format!(" {word}"),
+            _ => lines.push(word),
+        }
     }
-    assert_eq!(found, table(), "run this test with UPDATE_COMPATIBILITY=1");
+    lines.join("\n") + "\n"
+}
+
+/// The generated parts of the document.
+fn parts() -> [(&'static str, String); 3] {
+    [
+        ("collectors", table()),
+        ("timed collectors", names(&[Pace::Slow, Pace::IsolatedSlow])),
+        ("fast collectors", names(&[Pace::Fast])),
+    ]
+}
+
+#[test]
+fn document_has_the_table_and_lists() {
+    for (part, expected) in parts() {
+        let text = fs::read_to_string(document()).expect("the documentation ships");
+        let [begin, end] = ["begin", "end"].map(|place| format!("<!-- {place}: {part} -->\n"));
+        let (before, rest) = text.split_once(&begin).expect("the begin of a part");
+        let (found, after) = rest.split_once(&end).expect("the end of a part");
+        if std::env::var_os("UPDATE_COMPATIBILITY").is_some() {
+            fs::write(document(), format!("{before}{begin}{expected}{end}{after}")).expect("a writable document");
+        } else {
+            assert_eq!(found, expected, "run this test with UPDATE_COMPATIBILITY=1");
+        }
+    }
 }

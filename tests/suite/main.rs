@@ -15,6 +15,7 @@ mod exposition;
 mod faults;
 mod file_limit;
 mod formats;
+mod freshness;
 mod frontend;
 mod golden;
 mod jobs;

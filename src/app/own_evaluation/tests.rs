@@ -3,7 +3,7 @@
 use super::*;
 use crate::alert::Status;
 use crate::family::Family;
-use crate::sense::{CollectorReading, SampleTime};
+use crate::sense::{CollectorReading, Freshness, SampleTime};
 use crate::watch::LabelSet;
 use crate::watch::promql;
 use crate::watch::rule_file::parse;
@@ -34,13 +34,13 @@ pub fn sample(
                 ..taken
             },
             duration: Duration::ZERO,
+            freshness: Freshness::Fast,
             skipped_lines: 0,
             error: None,
         })
     };
     Snapshot {
         taken,
-        fresh_since: taken.instant,
         readings: readings.into_iter().map(reading).collect(),
         derived: Arc::default(),
     }

@@ -23,7 +23,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "bcache",
-    Pace::Slow,
+    Pace::Scrape,
     "caches of block devices (bcache)",
     METRICS,
     |options| {

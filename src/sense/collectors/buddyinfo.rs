@@ -13,7 +13,7 @@ const METRICS: &str = "node_buddyinfo_blocks";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "buddyinfo",
-    Pace::Slow,
+    Pace::Scrape,
     "free blocks of memory by size",
     METRICS,
     |_| Box::new(read_buddyinfo),

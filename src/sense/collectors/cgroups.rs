@@ -11,7 +11,7 @@ use crate::sense::runtime::roots::Roots;
 /// The published metrics.
 const METRICS: &str = "node_cgroups_cgroups node_cgroups_enabled";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("cgroups", Pace::Slow, "cgroups per controller", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("cgroups", Pace::Scrape, "cgroups per controller", METRICS, |_| {
     Box::new(read_cgroups)
 });
 

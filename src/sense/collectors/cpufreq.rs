@@ -11,9 +11,10 @@ const METRICS: &str = "\
     node_cpu_scaling_frequency_hertz node_cpu_scaling_frequency_max_hertz node_cpu_scaling_frequency_min_hertz \
     node_cpu_scaling_governor";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("cpufreq", Pace::Slow, "frequencies of processors", METRICS, |_| {
-    Box::new(read_cpufreq)
-});
+pub const INFO: CollectorInfo =
+    CollectorInfo::on("cpufreq", Pace::Scrape, "frequencies of processors", METRICS, |_| {
+        Box::new(read_cpufreq)
+    });
 
 /// File, metric, help. The files are in kilohertz.
 const FREQUENCIES: [(&str, &str, &str); 7] = [

@@ -15,10 +15,13 @@ const METRICS: &str = "\
     node_drbd_network_received_bytes_total node_drbd_network_sent_bytes_total node_drbd_node_role_is_primary \
     node_drbd_out_of_sync_bytes node_drbd_remote_pending node_drbd_remote_unacknowledged";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::off("drbd", Pace::Slow, "replicated block devices (DRBD 8)", METRICS, |_| {
-        Box::new(read_drbd)
-    });
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "drbd",
+    Pace::Scrape,
+    "replicated block devices (DRBD 8)",
+    METRICS,
+    |_| Box::new(read_drbd),
+);
 
 /// The module counts in blocks of 1,024 bytes, except what it received.
 const BLOCK: f64 = 1024.0;

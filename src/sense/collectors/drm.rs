@@ -12,7 +12,7 @@ const METRICS: &str = "\
     node_drm_memory_vis_vram_size_bytes node_drm_memory_vis_vram_used_bytes node_drm_memory_vram_size_bytes \
     node_drm_memory_vram_used_bytes";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("drm", Pace::Slow, "graphics cards of AMD", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("drm", Pace::Scrape, "graphics cards of AMD", METRICS, |_| {
     Box::new(read_drm)
 });
 

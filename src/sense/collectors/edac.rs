@@ -13,7 +13,7 @@ const METRICS: &str = "\
     node_edac_csrow_uncorrectable_errors_total node_edac_uncorrectable_errors_total";
 
 pub const INFO: CollectorInfo =
-    CollectorInfo::on("edac", Pace::Slow, "memory errors", METRICS, |_| Box::new(read_edac));
+    CollectorInfo::on("edac", Pace::Scrape, "memory errors", METRICS, |_| Box::new(read_edac));
 
 /// The numbers N of the entries `prefixN` of a directory.
 fn numbered(directory: &Path, prefix: &str) -> Vec<u32> {

@@ -24,7 +24,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "ethtool",
-    Pace::Slow,
+    Pace::IsolatedScrape,
     "drivers and counters of network devices",
     METRICS,
     |options| {

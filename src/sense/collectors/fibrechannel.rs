@@ -18,7 +18,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "fibrechannel",
-    Pace::Slow,
+    Pace::Scrape,
     "host adapters of Fibre Channel",
     METRICS,
     |_| Box::new(read_fibrechannel),

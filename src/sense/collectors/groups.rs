@@ -30,7 +30,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "groups",
-    Pace::Isolated,
+    Pace::IsolatedScrape,
     "process_groups of the configuration",
     METRICS,
     |options| {

@@ -42,11 +42,16 @@ const METRICS: &str = "\
     node_infiniband_symbol_error_total node_infiniband_unicast_packets_received_total \
     node_infiniband_unicast_packets_transmitted_total node_infiniband_vl15_dropped_total";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("infiniband", Pace::Slow, "adapters of InfiniBand", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "infiniband",
+    Pace::Scrape,
+    "adapters of InfiniBand",
+    METRICS,
+    |options| {
         let devices = options.infiniband_devices.clone();
         Box::new(move |roots| read_infiniband(roots, &devices))
-    });
+    },
+);
 
 /// The kernel counts data in words of four bytes.
 const DATA_FACTOR: f64 = 4.0;

@@ -5,15 +5,20 @@ use crate::family::Family;
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::roots::Roots;
 
-/// How often a collector is read.
+/// When a collector is read, and on which thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Pace {
-    /// For each scrape, and every `interval` while a rule reads one of its metrics.
+    /// For each scrape on the sampler's thread, and every `interval` while a rule reads one of its metrics.
     Fast,
-    /// Every `slow_interval`, on one thread for all of them, so that a slow driver delays no fast sample.
+    /// For each scrape, on one thread for all of them; without scrapes every `slow_interval` while there are rules.
+    Scrape,
+    /// For each scrape on a thread of its own, because the source may block the reader or takes long; without scrapes
+    /// every `slow_interval`.
+    IsolatedScrape,
+    /// Every `slow_interval`, on one thread for all of them, because a source may hang or hardly changes.
     Slow,
     /// Every `slow_interval` on a thread of its own, because the source may block the reader for long.
-    Isolated,
+    IsolatedSlow,
 }
 
 /// Reads the files of a collector and builds its families. The closure owns the state between two reads.

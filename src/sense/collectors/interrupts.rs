@@ -12,7 +12,7 @@ const METRICS: &str = "node_interrupts_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "interrupts",
-    Pace::Slow,
+    Pace::Scrape,
     "interrupts per line and processor",
     METRICS,
     |options| {

@@ -21,7 +21,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "ipvs",
-    Pace::Slow,
+    Pace::Scrape,
     "load balancing by the kernel (IPVS)",
     METRICS,
     |options| {

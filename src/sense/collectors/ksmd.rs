@@ -12,7 +12,7 @@ const METRICS: &str = "\
     node_ksmd_pages_sharing node_ksmd_pages_to_scan node_ksmd_pages_unshared node_ksmd_pages_volatile node_ksmd_run \
     node_ksmd_sleep_seconds";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("ksmd", Pace::Slow, "merging of equal pages", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("ksmd", Pace::Scrape, "merging of equal pages", METRICS, |_| {
     Box::new(read_ksmd)
 });
 

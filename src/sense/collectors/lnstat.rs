@@ -11,7 +11,7 @@ use crate::sense::runtime::roots::Roots;
 /// The published metrics. The heads of the tables name them.
 const METRICS: &str = "node_lnstat_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("lnstat", Pace::Slow, "caches of the network", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("lnstat", Pace::Scrape, "caches of the network", METRICS, |_| {
     Box::new(read_lnstat)
 });
 

@@ -11,8 +11,9 @@ const METRICS: &str = "\
     node_md_blocks node_md_blocks_synced node_md_degraded node_md_disks node_md_disks_required node_md_raid_disks \
     node_md_state";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("mdadm", Pace::Slow, "software RAID", METRICS, |_| Box::new(read_mdadm));
+pub const INFO: CollectorInfo = CollectorInfo::on("mdadm", Pace::Scrape, "software RAID", METRICS, |_| {
+    Box::new(read_mdadm)
+});
 
 /// The states that every array shows. An array in another state shows that one as well, so that one state is always 1.
 const STATES: [&str; 6] = ["active", "inactive", "recovering", "resync", "check", "reshape"];

@@ -11,9 +11,10 @@ use crate::sense::runtime::roots::Roots;
 /// The published metrics. The kernel names them.
 const METRICS: &str = "node_memory_numa_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("meminfo_numa", Pace::Slow, "memory per NUMA node", METRICS, |_| {
-    Box::new(read_meminfo_numa)
-});
+pub const INFO: CollectorInfo =
+    CollectorInfo::off("meminfo_numa", Pace::Scrape, "memory per NUMA node", METRICS, |_| {
+        Box::new(read_meminfo_numa)
+    });
 
 /// `Node 0 Active(anon): 12 kB` is 12288 bytes of `Active_anon`.
 fn parse_meminfo_line(line: &str) -> Result<(String, f64), ParseError> {

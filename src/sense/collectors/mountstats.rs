@@ -39,9 +39,10 @@ const METRICS: &str = "\
     node_mountstats_nfs_transport_sending_queue_total node_mountstats_nfs_transport_sends_total \
     node_mountstats_nfs_write_bytes_total node_mountstats_nfs_write_pages_total";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("mountstats", Pace::Slow, "requests of NFS mounts", METRICS, |_| {
-    Box::new(read_mountstats)
-});
+pub const INFO: CollectorInfo =
+    CollectorInfo::off("mountstats", Pace::Scrape, "requests of NFS mounts", METRICS, |_| {
+        Box::new(read_mountstats)
+    });
 
 /// Metric and help of a column; an empty name is not shown.
 type Column = (&'static str, &'static str);

@@ -14,7 +14,7 @@ const METRICS: &str = "\
     node_nfs_connections_total node_nfs_packets_total node_nfs_requests_total \
     node_nfs_rpc_authentication_refreshes_total node_nfs_rpc_retransmissions_total node_nfs_rpcs_total";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("nfs", Pace::Slow, "requests of the NFS client", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::on("nfs", Pace::Scrape, "requests of the NFS client", METRICS, |_| {
     Box::new(read_nfs)
 });
 

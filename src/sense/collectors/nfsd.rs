@@ -17,7 +17,7 @@ const METRICS: &str = "\
     node_nfsd_reply_cache_nocache_total node_nfsd_requests_total node_nfsd_rpc_errors_total \
     node_nfsd_server_rpcs_total node_nfsd_server_threads";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("nfsd", Pace::Slow, "requests to the NFS server", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::on("nfsd", Pace::Scrape, "requests to the NFS server", METRICS, |_| {
     Box::new(read_nfsd)
 });
 

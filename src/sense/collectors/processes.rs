@@ -13,7 +13,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "processes",
-    Pace::Slow,
+    Pace::Scrape,
     "processes and threads per state",
     METRICS,
     |_| Box::new(read_processes),

@@ -15,8 +15,12 @@ const METRICS: &str = "\
     node_qdisc_backlog node_qdisc_bytes_total node_qdisc_current_queue_length node_qdisc_drops_total \
     node_qdisc_overlimits_total node_qdisc_packets_total node_qdisc_requeues_total";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::off("qdisc", Pace::Slow, "queues of packets to send", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "qdisc",
+    Pace::IsolatedScrape,
+    "queues of packets to send",
+    METRICS,
+    |options| {
         let (devices, fixtures) = (options.qdisc_devices.clone(), options.qdisc_fixtures.clone());
         Box::new(move |_| {
             let queues = match &fixtures {
@@ -25,7 +29,8 @@ pub const INFO: CollectorInfo =
             };
             Ok(families(&queues, &devices))
         })
-    });
+    },
+);
 
 const GET_QDISC: u16 = 38;
 const HEADER: usize = 20;

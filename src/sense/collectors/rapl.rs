@@ -12,11 +12,16 @@ const METRICS: &str = "\
     node_rapl_core_joules_total node_rapl_dram_joules_total node_rapl_joules_total node_rapl_package_joules_total \
     node_rapl_psys_joules_total node_rapl_uncore_joules_total node_rapl_*";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("rapl", Pace::Slow, "energy of processors (RAPL)", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "rapl",
+    Pace::Scrape,
+    "energy of processors (RAPL)",
+    METRICS,
+    |options| {
         let has_zone_label = options.rapl_zone_label;
         Box::new(move |roots| read_rapl(roots, has_zone_label))
-    });
+    },
+);
 
 /// Name and number of a zone: `package-0` states both, and of equal names the first is 0.
 fn zone(name: &str, seen: &mut HashMap<String, u32>) -> (String, u32) {

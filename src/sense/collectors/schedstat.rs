@@ -13,7 +13,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "schedstat",
-    Pace::Slow,
+    Pace::Scrape,
     "time that tasks ran and waited",
     METRICS,
     |_| Box::new(read_schedstat),

@@ -14,11 +14,16 @@ const METRICS: &str = "\
     node_slabinfo_active_objects node_slabinfo_object_size_bytes node_slabinfo_objects \
     node_slabinfo_objects_per_slab node_slabinfo_pages_per_slab";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::off("slabinfo", Pace::Slow, "caches of kernel objects", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::off(
+    "slabinfo",
+    Pace::Scrape,
+    "caches of kernel objects",
+    METRICS,
+    |options| {
         let slabs = options.slabs.clone();
         Box::new(move |roots| read_slabinfo(roots, &slabs))
-    });
+    },
+);
 
 /// Metric and help of the columns after the name.
 const COLUMNS: [(&str, &str); 5] = [

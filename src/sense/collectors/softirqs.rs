@@ -12,7 +12,7 @@ const METRICS: &str = "node_softirqs_functions_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "softirqs",
-    Pace::Slow,
+    Pace::Scrape,
     "softirqs by kind and processor",
     METRICS,
     |_| Box::new(read_softirqs),

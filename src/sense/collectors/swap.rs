@@ -11,7 +11,7 @@ use crate::sense::runtime::roots::Roots;
 /// The published metrics.
 const METRICS: &str = "node_swap_priority node_swap_size_bytes node_swap_used_bytes";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("swap", Pace::Slow, "swap devices and files", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("swap", Pace::Scrape, "swap devices and files", METRICS, |_| {
     Box::new(read_swap)
 });
 

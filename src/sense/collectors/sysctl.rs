@@ -15,7 +15,7 @@ const METRICS: &str = "node_sysctl_info node_sysctl_*";
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "sysctl",
-    Pace::Slow,
+    Pace::Scrape,
     "settings of the kernel that flags name",
     METRICS,
     |options| {

@@ -21,7 +21,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "systemd",
-    Pace::Isolated,
+    Pace::IsolatedSlow,
     "units of systemd, asked over D-Bus",
     METRICS,
     |options| {

@@ -13,11 +13,16 @@ const METRICS: &str = "\
     node_tape_read_time_seconds_total node_tape_reads_completed_total node_tape_residual_total \
     node_tape_write_time_seconds_total node_tape_writes_completed_total node_tape_written_bytes_total";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("tapestats", Pace::Slow, "requests to tape drives", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "tapestats",
+    Pace::Scrape,
+    "requests to tape drives",
+    METRICS,
+    |options| {
         let devices = options.tape_devices.clone();
         Box::new(move |roots| read_tapestats(roots, &devices))
-    });
+    },
+);
 
 const STATISTICS: [AttributeRow; 10] = [
     ("in_flight", "node_tape_io_now", "Requests in flight.", 1.0),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// The published metrics.
 const METRICS: &str = "node_tcp_connection_states";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("tcpstat", Pace::Slow, "TCP sockets per state", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("tcpstat", Pace::Scrape, "TCP sockets per state", METRICS, |_| {
     Box::new(read_tcpstat)
 });
 

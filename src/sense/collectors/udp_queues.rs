@@ -12,7 +12,7 @@ const METRICS: &str = "node_udp_queues";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "udp_queues",
-    Pace::Slow,
+    Pace::Scrape,
     "bytes that wait in UDP sockets",
     METRICS,
     |_| Box::new(read_udp_queues),

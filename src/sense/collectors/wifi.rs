@@ -23,7 +23,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "wifi",
-    Pace::Slow,
+    Pace::IsolatedScrape,
     "wireless devices and stations",
     METRICS,
     |options| {

@@ -24,8 +24,9 @@ const METRICS: &str = "\
     node_xfrm_out_state_mode_error_packets_total node_xfrm_out_state_proto_error_packets_total \
     node_xfrm_out_state_seq_error_packets_total";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::off("xfrm", Pace::Slow, "errors of IPsec", METRICS, |_| Box::new(read_xfrm));
+pub const INFO: CollectorInfo = CollectorInfo::off("xfrm", Pace::Scrape, "errors of IPsec", METRICS, |_| {
+    Box::new(read_xfrm)
+});
 
 /// Line, metric, help.
 const COUNTERS: [(&str, &str, &str); 28] = [

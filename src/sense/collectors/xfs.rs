@@ -28,7 +28,7 @@ const METRICS: &str = "\
     node_xfs_vnode_allocate_total node_xfs_vnode_get_total node_xfs_vnode_hold_total node_xfs_vnode_reclaim_total \
     node_xfs_vnode_release_total node_xfs_vnode_remove_total node_xfs_write_calls_total";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("xfs", Pace::Slow, "file systems of type XFS", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::on("xfs", Pace::Scrape, "file systems of type XFS", METRICS, |_| {
     Box::new(read_xfs)
 });
 

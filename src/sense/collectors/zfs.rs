@@ -11,7 +11,7 @@ use crate::sense::runtime::roots::Roots;
 /// The published metrics. The module names the counters of its caches and pools.
 const METRICS: &str = "node_zfs_zpool_state node_zfs_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("zfs", Pace::Slow, "caches and pools of ZFS", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::on("zfs", Pace::Scrape, "caches and pools of ZFS", METRICS, |_| {
     Box::new(read_zfs)
 });
 

@@ -22,7 +22,7 @@ const METRICS: &str = "\
     node_zoneinfo_numa_local_total node_zoneinfo_numa_miss_total node_zoneinfo_numa_other_total \
     node_zoneinfo_present_pages node_zoneinfo_scanned_pages node_zoneinfo_spanned_pages node_zoneinfo_protection_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::off("zoneinfo", Pace::Slow, "memory by zone", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::off("zoneinfo", Pace::Scrape, "memory by zone", METRICS, |_| {
     Box::new(read_zoneinfo)
 });
 

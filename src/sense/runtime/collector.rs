@@ -3,17 +3,23 @@
 use super::bad_lines::SkippedLines;
 use super::kernel_file::ReadError;
 use super::roots::Roots;
-use super::snapshot::{CollectorReading, SampleTime};
+use super::snapshot::{CollectorReading, Freshness, SampleTime};
 use crate::family::{DescriptorPool, Family};
 use crate::sense::collectors::info::{CollectorInfo, ReadFn};
 use crate::sense::collectors::options::CollectorOptions;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A reading counts as fresh for this multiple of the time that it took, so that any number of scrapers make a thread
+/// read for half of the time at most. It is no longer, because scrapes each second need a reading each second.
+const VALID_PER_DURATION: u32 = 2;
 
 /// A running collector with its last error, which is logged once.
 pub struct Collector {
     pub name: &'static str,
     read: ReadFn,
+    freshness: Freshness,
     last_error: Option<String>,
     /// Bad lines of all reads.
     skipped_lines: u64,
@@ -31,11 +37,18 @@ impl Collector {
         Collector {
             name,
             read,
+            freshness: Freshness::Fast,
             last_error: None,
             skipped_lines: 0,
             skips_lines: false,
             descriptors: DescriptorPool::default(),
         }
+    }
+
+    /// Sets how fresh its readings are; the time in [`Freshness::Scraped`] is the longest.
+    pub fn with_freshness(mut self, freshness: Freshness) -> Self {
+        self.freshness = freshness;
+        self
     }
 
     /// Reads once. An error or a panic becomes a reading without families.
@@ -69,6 +82,7 @@ impl Collector {
             families,
             read,
             duration,
+            freshness: freshness(self.freshness, duration, absent),
             skipped_lines: self.skipped_lines,
             error,
         })
@@ -98,5 +112,15 @@ impl Collector {
             Some(error) if is_empty => Err(error),
             _ => Ok(families),
         }
+    }
+}
+
+/// The freshness of a reading that took `duration`. What the host lacks is not looked for at each scrape.
+fn freshness(of_collector: Freshness, duration: Duration, is_absent: bool) -> Freshness {
+    match of_collector {
+        Freshness::Scraped { valid_for: longest } if !is_absent => Freshness::Scraped {
+            valid_for: longest.min(duration * VALID_PER_DURATION),
+        },
+        other => other,
     }
 }

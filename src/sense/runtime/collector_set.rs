@@ -2,7 +2,7 @@
 
 use super::collector::Collector;
 use super::roots::Roots;
-use super::snapshot::CollectorReading;
+use super::snapshot::{CollectorReading, MaxAge};
 use super::subscriber::Subscriber;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,14 +53,22 @@ impl ScheduledCollector {
         self.collector.read(roots)
     }
 
-    pub fn is_older_than(&self, max_age: Duration) -> bool {
+    fn is_older_than(&self, max_age: Duration) -> bool {
         self.newest
             .as_ref()
             .is_none_or(|reading| reading.read.instant.elapsed() > max_age)
     }
+
+    /// Whether a scrape that came at `now` needs a newer reading.
+    pub fn is_stale(&self, now: Instant, max_age: MaxAge) -> bool {
+        self.newest
+            .as_ref()
+            .is_none_or(|reading| !reading.is_fresh(now, max_age))
+    }
 }
 
 /// The collectors in the order in which they are read.
+#[derive(Default)]
 pub struct CollectorSet(Vec<ScheduledCollector>);
 
 impl CollectorSet {
@@ -94,11 +102,5 @@ impl CollectorSet {
             .iter_mut()
             .filter_map(|scheduled| is_wanted(scheduled).then(|| scheduled.read(roots)));
         wanted.collect()
-    }
-
-    /// When the oldest of the newest readings was taken; `now` without readings.
-    pub fn fresh_since(&self, now: Instant) -> Instant {
-        let readings = self.0.iter().filter_map(|scheduled| scheduled.newest.as_ref());
-        readings.map(|reading| reading.read.instant).min().unwrap_or(now)
     }
 }

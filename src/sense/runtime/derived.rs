@@ -195,7 +195,7 @@ fn filesystem_used_ratio(families: &[Family]) -> Family {
 mod tests {
     use super::*;
     use crate::family::SampleValue;
-    use crate::sense::SampleTime;
+    use crate::sense::{Freshness, SampleTime};
     use std::time::{Duration, Instant};
 
     fn filesystem(used: f64) -> Arc<CollectorReading> {
@@ -211,6 +211,7 @@ mod tests {
             families,
             read: SampleTime::now(),
             duration: Duration::ZERO,
+            freshness: Freshness::Fast,
             skipped_lines: 0,
             error: None,
         })

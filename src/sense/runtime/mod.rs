@@ -4,6 +4,7 @@
 pub(super) mod bad_lines;
 pub(super) mod collector;
 pub(super) mod collector_set;
+pub(super) mod collector_threads;
 pub(super) mod core_stats;
 pub(super) mod derived;
 pub(super) mod device_rates;
@@ -20,6 +21,9 @@ pub mod recent_history;
 pub mod day_history;
 pub mod roots;
 pub mod sampler;
+pub(super) mod sampler_thread;
+pub(super) mod scrape_queue;
+pub(super) mod scrape_reader;
 pub(super) mod slow_sampler;
 pub mod snapshot;
 pub(super) mod subscriber;

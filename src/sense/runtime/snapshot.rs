@@ -27,6 +27,35 @@ impl SampleTime {
     }
 }
 
+/// How old a reading may be for a scrape that comes later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// As old as the scrape permits.
+    Fast,
+    /// As old as the scrape permits, or as `valid_for` where that is longer.
+    Scraped { valid_for: Duration },
+    /// Of any age, because a timer reads the collector.
+    Timed,
+}
+
+/// The age of readings that a scrape permits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaxAge {
+    /// Of the collectors on the sampler's thread.
+    pub fast: Duration,
+    /// Of the collectors that other threads read for scrapes.
+    pub scraped: Duration,
+}
+
+impl MaxAge {
+    pub fn of_all(max_age: Duration) -> MaxAge {
+        MaxAge {
+            fast: max_age,
+            scraped: max_age,
+        }
+    }
+}
+
 /// The result of one read of a collector.
 #[derive(Debug, Clone)]
 pub struct CollectorReading {
@@ -34,6 +63,7 @@ pub struct CollectorReading {
     pub families: Vec<Family>,
     pub read: SampleTime,
     pub duration: Duration,
+    pub freshness: Freshness,
     /// Lines that no read of the collector so far could parse.
     pub skipped_lines: u64,
     /// Why there are no families.
@@ -44,14 +74,22 @@ impl CollectorReading {
     pub fn success(&self) -> bool {
         self.error.is_none()
     }
+
+    /// Whether a scrape that came at `now` gets this reading, so that the collector is not read for it.
+    pub fn is_fresh(&self, now: Instant, max_age: MaxAge) -> bool {
+        let age = now.saturating_duration_since(self.read.instant);
+        match self.freshness {
+            Freshness::Fast => age <= max_age.fast,
+            Freshness::Scraped { valid_for } => age <= max_age.scraped.max(valid_for),
+            Freshness::Timed => true,
+        }
+    }
 }
 
 /// The newest reading of every collector, and the metrics derived from them.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     pub taken: SampleTime,
-    /// When the oldest of the fast readings was taken.
-    pub fresh_since: Instant,
     pub readings: Vec<Arc<CollectorReading>>,
     /// Derived gauges and distributions (`evenkeel_*`), computed from the one-second samples.
     pub derived: Arc<Vec<Family>>,
@@ -119,6 +157,12 @@ fn describe(collectors: &[&'static str]) -> [Family; 4] {
 }
 
 impl Snapshot {
+    /// Whether a scrape that came at `now` gets this snapshot.
+    pub fn is_fresh(&self, now: Instant, max_age: MaxAge) -> bool {
+        now.saturating_duration_since(self.taken.instant) <= max_age.fast
+            && self.readings.iter().all(|reading| reading.is_fresh(now, max_age))
+    }
+
     /// All families, for rules and queries.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
         // The derived ones come first because rules look them up by name every second.

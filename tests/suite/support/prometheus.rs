@@ -1,4 +1,4 @@
-//! A real Prometheus on loopback with an interval of one second.
+//! A real Prometheus on loopback with an interval of one second, or others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,17 +24,25 @@ impl Prometheus {
     /// Scrapes `targets` (job and address), each as an instance of this node's name, and sends the alerts of `rules`
     /// (the text of a rule file) to the Alertmanager.
     pub fn start(targets: &[(&str, SocketAddr)], rules: &str, alertmanager: SocketAddr) -> Self {
+        let targets: Vec<_> = targets.iter().map(|(job, address)| (*job, *address, 1)).collect();
+        Self::start_at_intervals(&targets, rules, alertmanager)
+    }
+
+    /// The same with an interval of some seconds for each job.
+    pub fn start_at_intervals(targets: &[(&str, SocketAddr, u32)], rules: &str, alertmanager: SocketAddr) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let node_name = node_name();
         let mut config = format!(
-            "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
+            "global: {{evaluation_interval: 1s}}\n\
              rule_files: [test.rules.yml]\n\
              alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{alertmanager}']}}]}}]}}\n\
              scrape_configs:\n"
         );
-        for (job, address) in targets {
+        for (job, address, seconds) in targets {
+            // Prometheus permits no longer timeout than the interval, and its default is 10 s.
+            let timeout = seconds.min(&10);
             config.push_str(&format!(
-                "  - job_name: {job}\n    static_configs: [{{targets: ['{address}'], labels: {{instance: '{node_name}'}}}}]\n"
+                "  - job_name: {job}\n    scrape_interval: {seconds}s\n    scrape_timeout: {timeout}s\n    static_configs: [{{targets: ['{address}'], labels: {{instance: '{node_name}'}}}}]\n"
             ));
         }
         std::fs::write(dir.path().join("prometheus.yml"), config).expect("a writable folder");
@@ -57,6 +65,14 @@ impl Prometheus {
     /// The present result of a query, as the API's JSON.
     pub fn query(&self, expr: &str) -> Vec<Value> {
         self.ask("query?query=", expr)["result"]
+            .as_array()
+            .expect("a vector or a matrix")
+            .clone()
+    }
+
+    /// The result of a query at a Unix time in seconds.
+    pub fn query_at(&self, expr: &str, at: f64) -> Vec<Value> {
+        self.ask(&format!("query?time={at:.3}&query="), expr)["result"]
             .as_array()
             .expect("a vector or a matrix")
             .clone()

@@ -3,11 +3,18 @@
 use super::*;
 use crate::family::{DescriptorCache, Family};
 use crate::sense::ReadError;
+use crate::sense::collectors::meminfo;
 use crate::sense::fixture::Tree;
+use crate::sense::runtime::collector::Collector;
+use crate::sense::runtime::collector_set::{CollectorSet, ScheduledCollector};
+use crate::sense::runtime::scrape_reader::{ReaderConfig, Timer};
+use crate::sense::runtime::snapshot::Freshness;
+use crate::sense::runtime::snapshot::{EarlyCause, SampleKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::Sender;
 
 /// Never ticks within a test: only the first sample and samples for scrapes are taken.
 const NO_TICKS: Sampling = Sampling {
@@ -22,20 +29,43 @@ fn collector(
     Collector::with_reader(name, Box::new(read))
 }
 
-fn fast(collectors: impl IntoIterator<Item = Collector>) -> CollectorSet {
-    CollectorSet::new(collectors.into_iter().map(ScheduledCollector::new))
+fn fast(collectors: impl IntoIterator<Item = Collector>) -> CollectorThreads {
+    CollectorThreads {
+        fast: CollectorSet::new(collectors.into_iter().map(ScheduledCollector::new)),
+        ..CollectorThreads::default()
+    }
+}
+
+/// With `collector` on a thread that reads for scrapes.
+fn scraped(collector: Collector, timer: Timer) -> CollectorThreads {
+    let freshness = Freshness::Scraped {
+        valid_for: Duration::from_secs(3600),
+    };
+    let reader = ReaderConfig {
+        name: "scrape-reader",
+        collectors: vec![collector.with_freshness(freshness)],
+        timer,
+    };
+    CollectorThreads {
+        scraped: vec![reader],
+        ..fast([counting("fast")])
+    }
+}
+
+/// A snapshot as a scrape gets it.
+fn fresh(sampler: &Sampler, max_age: Duration, patience: Duration) -> Arc<Snapshot> {
+    runtime().block_on(sampler.fresh(MaxAge::of_all(max_age), patience))
 }
 
 /// With nothing to look at between two beats, so that it sleeps until then unless it is woken.
-fn start(collector_set: CollectorSet, sampling: Sampling, subscriber: impl Subscriber + 'static) -> Sampler {
+fn start(threads: CollectorThreads, sampling: Sampling, subscriber: impl Subscriber + 'static) -> Sampler {
     let (core_stats, roots) = (
         CoreStatsReader::default(),
         Roots::new("/nothing", "/nothing", "/nothing"),
     );
     Sampler::start_with(
         core_stats,
-        collector_set,
-        [],
+        threads,
         roots,
         sampling,
         SelfProtection::Off,
@@ -123,19 +153,19 @@ fn concurrent_scrapes_share_one_read() {
     let hour = Duration::from_secs(3600);
     runtime().block_on(async {
         assert_eq!(
-            reads(&sampler.fresh(hour, patience).await),
+            reads(&sampler.fresh(MaxAge::of_all(hour), patience).await),
             1.0,
             "a young sample is not read again"
         );
         let max_age = Duration::from_millis(500);
-        while sampler.latest().fresh_since.elapsed() <= max_age {
+        while sampler.latest().taken.instant.elapsed() <= max_age {
             std::thread::sleep(max_age / 10);
         }
         // `join!` polls in order: all three wait before the read of the first continues.
         let (first, second, third, ()) = tokio::join!(
-            sampler.fresh(max_age, patience),
-            sampler.fresh(max_age, patience),
-            sampler.fresh(max_age, patience),
+            sampler.fresh(MaxAge::of_all(max_age), patience),
+            sampler.fresh(MaxAge::of_all(max_age), patience),
+            sampler.fresh(MaxAge::of_all(max_age), patience),
             async { drop(open) }
         );
         assert_eq!([reads(&first), reads(&second), reads(&third)], [2.0; 3]);
@@ -162,8 +192,9 @@ impl Subscriber for Rules {
     }
 
     fn on_sample(&mut self, snapshot: &Arc<Snapshot>, _kind: SampleKind) {
-        let received = ["one", "other"].map(|name| number(snapshot, name));
-        let _ = self.1.as_ref().unwrap().send(received);
+        if let Some(receiver) = &self.1 {
+            let _ = receiver.send(["one", "other"].map(|name| number(snapshot, name)));
+        }
     }
 }
 
@@ -175,18 +206,18 @@ fn collectors_without_rules_are_read_for_scrapes_only() {
             count += 1.0;
             Ok(vec![Family::gauge(name, "").value(count)])
         };
-        ScheduledCollector::new(collector(name, read))
+        collector(name, read)
     };
-    let collector_set = CollectorSet::new([counting("one"), counting("other")]);
+    let collectors = fast([counting("one"), counting("other")]);
     let sampling = Sampling {
         interval: Duration::from_millis(50),
         ..NO_TICKS
     };
     let (received, receiver) = channel();
     let rules = Rules(Arc::default(), Some(received));
-    let sampler = start(collector_set, sampling, rules.clone());
+    let sampler = start(collectors, sampling, rules.clone());
     let both = |snapshot: &Arc<Snapshot>| ["one", "other"].map(|name| number(snapshot, name));
-    let fresh = |max_age| both(&runtime().block_on(sampler.fresh(max_age, Duration::from_secs(60))));
+    let fresh = |max_age| both(&fresh(&sampler, max_age, Duration::from_secs(60)));
 
     // Without rules no collector is read and the subscriber gets nothing, not even early samples.
     let first = sampler.latest();
@@ -285,7 +316,7 @@ fn scrape_does_not_wait_for_hanging_collector() {
         Ok(vec![Family::gauge("reads", "").value(1.0)])
     });
     let sampler = start(fast([hangs]), NO_TICKS, ());
-    let stale = runtime().block_on(sampler.fresh(Duration::ZERO, Duration::from_millis(20)));
+    let stale = fresh(&sampler, Duration::ZERO, Duration::from_millis(20));
     assert_eq!(reads(&stale), 1.0);
     drop(release);
 }
@@ -342,7 +373,6 @@ fn falling_memory_is_sampled_early_and_not_counted() {
     let sampler = Sampler::start_with(
         core_stats,
         fast(collectors),
-        [],
         tree.roots.clone(),
         NO_TICKS,
         SelfProtection::Off,
@@ -373,8 +403,10 @@ fn first_snapshot_waits_briefly_for_slow_collectors() {
     let slow = vec![counting("before"), hangs];
     let sampler = Sampler::start_with(
         CoreStatsReader::default(),
-        fast([counting("x")]),
-        [("slow-sampler", slow)],
+        CollectorThreads {
+            timed: vec![("slow-sampler", slow)],
+            ..fast([counting("x")])
+        },
         Roots::default(),
         NO_TICKS,
         SelfProtection::Off,
@@ -388,6 +420,157 @@ fn first_snapshot_waits_briefly_for_slow_collectors() {
         .map(|reading| reading.collector)
         .collect();
     assert_eq!(names, ["x", "before"]);
+}
+
+#[test]
+fn first_snapshot_waits_briefly_for_scraped_collectors() {
+    let (_release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let hangs = collector("hangs", move |_| {
+        let _ = released.lock().unwrap().recv();
+        Ok(Vec::new())
+    });
+    let mut threads = scraped(counting("before"), Timer::WithRules);
+    threads.scraped[0].collectors.push(hangs);
+    let sampler = start(threads, NO_TICKS, ());
+    let names: Vec<_> = sampler
+        .latest()
+        .readings
+        .iter()
+        .map(|reading| reading.collector)
+        .collect();
+    assert_eq!(names, ["fast", "before"]);
+}
+
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The number of times that the collector on the other thread was read.
+fn scraped_reads(snapshot: &Arc<Snapshot>) -> f64 {
+    number(snapshot, "scraped_reads")
+}
+
+/// A collector that counts its reads, each of which takes `duration`.
+fn counting_slowly(duration: Duration) -> Collector {
+    let mut count = 0.0;
+    collector("scraped", move |_| {
+        count += 1.0;
+        thread::sleep(duration);
+        Ok(vec![Family::gauge("scraped_reads", "").value(count)])
+    })
+}
+
+#[test]
+fn other_threads_read_for_each_scrape() {
+    let sampler = start(scraped(counting_slowly(Duration::ZERO), Timer::WithRules), NO_TICKS, ());
+    for expected in [2.0, 3.0, 4.0] {
+        thread::sleep(Duration::from_millis(20));
+        let snapshot = fresh(&sampler, Duration::from_millis(1), LONG_PATIENCE);
+        assert_eq!([reads(&snapshot), scraped_reads(&snapshot)], [expected; 2]);
+    }
+    let hour = Duration::from_secs(3600);
+    assert_eq!(scraped_reads(&fresh(&sampler, hour, LONG_PATIENCE)), 4.0);
+    // A scrape of fast collectors only.
+    let max_age = MaxAge {
+        fast: Duration::ZERO,
+        scraped: hour,
+    };
+    let snapshot = runtime().block_on(sampler.fresh(max_age, LONG_PATIENCE));
+    assert_eq!([reads(&snapshot), scraped_reads(&snapshot)], [5.0, 4.0]);
+}
+
+#[test]
+fn scrapers_share_an_expensive_reading() {
+    let duration = Duration::from_millis(400);
+    let sampler = start(scraped(counting_slowly(duration), Timer::WithRules), NO_TICKS, ());
+    let zero = MaxAge::of_all(Duration::ZERO);
+    let is_shared = || {
+        let readings = &sampler.latest().readings;
+        let reading = readings.iter().find(|reading| reading.collector == "scraped").unwrap();
+        reading.is_fresh(Instant::now(), zero)
+    };
+    // It is valid for as long again as it took.
+    assert!(is_shared());
+    assert_eq!(scraped_reads(&fresh(&sampler, Duration::ZERO, LONG_PATIENCE)), 1.0);
+    while is_shared() {
+        thread::sleep(duration / 10);
+    }
+    let both = runtime().block_on(async {
+        let (one, other) = tokio::join!(sampler.fresh(zero, LONG_PATIENCE), sampler.fresh(zero, LONG_PATIENCE));
+        [scraped_reads(&one), scraped_reads(&other)]
+    });
+    assert_eq!(both, [2.0; 2]);
+}
+
+#[test]
+fn absent_feature_is_looked_for_by_slow_interval_only() {
+    let looks = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&looks);
+    let absent = collector("absent", move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        Err(ReadError::Absent("no such thing"))
+    });
+    let sampler = start(scraped(absent, Timer::WithRules), NO_TICKS, ());
+    for expected in [2.0, 3.0] {
+        assert_eq!(reads(&fresh(&sampler, Duration::ZERO, LONG_PATIENCE)), expected);
+    }
+    assert_eq!(looks.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn scrape_gets_the_former_reading_of_a_hanging_thread() {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let mut count = 0.0;
+    let hangs = collector("hangs", move |_| {
+        count += 1.0;
+        if count == 2.0 {
+            let _ = released.lock().unwrap().recv();
+        }
+        Ok(vec![Family::gauge("scraped_reads", "").value(count)])
+    });
+    let sampler = start(scraped(hangs, Timer::WithRules), NO_TICKS, ());
+    let patience = Duration::from_millis(400);
+    let snapshot = fresh(&sampler, Duration::ZERO, patience);
+    assert_eq!(
+        [reads(&snapshot), scraped_reads(&snapshot)],
+        [2.0, 1.0],
+        "the other thread's samples are fresh"
+    );
+    // Those after it do not wait again.
+    let asked = Instant::now();
+    for expected in [3.0, 4.0, 5.0] {
+        let snapshot = fresh(&sampler, Duration::ZERO, patience);
+        assert_eq!([reads(&snapshot), scraped_reads(&snapshot)], [expected, 1.0]);
+    }
+    assert!(asked.elapsed() < patience, "{:?}", asked.elapsed());
+    drop(release);
+    while scraped_reads(&fresh(&sampler, Duration::ZERO, patience)) < 3.0 {
+        assert!(asked.elapsed() < LONG_PATIENCE, "the thread goes on");
+    }
+}
+
+#[test]
+fn timer_reads_for_rules_where_no_scrape_does() {
+    let sampling = Sampling {
+        interval: Duration::from_millis(20),
+        slow_interval: Duration::from_millis(60),
+    };
+    let count_without_scrapes = |timer, has_rules: bool| {
+        let rules = Rules::default();
+        rules.set(has_rules.then_some((1, "none")));
+        let sampler = start(scraped(counting_slowly(Duration::ZERO), timer), sampling, rules);
+        thread::sleep(10 * sampling.slow_interval);
+        let fast_only = MaxAge {
+            fast: Duration::ZERO,
+            scraped: Duration::from_secs(3600),
+        };
+        scraped_reads(&runtime().block_on(sampler.fresh(fast_only, LONG_PATIENCE)))
+    };
+    assert_eq!(count_without_scrapes(Timer::WithRules, false), 1.0);
+    for (timer, has_rules) in [(Timer::WithRules, true), (Timer::Always, false)] {
+        let count = count_without_scrapes(timer, has_rules);
+        assert!(count >= 3.0, "{timer:?} {count}");
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
-//! The cost of a scrape of evenkeel and of node_exporter in one run with the same collectors, and its growth with
-//! processes, network devices and scrapers. Compare ratios, because absolute figures differ between machines.
+//! The cost of a scrape of evenkeel and of node_exporter in one run with the same collectors, its growth with
+//! processes, network devices and scrapers, and the cost of reading each collector. Compare ratios, because absolute
+//! figures differ between machines. `scrape collectors` prints only the part about collectors.
 //!
 //! The part with network devices needs root, because it creates them in a network namespace.
 
+mod collectors;
 mod peer;
 
 use evenkeel::sense::COLLECTORS;
@@ -15,8 +17,8 @@ use std::time::{Duration, Instant};
 const APART: Duration = Duration::from_millis(120);
 const FRESH_SCRAPES: usize = 150;
 const BURST_SCRAPES: usize = 1000;
-/// Time without scrapes, whose processor time is subtracted. As long as the interval of the slow collectors, so that it
-/// includes one round of them.
+/// Time without scrapes, whose processor time is subtracted. As long as the interval of the collectors that a timer
+/// reads, so that it includes one round of them.
 const IDLE: Duration = Duration::from_secs(15);
 /// Scrapes until both programs have their buffers and caches.
 const WARM_SCRAPES: usize = 15;
@@ -28,6 +30,9 @@ const PROCESSES: [usize; 3] = [100, 1000, 5000];
 const DEVICES: [usize; 2] = [4, 500];
 const SCRAPERS: [usize; 2] = [1, 50];
 const GROWTH_SCRAPES: usize = 30;
+
+/// The argument that runs only the part about collectors.
+const COLLECTORS_ONLY: &str = "collectors";
 
 /// The argument with which the benchmark starts itself in a network namespace.
 const IN_NAMESPACE: &str = "--in-namespace";
@@ -252,6 +257,10 @@ fn main() -> Outcome<()> {
     if std::env::args().any(|arg| arg == IN_NAMESPACE) {
         return grow_by_devices(home.path());
     }
+    if std::env::args().any(|arg| arg == COLLECTORS_ONLY) {
+        collectors::print_each();
+        return collectors::print_full_host();
+    }
     let mut peers = start(home.path())?;
     let [ours, theirs] = measure(&mut peers)?;
     print_head("the same collectors");
@@ -273,5 +282,7 @@ fn main() -> Outcome<()> {
     grow_by_scrapers(&mut peers)?;
     grow_by_processes(&mut peers)?;
     drop(peers);
-    in_namespace()
+    in_namespace()?;
+    collectors::print_each();
+    collectors::print_full_host()
 }

@@ -178,8 +178,9 @@ pub fn kind_of(path: &Path) -> FileKind {
     let Ok(source) = file_source::read(path) else {
         return FileKind::Config;
     };
-    let root = yaml::parse(&mut Findings::new(&source));
-    root.map_or(FileKind::Config, |root| file::kind_of(&root))
+    let documents = yaml::parse_all(&mut Findings::new(&source)).unwrap_or_default();
+    let first = documents.iter().find(|document| !document.is_null());
+    first.map_or(FileKind::Config, file::kind_of)
 }
 
 impl Config {

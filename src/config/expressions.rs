@@ -60,7 +60,19 @@ pub(super) fn check(text: &str, own: Option<OwnSamples<'_>>) -> Result<Vec<Warni
         message: finding.message(),
         help: finding.help,
     });
-    Ok(doubts.chain(unsatisfied).collect())
+    let native = query.native_functions.iter().map(|name| Warning {
+        offset: text.find(name).map_or(0, characters),
+        width: name.len(),
+        message: without_result(name),
+        help: NO_NATIVE_HISTOGRAMS.to_owned(),
+    });
+    Ok(doubts.chain(unsatisfied).chain(native).collect())
+}
+
+const NO_NATIVE_HISTOGRAMS: &str = "it reads native histograms, which evenkeel does not have";
+
+fn without_result(function: &str) -> String {
+    format!("`{function}` never has a result here")
 }
 
 /// A matcher on a label that no own sample satisfies.
@@ -141,7 +153,18 @@ pub(super) fn doubts(file: &RuleFile, source: &SourceText, own: OwnSamples<'_>) 
             None => Diagnostic::of_file(Severity::Warning, source.name(), message, help),
         })
     });
-    found.chain(unsatisfied).collect()
+    let native: BTreeSet<&str> = file
+        .rules()
+        .flat_map(|rule| rule.query().native_functions.iter().copied())
+        .collect();
+    let native = native.into_iter().map(|name| {
+        let message = without_result(name);
+        match place(source, name) {
+            Some(span) => source.diagnose(Severity::Warning, span, message, NO_NATIVE_HISTOGRAMS),
+            None => Diagnostic::of_file(Severity::Warning, source.name(), message, NO_NATIVE_HISTOGRAMS),
+        }
+    });
+    found.chain(unsatisfied).chain(native).collect()
 }
 
 /// The first position of a matcher, whatever its quotes and spaces; that of its label where the text differs more.

@@ -370,7 +370,7 @@ pub(super) fn kind_of(root: &Node) -> FileKind {
     match () {
         () if has("tests") => FileKind::Tests,
         () if has("rules") => FileKind::Rules,
-        () if has("groups") => FileKind::AlertingRules,
+        () if has("groups") || has("apiVersion") => FileKind::AlertingRules,
         () => FileKind::Config,
     }
 }
@@ -382,7 +382,7 @@ fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
     };
     entries.iter().find_map(|entry| match entry.key.as_str() {
         "rules" => Some((entry, "this is a rule file: list it under `rule_files`")),
-        "groups" => Some((
+        "groups" | "apiVersion" => Some((
             entry,
             "this is a file of alerting rules: list it under `alerting_rule_files`",
         )),

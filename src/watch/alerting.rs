@@ -75,6 +75,8 @@ pub struct AlertState {
 pub struct Remembered {
     pub active_at_ms: i64,
     pub fired_at_ms: Option<i64>,
+    /// The time since which only `keep_firing_for` kept the alert firing.
+    pub kept_since_ms: Option<i64>,
     pub seen_at_ms: i64,
 }
 
@@ -84,6 +86,16 @@ const MAX_UNSEEN_MS: i64 = 10 * 60 * 1000;
 impl Remembered {
     fn is_recent(&self, now_ms: i64) -> bool {
         (0..=MAX_UNSEEN_MS).contains(&(now_ms - self.seen_at_ms))
+    }
+
+    /// The time from which on `keep_firing_for` counts, where the expression does not yield the alert at `now_ms`.
+    fn kept_since_ms(&self, now_ms: i64) -> i64 {
+        let ended_ms = if self.is_recent(now_ms) {
+            now_ms
+        } else {
+            self.seen_at_ms
+        };
+        self.kept_since_ms.unwrap_or(ended_ms)
     }
 }
 
@@ -97,6 +109,8 @@ pub struct ActiveAlert<'a> {
     pub active_at_ms: i64,
     /// Unix time in milliseconds at which the alert began to fire; `None` while it is pending.
     pub fired_at_ms: Option<i64>,
+    /// Unix time in milliseconds since which only `keep_firing_for` keeps the alert firing.
+    pub kept_since_ms: Option<i64>,
 }
 
 impl AlertState {
@@ -141,7 +155,7 @@ impl AlertState {
                 && before.is_recent(now_ms)
             {
                 // Enough samples must exist to decide whether the alert continues or is over.
-                before.seen_at_ms = now_ms;
+                (before.seen_at_ms, before.kept_since_ms) = (now_ms, None);
                 continue;
             }
             let remembered = &mut self.remembered;
@@ -160,8 +174,12 @@ impl AlertState {
             });
             (active.annotations, active.value) = (annotations, value);
         }
+        let is_decided = self.has_samples && kind == EvaluationKind::Regular;
+        if is_decided && rule.keep_firing_for_ms > 0 {
+            self.keep_remembered(rule, now_ms);
+        }
         let mut transitions = self.step(rule, &yielded, now_ms, kind);
-        if self.has_samples && kind == EvaluationKind::Regular {
+        if is_decided {
             transitions.extend(self.end_remembered(now_ms));
         }
         let count = self.active.len();
@@ -252,6 +270,7 @@ impl AlertState {
         for remembered in self.remembered.values_mut() {
             move_by(&mut remembered.active_at_ms);
             remembered.fired_at_ms.iter_mut().for_each(move_by);
+            remembered.kept_since_ms.iter_mut().for_each(move_by);
             move_by(&mut remembered.seen_at_ms);
         }
     }
@@ -280,6 +299,24 @@ impl AlertState {
         active.filter_map(|(labels, active)| Some(to_alert(labels, &active.annotations, active.fired_at_ms?, None)))
     }
 
+    /// Makes alerts active again that fired before a restart and that the expression yields no more, so that
+    /// `keep_firing_for` decides about them.
+    fn keep_remembered(&mut self, rule: &AlertingRule, now_ms: i64) {
+        let firing = self.remembered.extract_if(.., |_, before| before.fired_at_ms.is_some());
+        self.active.extend(firing.map(|(labels, before)| {
+            let active = Active {
+                annotations: rule.fixed_annotations(),
+                value: f64::NAN,
+                active_at_ms: before.active_at_ms,
+                fired_at_ms: before.fired_at_ms,
+                kept_since_ms: Some(before.kept_since_ms(now_ms)),
+                is_carried_over: true,
+                is_doubted: false,
+            };
+            (labels, active)
+        }));
+    }
+
     /// Ends alerts that fired before a restart and not since, and drops those that were pending.
     fn end_remembered(&mut self, now_ms: i64) -> Vec<Transition> {
         let ended = std::mem::take(&mut self.remembered).into_iter();
@@ -304,6 +341,7 @@ impl AlertState {
             value: active.value,
             active_at_ms: active.active_at_ms,
             fired_at_ms: active.fired_at_ms,
+            kept_since_ms: active.kept_since_ms,
         })
     }
 
@@ -454,6 +492,7 @@ mod tests {
             let remembered = Remembered {
                 active_at_ms: 96_000,
                 fired_at_ms,
+                kept_since_ms: None,
                 seen_at_ms: 100_000,
             };
             state.remember(labels, remembered);
@@ -469,6 +508,62 @@ mod tests {
                     .map(|transition| (now, transition.alert.starts_at.as_millisecond())));
             }
             assert_eq!(fired, expected, "{fired_at_ms:?} {back}");
+        }
+    }
+
+    #[test]
+    fn keep_firing_for_counts_over_a_restart() {
+        let text = "groups: [{name: g, rules: [{alert: A, expr: a, keep_firing_for: 60s, \
+                    annotations: {fixed: f, of_value: '{{ $value }}'}}]}]";
+        let mut file = parse("x.yml", text).unwrap();
+        let Rule::Alerting(rule) = file.groups[0].rules.remove(0) else {
+            panic!()
+        };
+        let external = LabelSet::default();
+        // The alert was last evaluated at 100 s. Samples suffice from `decided` on, and the expression yields nothing.
+        for (kept_since_ms, decided, expected) in [
+            (Some(80_000), 110, "bcce"),
+            (Some(80_000), 140, "e...."),
+            (Some(80_000), 900, "e...."),
+            // Its condition still held before the restart.
+            (None, 110, "bccccc"),
+            (None, 900, "e...."),
+        ] {
+            let mut state = AlertState::default();
+            let before = Remembered {
+                active_at_ms: 50_000,
+                fired_at_ms: Some(50_000),
+                kept_since_ms,
+                seen_at_ms: 100_000,
+            };
+            state.remember(LabelSet::from_pairs([("alertname", "A")]), before);
+            let mut changes = String::new();
+            for second in (decided - 20..decided + 60).step_by(10).take(2 + expected.len()) {
+                state.set_has_samples(second >= decided);
+                let mut output = Vec::new();
+                let at = (second * 1000, EvaluationKind::Regular);
+                state
+                    .advance(&rule, 0, Vec::new(), (&external, ""), at, &mut output)
+                    .unwrap();
+                assert!(second >= decided || output.is_empty());
+                for Transition { alert, change } in &output {
+                    assert_eq!(alert.starts_at.as_millisecond(), 50_000);
+                    let annotations: Vec<_> = alert.annotations.iter().collect();
+                    assert!(
+                        expected == "e...." || annotations == [("fixed", "f")],
+                        "{annotations:?}"
+                    );
+                    changes.push(match change {
+                        Change::Began => 'b',
+                        Change::Continues => 'c',
+                        Change::Ended => 'e',
+                    });
+                }
+                if output.is_empty() && second >= decided {
+                    changes.push('.');
+                }
+            }
+            assert_eq!(changes, expected, "{kept_since_ms:?} {decided}");
         }
     }
 

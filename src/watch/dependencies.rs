@@ -17,11 +17,10 @@ pub(super) struct Dependencies {
 }
 
 impl Dependencies {
-    pub fn new<'r>(rules: impl Iterator<Item = &'r Rule>) -> Self {
+    /// Of rules, each with its read set.
+    pub fn new<'r>(rules: impl Iterator<Item = (&'r Rule, ReadSet)>) -> Self {
         let mut dependencies = Dependencies::default();
-        for (number, rule) in rules.enumerate() {
-            let mut read_set = ReadSet::default();
-            rule.query().add_to_read_set(&mut read_set);
+        for (number, (rule, read_set)) in rules.enumerate() {
             let for_ms = match rule {
                 Rule::Recording(rule) => {
                     dependencies.written.push((rule.record.clone(), number));
@@ -119,7 +118,12 @@ mod tests {
 
     fn dependencies(rules: &str) -> Dependencies {
         let file = parse("x.yml", &format!("groups: [{{name: g, rules: [{rules}]}}]")).unwrap();
-        Dependencies::new(file.groups[0].rules.iter())
+        let rules = file.groups[0].rules.iter().map(|rule| {
+            let mut read_set = ReadSet::default();
+            rule.query().add_to_read_set(&mut read_set);
+            (rule, read_set)
+        });
+        Dependencies::new(rules)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::alerting::{ActiveAlert, EvaluationKind, Remembered, Transition};
 use super::dependencies::Dependencies;
-use super::history::{History, ReadSet, stale};
+use super::history::{History, ReadSet};
 use super::labels::{LabelSet, Text};
 use super::promql::{Query, QueryValue, Semantics};
 use super::rule_file::{Group, Rule, RuleFile};
@@ -23,7 +23,7 @@ const MAX_MISSED: i64 = 4;
 pub struct QueryInputs {
     /// The sampled metrics that the query reads, directly or through rules.
     pub sampled: ReadSet,
-    /// Of each rule that it reads, the time of the last evaluation and the interval, in milliseconds.
+    /// Of each rule that it reads, the time for which it was last evaluated and the interval, in milliseconds.
     pub evaluations: Vec<(Option<i64>, i64)>,
     /// Whether it reads a metric by name that has had no sample yet.
     pub has_unseen: bool,
@@ -35,6 +35,8 @@ struct GroupState {
     name: String,
     interval_ms: Option<i64>,
     limit: usize,
+    /// Whether a `query_offset` keeps it from reading the newest samples.
+    reads_late: bool,
     due_ms: Option<i64>,
     rules: Vec<RuleState>,
 }
@@ -55,7 +57,7 @@ impl Evaluator {
             .map(GroupState::new)
             .collect();
         let rules = groups.iter().flat_map(|group| &group.rules);
-        let dependencies = Dependencies::new(rules.map(|state| &state.rule));
+        let dependencies = Dependencies::new(rules.map(|state| (&state.rule, state.read_set.clone())));
         let rules = groups.iter().flat_map(|group| &group.rules);
         let texts: Vec<String> = rules.map(|state| state.rule.query().text.to_string()).collect();
         let rules = groups.iter_mut().flat_map(|group| &mut group.rules);
@@ -98,7 +100,8 @@ impl Evaluator {
         let has_unseen = sampled.names().any(|name| history.first_ms(name).is_none());
         let evaluations = self.groups.iter().flat_map(|group| {
             let interval_ms = group.interval_ms.unwrap_or(self.settings.interval_ms);
-            group.rules.iter().map(move |state| (state.evaluated_ms, interval_ms))
+            let read_ms = |state: &RuleState| state.evaluated_ms.map(|at_ms| at_ms - state.query_offset_ms);
+            group.rules.iter().map(move |state| (read_ms(state), interval_ms))
         });
         let evaluations = evaluations.enumerate().filter(|(number, _)| behind.contains(number));
         QueryInputs {
@@ -151,8 +154,7 @@ impl Evaluator {
     /// The read set of all rules, for [`History::new`].
     pub fn read_set(&self) -> ReadSet {
         let mut read_set = ReadSet::default();
-        self.rules()
-            .for_each(|state| state.rule.query().add_to_read_set(&mut read_set));
+        self.rules().for_each(|state| read_set.include(&state.read_set));
         read_set
     }
 
@@ -181,7 +183,7 @@ impl Evaluator {
         let mut round = EvaluationRound::default();
         let mut recorded: HashSet<Text> = HashSet::new();
         history.set_early(true);
-        for group in &mut self.groups {
+        for group in self.groups.iter_mut().filter(|group| !group.reads_late) {
             let (file, name) = (&group.file, &group.name);
             for state in &mut group.rules {
                 if !state
@@ -242,12 +244,8 @@ impl Evaluator {
             }
         }
         let mut ended = Vec::new();
-        for mut state in known.into_values().flatten() {
-            state
-                .written
-                .iter()
-                .for_each(|labels| history.record(now_ms, labels, stale()));
-            ended.extend(state.alerts.end_all(now_ms));
+        for state in known.into_values().flatten() {
+            ended.extend(state.end(history, now_ms));
         }
         ended
     }
@@ -293,13 +291,14 @@ impl Evaluator {
 impl GroupState {
     fn new(group: Group) -> Self {
         let states = group.rules.into_iter();
-        let states = states.map(|rule| RuleState::new(&group.file, &group.name, rule));
+        let states = states.map(|rule| RuleState::new(&group.file, &group.name, group.query_offset_ms, rule));
         GroupState {
             rules: states.collect(),
             file: group.file,
             name: group.name,
             interval_ms: group.interval_ms,
             limit: group.limit,
+            reads_late: group.query_offset_ms > 0,
             due_ms: None,
         }
     }
@@ -512,6 +511,81 @@ mod tests {
         history.append(SnapshotSource(0), 1000, &[family(2)], &[]);
         let round = evaluator.evaluate(&mut history, 1000);
         assert_eq!((changes(&round), round.failures.len()), (vec![("A", Change::Ended)], 1));
+    }
+
+    #[test]
+    fn a_recording_rule_above_the_limit_writes_nothing() {
+        let (mut evaluator, mut history) =
+            evaluator("{name: g, limit: 1, rules: [{record: r, expr: a}, {alert: A, expr: r}]}");
+        let family = |count: usize| {
+            let mut family = Family::gauge("a", "");
+            (0..count).for_each(|index| family.push(vec![crate::family::label("l", index.to_string())], 1.0));
+            family
+        };
+        for (second, count) in [(0, 1), (1, 2)] {
+            history.append(SnapshotSource(0), second * 1000, &[family(count)], &[]);
+            let round = evaluator.evaluate(&mut history, second * 1000);
+            let failures: Vec<String> = round.failures.iter().map(ToString::to_string).collect();
+            if count == 1 {
+                assert!(failures.is_empty(), "{failures:?}");
+            } else {
+                let expected = "x.yml: group \"g\", rule \"r\": 2 series exceed the group's limit of 1";
+                assert_eq!(failures, [expected]);
+            }
+        }
+        let series = history.series("r");
+        // As in Prometheus, no staleness marker is written.
+        assert_eq!((series.len(), series[0].newest_until(1000)), (1, Some((0, 1.0))));
+    }
+
+    #[test]
+    fn query_offset_delays_what_a_group_reads_and_writes() {
+        let (mut evaluator, mut history) = evaluator(
+            "{name: late, query_offset: 2s, rules: [{record: 'b:c', expr: 'a + 0'}, {alert: High, expr: 'b:c > 5'}, \
+             {alert: Whole, expr: 'max_over_time(a[1s] @ end()) > 5'}]}, {name: g, rules: [{alert: Now, expr: 'a > 5'}]}",
+        );
+        assert_eq!(evaluator.read_set().keep_ms("a"), Some(3000));
+        let mut seen = Vec::new();
+        for second in 0..6 {
+            let value = if second == 1 { 9.0 } else { 1.0 };
+            sample(&mut history, second, value);
+            // The group reads no sample that has just arrived.
+            let early = evaluator.evaluate_early(&mut history, second * 1000, &HashSet::from(["a", "b:c"]));
+            assert!(
+                early
+                    .transitions
+                    .iter()
+                    .all(|transition| transition.alert.name() == "Now")
+            );
+            let round = evaluator.evaluate(&mut history, second * 1000);
+            assert!(round.failures.is_empty(), "{:?}", round.failures);
+            let changes = changes(&round)
+                .into_iter()
+                .filter(|(_, change)| *change != Change::Continues);
+            seen.extend(changes.map(|(name, change)| format!("{second} {name} {change:?}")));
+            assert!(
+                round
+                    .transitions
+                    .iter()
+                    .all(|t| t.alert.starts_at.as_millisecond() <= second * 1000)
+            );
+        }
+        let expected = [
+            "2 Now Ended",
+            "3 High Began",
+            "3 Whole Began",
+            "4 High Ended",
+            "4 Whole Ended",
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(history.series("b:c")[0].newest_until(9000), Some((3000, 1.0)));
+        // A series of a removed rule ends where it was last written.
+        evaluator.replace(EvaluatorSettings::default(), Vec::new(), &mut history, 6000);
+        let (ended_ms, value) = history.series("b:c")[0].newest_until(9000).unwrap();
+        assert!(
+            ended_ms == 4000 && super::super::history::is_stale(value),
+            "{ended_ms} {value}"
+        );
     }
 
     #[test]

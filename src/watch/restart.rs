@@ -23,6 +23,9 @@ pub struct Kept {
     pub active_at_ms: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fired_at_ms: Option<i64>,
+    /// The time since which only `keep_firing_for` keeps it firing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_since_ms: Option<i64>,
     /// The time of the last evaluation if earlier than for the others, because its rule has too few samples since a
     /// restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +46,7 @@ impl ActiveAlerts {
             labels: texts(alert.labels),
             active_at_ms: alert.active_at_ms,
             fired_at_ms: alert.fired_at_ms,
+            kept_since_ms: alert.kept_since_ms,
             seen_at_ms: None,
         });
         let remembered = evaluator.remembered_by_rule();
@@ -51,6 +55,7 @@ impl ActiveAlerts {
             labels: texts(labels),
             active_at_ms: before.active_at_ms,
             fired_at_ms: before.fired_at_ms,
+            kept_since_ms: before.kept_since_ms,
             seen_at_ms: (!is_seen).then_some(before.seen_at_ms),
         });
         ActiveAlerts {
@@ -67,6 +72,7 @@ impl ActiveAlerts {
             let remembered = Remembered {
                 active_at_ms: kept.active_at_ms,
                 fired_at_ms: kept.fired_at_ms,
+                kept_since_ms: kept.kept_since_ms,
                 seen_at_ms: kept.seen_at_ms.unwrap_or(self.seen_at_ms),
             };
             let alerts = by_rule.entry(&kept.rule).or_default();

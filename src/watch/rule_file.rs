@@ -1,29 +1,16 @@
 //! The parser of Prometheus rule files. It reads strings, never the disk.
 
-use super::duration::parse_ms;
 use super::labels::{METRIC_NAME, Text};
-use super::promql::{self, Query, Refusal};
+use super::promql::{self, MAX_REACH_MS, Query, Refusal};
+use super::rule_documents::UnreadGroup;
 use super::template::Template;
-use super::yaml_path::{LineLookup, YamlPath};
-use crate::diagnostic::SourceText;
+use super::yaml_path::YamlPath;
+pub use super::yaml_reader::RuleError;
+use super::yaml_reader::{Reader, Scalar, null_is_empty};
 use crate::labels::Labels;
-use crate::yaml::{self, Unread};
-use serde::de::{DeserializeOwned, Error as _, Unexpected};
-use serde::{Deserialize, Deserializer};
+use crate::yaml::Unread;
+use serde::Deserialize;
 use std::collections::{BTreeMap, HashSet};
-
-/// An error in a rule file or a unit-test file.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}{}: {message}{}", .line.map(|line| format!(":{line}")).unwrap_or_default(),
-    .hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default())]
-pub struct RuleError {
-    pub file: String,
-    /// Counted from one.
-    pub line: Option<usize>,
-    pub message: String,
-    /// The correction.
-    pub hint: Option<String>,
-}
 
 /// The rules of one file.
 #[derive(Debug, Clone)]
@@ -53,6 +40,8 @@ pub struct Group {
     pub name: String,
     /// `None` uses the evaluator's interval.
     pub interval_ms: Option<i64>,
+    /// How long before the time of its evaluation a group reads, and writes its series.
+    pub query_offset_ms: i64,
     /// Maximum number of series or alerts of a rule; 0 is no limit.
     pub limit: usize,
     pub rules: Vec<Rule>,
@@ -91,6 +80,15 @@ impl AlertingRule {
         let fixed = fixed.map(|(name, template)| (&**name, template.source()));
         fixed.chain([("alertname", &*self.alert)]).collect()
     }
+
+    /// The annotations of every alert of this rule that do not depend on its series.
+    pub fn fixed_annotations(&self) -> Vec<(String, String)> {
+        let fixed = self.annotations.iter();
+        let fixed = fixed.filter(|(_, template)| !template.source().contains("{{"));
+        fixed
+            .map(|(name, template)| (name.clone(), template.source().to_owned()))
+            .collect()
+    }
 }
 
 impl Rule {
@@ -111,21 +109,14 @@ impl Rule {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileText {
-    #[serde(default)]
-    groups: Vec<Unread>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct GroupText {
     name: Scalar,
     interval: Option<Scalar>,
-    #[serde(default)]
-    limit: usize,
-    #[serde(default)]
+    query_offset: Option<Scalar>,
+    limit: Option<i64>,
+    #[serde(default, deserialize_with = "null_is_empty")]
     labels: BTreeMap<String, Scalar>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     rules: Vec<Unread>,
 }
 
@@ -137,44 +128,18 @@ struct RuleText {
     expr: Scalar,
     r#for: Option<Scalar>,
     keep_firing_for: Option<Scalar>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     labels: BTreeMap<String, Scalar>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_empty")]
     annotations: BTreeMap<String, Scalar>,
 }
 
-/// A string that may be written as a number or a boolean, as in `severity: 1`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Scalar(pub String);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = |found| Err(D::Error::invalid_type(found, &"a string"));
-        match Unread::deserialize(deserializer)? {
-            Unread::String(text) => Ok(Scalar(text)),
-            Unread::Bool(value) => Ok(Scalar(value.to_string())),
-            Unread::Number(number) => Ok(Scalar(match (number.as_i64(), number.as_u64()) {
-                (Some(number), _) => number.to_string(),
-                (None, Some(number)) => number.to_string(),
-                (None, None) => number.as_f64().unwrap_or(f64::NAN).to_string(),
-            })),
-            Unread::Null => Err(D::Error::custom("expected a string, found nothing")),
-            Unread::Sequence(_) => wrong(Unexpected::Seq),
-            Unread::Mapping(_) => wrong(Unexpected::Map),
-            Unread::Tagged(_) => wrong(Unexpected::Enum),
-        }
-    }
-}
-
-/// A duration within a test file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DurationMs(pub i64);
-
-impl<'de> Deserialize<'de> for DurationMs {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Scalar(text) = Scalar::deserialize(deserializer)?;
-        parse_ms(&text).map(DurationMs).map_err(D::Error::custom)
-    }
+/// The settings of a group that its rules need.
+struct OfGroup {
+    name: String,
+    labels: BTreeMap<String, Scalar>,
+    query_offset_ms: i64,
+    at: YamlPath,
 }
 
 /// Parses a rule file; `file` names it in errors.
@@ -183,38 +148,11 @@ impl<'de> Deserialize<'de> for DurationMs {
 /// All errors and all unsupported expressions at once; for a file that is not YAML, the first error.
 pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
     let mut reader = Reader::new(file, text);
-    let Some(content) = reader.whole::<FileText>() else {
-        return Err(reader.errors);
-    };
     let mut names = HashSet::new();
-    let mut groups = Vec::new();
-    for (index, group) in content.groups.into_iter().enumerate() {
-        let at = YamlPath::root().key("groups").index(index);
-        let Some(group) = reader.part::<GroupText>(group, &at, "group") else {
-            continue;
-        };
-        if group.name.0.is_empty() {
-            reader.error(&at, "a group needs a name".into(), None);
-        }
-        if !names.insert(group.name.0.clone()) {
-            let message = format!("this file has the group {:?} twice", group.name.0);
-            reader.error(&at.key("name"), message, None);
-        }
-        let interval_ms = reader.duration(group.interval, &at.key("interval"));
-        let rules = group.rules.into_iter().enumerate();
-        let rules = rules
-            .filter_map(|(index, rule)| reader.rule(rule, &group.labels, &at.key("rules").index(index), &group.name.0));
-        let rules = rules.collect();
-        let file = file.to_owned();
-        let interval_ms = interval_ms.filter(|interval_ms| *interval_ms > 0);
-        groups.push(Group {
-            file,
-            name: group.name.0,
-            interval_ms,
-            limit: group.limit,
-            rules,
-        });
-    }
+    let unread = reader.groups().into_iter();
+    let groups = unread
+        .filter_map(|group| reader.group(file, group, &mut names))
+        .collect();
     if reader.errors.is_empty() {
         Ok(RuleFile { groups })
     } else {
@@ -222,60 +160,54 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
     }
 }
 
-/// Collects the errors of one file.
-pub(super) struct Reader {
-    lines: LineLookup,
-    pub errors: Vec<RuleError>,
-}
-
 impl Reader {
-    pub fn new(file: &str, text: &str) -> Self {
-        Reader {
-            lines: LineLookup::new(SourceText::new(file, text)),
-            errors: Vec::new(),
+    /// Checks one group. `names` are those of the groups before it.
+    fn group(&mut self, file: &str, unread: UnreadGroup, names: &mut HashSet<String>) -> Option<Group> {
+        let UnreadGroup { content, at } = unread;
+        let group: GroupText = self.part(content, &at, "group")?;
+        let Scalar(name) = group.name;
+        if name.is_empty() {
+            self.error(&at, "a group needs a name".into(), None);
         }
-    }
-
-    pub fn error(&mut self, at: &YamlPath, message: String, hint: Option<String>) {
-        let line = self.lines.line(at);
-        self.report(line, message, hint);
-    }
-
-    fn report(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
-        self.errors.push(RuleError {
-            file: self.lines.source().name().into(),
-            line,
-            message,
-            hint,
+        if !names.insert(name.clone()) {
+            self.error(&at.key("name"), format!("this file has the group {name:?} twice"), None);
+        }
+        let interval_ms = self.duration(group.interval, &at.key("interval"));
+        let query_offset_ms = self.duration(group.query_offset, &at.key("query_offset"));
+        let has_alerts = group.rules.iter().any(|rule| rule.get("alert").is_some());
+        for (label, text) in &group.labels {
+            let (at, about) = (at.key("labels").key(label), format!("group {name:?}"));
+            self.label_name(label, &at, &about);
+            if has_alerts {
+                self.template(text, &at, &about);
+            }
+        }
+        let of_group = OfGroup {
+            name,
+            labels: group.labels,
+            query_offset_ms: query_offset_ms.unwrap_or(0),
+            at,
+        };
+        let rules = group.rules.into_iter().enumerate();
+        let rules = rules.filter_map(|(index, rule)| {
+            let at = of_group.at.key("rules").index(index);
+            self.rule(rule, &of_group, &at)
         });
-    }
-
-    pub fn whole<T: DeserializeOwned>(&mut self) -> Option<T> {
-        yaml::from_str(self.lines.source())
-            .map_err(|found| self.report(found.span.map(|span| span.line), found.message, None))
-            .ok()
-    }
-
-    fn part<T: DeserializeOwned>(&mut self, part: Unread, at: &YamlPath, what: &str) -> Option<T> {
-        yaml::from_part(part)
-            .map_err(|error| self.error(at, format!("{what}: {error}"), None))
-            .ok()
-    }
-
-    fn duration(&mut self, text: Option<Scalar>, at: &YamlPath) -> Option<i64> {
-        parse_ms(&text?.0)
-            .map_err(|error| self.error(at, error.to_string(), None))
-            .ok()
+        let rules = rules.collect();
+        Some(Group {
+            file: file.to_owned(),
+            interval_ms: interval_ms.filter(|interval_ms| *interval_ms > 0),
+            query_offset_ms: of_group.query_offset_ms,
+            // As in Prometheus, a negative limit is none.
+            limit: group.limit.and_then(|limit| limit.try_into().ok()).unwrap_or(0),
+            name: of_group.name,
+            rules,
+        })
     }
 
     /// Checks one rule. Errors name group and rule, because `check` prints each error by itself.
-    fn rule(
-        &mut self,
-        unread: Unread,
-        of_group: &BTreeMap<String, Scalar>,
-        at: &YamlPath,
-        group: &str,
-    ) -> Option<Rule> {
+    fn rule(&mut self, unread: Unread, of_group: &OfGroup, at: &YamlPath) -> Option<Rule> {
+        let group = &of_group.name;
         let rule: RuleText = self.part(unread, at, &format!("group {group:?}: rule"))?;
         let errors_before = self.errors.len();
         let name = match (&rule.record, &rule.alert) {
@@ -299,16 +231,17 @@ impl Reader {
                 None
             }
         };
-        let labels: BTreeMap<&String, &Scalar> = of_group.iter().chain(&rule.labels).collect();
-        for name in labels.keys() {
-            if !promql::is_label_name(name) || *name == METRIC_NAME {
-                self.error(
-                    &at.key("labels").key(name),
-                    format!("{about}: {name:?} is not a label name"),
-                    None,
-                );
-            }
+        if let Some(query) = &query
+            && query.reach_ms() + of_group.query_offset_ms > MAX_REACH_MS
+        {
+            let message = format!("{about}: with the query_offset the expression looks back more than 7 days");
+            let hint = "the history in memory goes back 7 days".into();
+            self.error(&of_group.at.key("query_offset"), message, Some(hint));
         }
+        for name in rule.labels.keys() {
+            self.label_name(name, &at.key("labels").key(name), &about);
+        }
+        let labels: BTreeMap<&String, &Scalar> = of_group.labels.iter().chain(&rule.labels).collect();
         let for_ms = self.duration(rule.r#for.clone(), &at.key("for"));
         let keep_firing_for_ms = self.duration(rule.keep_firing_for.clone(), &at.key("keep_firing_for"));
         let built = if rule.record.is_some() {
@@ -339,10 +272,13 @@ impl Reader {
             })
         } else {
             let labels = labels.into_iter().filter_map(|(name, text)| {
-                Some((
-                    name.as_str().into(),
-                    self.template(text, &at.key("labels").key(name), &about)?,
-                ))
+                let template = if rule.labels.contains_key(name) {
+                    self.template(text, &at.key("labels").key(name), &about)
+                } else {
+                    // The group has reported the error.
+                    Template::parse(&text.0).ok()
+                };
+                Some((name.as_str().into(), template?))
             });
             let labels = labels.collect();
             let annotations = rule.annotations.iter().filter_map(|(name, text)| {
@@ -364,6 +300,12 @@ impl Reader {
             })
         };
         built.filter(|_| self.errors.len() == errors_before)
+    }
+
+    fn label_name(&mut self, name: &str, at: &YamlPath, about: &str) {
+        if !promql::is_label_name(name) || name == METRIC_NAME {
+            self.error(at, format!("{about}: {name:?} is not a label name"), None);
+        }
     }
 
     fn template(&mut self, text: &Scalar, at: &YamlPath, about: &str) -> Option<Template> {
@@ -416,6 +358,164 @@ mod tests {
             (alert.for_ms, alert.keep_firing_for_ms, alert.labels.len()),
             (300_000, 90_000, 2)
         );
+    }
+
+    #[test]
+    fn groups_have_the_keys_of_prometheus() {
+        let text = "groups:\n- name: g\n  query_offset: 90s\n  limit: -1\n  interval:\n  labels: {team: x, tier: '{{ $value }}'}\n  rules:\n  \
+                    - {alert: A, expr: a, labels: {team: y}}\n  - {record: b, expr: a}\n- {name: h, rules: }\n";
+        let file = parse("x.yml", text).unwrap();
+        let group = &file.groups[0];
+        assert_eq!(
+            (group.query_offset_ms, group.limit, group.interval_ms),
+            (90_000, 0, None)
+        );
+        let Rule::Alerting(alert) = &group.rules[0] else {
+            panic!()
+        };
+        let labels = alert.labels.iter();
+        let labels: Vec<(&str, &str)> = labels.map(|(name, text)| (&**name, text.source())).collect();
+        assert_eq!(labels, [("team", "y"), ("tier", "{{ $value }}")]);
+        assert_eq!((file.groups[1].query_offset_ms, file.groups[1].rules.len()), (0, 0));
+    }
+
+    fn errors(text: &str) -> Vec<String> {
+        let errors = parse("x.yml", text).err().unwrap_or_default();
+        errors.iter().map(RuleError::to_string).collect()
+    }
+
+    #[test]
+    fn errors_in_a_group_are_at_its_keys() {
+        let text = "groups:\n- name: g\n  query_offset: 3d\n  labels:\n    a-b: x\n    c: '{{ $value'\n  rules:\n  - {alert: A, expr:                     'rate(a[5d])'}\n  - {alert: B, expr: b}\n- name: h\n  query_offset: 5\n";
+        assert_eq!(
+            errors(text),
+            [
+                "x.yml:5: group \"g\": \"a-b\" is not a label name",
+                "x.yml:6: group \"g\": a template's {{ is not closed",
+                "x.yml:3: group \"g\", rule \"A\": with the query_offset the expression looks back more than 7 days; the \
+                 history in memory goes back 7 days",
+                "x.yml:11: \"5\" is not a duration, expected for example 30s, 5m or 1h30m",
+            ]
+        );
+    }
+
+    #[test]
+    fn anchors_aliases_and_merge_keys_are_resolved() {
+        let text = "groups:\n- &first\n  name: g\n  interval: 30s\n  rules:\n  - &rule\n    alert: A\n    expr: &expr a > 1\n    labels: &labels {severity: page, \
+                    team: x}\n  - <<: *rule\n    alert: B\n    expr: *expr\n    labels: {<<: *labels, team: y}\n- {<<: *first, name: h}\n";
+        let file = parse("x.yml", text).unwrap();
+        let names = |group: &Group| {
+            group
+                .rules
+                .iter()
+                .map(|rule| rule.name().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let groups: Vec<_> = file
+            .groups
+            .iter()
+            .map(|g| (g.name.as_str(), g.interval_ms, names(g)))
+            .collect();
+        let rules = || vec!["A".to_owned(), "B".to_owned()];
+        assert_eq!(groups, [("g", Some(30_000), rules()), ("h", Some(30_000), rules())]);
+        let Rule::Alerting(b) = &file.groups[1].rules[1] else {
+            panic!()
+        };
+        assert_eq!((b.query.text.as_str(), b.labels.len()), ("a > 1", 2));
+        assert_eq!(b.fixed_labels().get("team"), Some("y"));
+        // An error in what an alias repeats has the line of the original.
+        let text = "groups:\n- name: g\n  rules:\n  - &rule {alert: A, expr: a, labels: {a-b: x}}\n  - *rule\n";
+        let expected = "x.yml:4: group \"g\", rule \"A\": \"a-b\" is not a label name";
+        assert_eq!(errors(text), [expected, expected]);
+    }
+
+    const OBJECT: &str = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: n\nspec:\n  groups:\n  - \
+                          name: NAME\n    partial_response_strategy: warn\n    rules:\n    - {alert: A, expr: 1}\n";
+
+    #[test]
+    fn objects_of_the_operator_are_read() {
+        let one = |name: &str| OBJECT.replace("NAME", name);
+        let names = |text: &str| {
+            let file = parse("x.yml", text).unwrap_or_else(|errors| panic!("{errors:?}"));
+            file.groups.iter().map(|group| group.name.clone()).collect::<String>()
+        };
+        assert_eq!(names(&one("a")), "a");
+        assert_eq!(
+            names(&format!(
+                "# Source: chart\n---\n{}---\n---\n{}---\n",
+                one("a"),
+                one("b")
+            )),
+            "ab"
+        );
+        let items = |text: &str| {
+            let lines = text.lines().map(|line| format!("  {line}\n"));
+            lines.collect::<String>().replacen("  ", "- ", 1)
+        };
+        for head in [
+            "apiVersion: v1\nkind: List",
+            "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRuleList",
+        ] {
+            assert_eq!(
+                names(&format!("{head}\nitems:\n{}{}", items(&one("a")), items(&one("b")))),
+                "ab"
+            );
+        }
+        for empty in ["", "# nothing\n", "---\n", "groups:\n", "{}"] {
+            assert_eq!(names(empty), "");
+        }
+    }
+
+    #[test]
+    fn errors_in_objects_say_what_would_be_right() {
+        let object = |text: &str| format!("{}---\n{text}", OBJECT.replace("NAME", "a"));
+        let with = |from: &str, to: &str| object(&OBJECT.replace("NAME", "b").replace(from, to));
+        for (text, expected) in [
+            (
+                with("monitoring.coreos.com/v1", "v1"),
+                "x.yml:12: the apiVersion of a PrometheusRule is monitoring.coreos.com/v1, found \"v1\"",
+            ),
+            (
+                with("PrometheusRule", "ConfigMap"),
+                "x.yml:13: expected an object of the kind PrometheusRule, found ConfigMap; move other objects to another file",
+            ),
+            (
+                with("spec", "specs"),
+                "x.yml:16: unknown key `specs` in a PrometheusRule; did you mean `spec`?",
+            ),
+            (
+                with("groups", "group"),
+                "x.yml:17: unknown key `group` in the spec; did you mean `groups`?",
+            ),
+            (with("expr: 1", "expr: 1 +"), "x.yml:21: group \"b\", rule \"A\": "),
+            (
+                with("name: b", "name: a"),
+                "x.yml:18: this file has the group \"a\" twice",
+            ),
+            (
+                object("groups: []\n"),
+                "x.yml:12: an object of Kubernetes has a kind; add `apiVersion: monitoring.coreos.com/v1` and `kind: PrometheusRule`",
+            ),
+            (
+                "groups: []\n---\ngroups: []\n".into(),
+                "x.yml:3: a second document, which Prometheus does not read; put all groups under one `groups`",
+            ),
+            (
+                "rules: []\n".into(),
+                "x.yml:1: unknown key `rules` in a rule file; known keys: groups",
+            ),
+            ("groups: {name: g}\n".into(), "x.yml:1: `groups` is a list"),
+            (
+                "- name: g\n".into(),
+                "x.yml:1: a rule file is a mapping with the key `groups`",
+            ),
+        ] {
+            let errors = errors(&text);
+            assert!(
+                errors.first().is_some_and(|first| first.starts_with(expected)),
+                "{expected}\n{errors:?}"
+            );
+        }
     }
 
     #[test]

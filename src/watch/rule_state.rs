@@ -73,6 +73,8 @@ pub(super) struct RuleState {
     pub(super) alerts: AlertState,
     /// The series of the last evaluation that some rule reads.
     pub(super) written: HashSet<LabelSet>,
+    /// The `query_offset` of its group.
+    pub(super) query_offset_ms: i64,
     /// The metrics that its expression reads.
     pub(super) read_set: ReadSet,
     /// The sampled metrics that it reads, directly or through recording rules.
@@ -89,11 +91,12 @@ pub(super) struct RuleState {
 
 impl RuleState {
     /// A rule of a group. What depends on other rules is not known yet.
-    pub(super) fn new(file: &str, group: &str, rule: Rule) -> Self {
+    pub(super) fn new(file: &str, group: &str, query_offset_ms: i64, rule: Rule) -> Self {
         let mut read_set = ReadSet::default();
-        rule.query().add_to_read_set(&mut read_set);
+        rule.query().add_to_read_set_before(query_offset_ms, &mut read_set);
         RuleState {
             key: rule_key(file, group, &rule),
+            query_offset_ms,
             rule,
             alerts: AlertState::default(),
             written: HashSet::new(),
@@ -139,10 +142,11 @@ impl RuleState {
             let has_samples = self.has_all_samples(history, now_ms);
             self.alerts.set_has_samples(has_samples);
         }
+        let read_ms = now_ms - self.query_offset_ms;
         let elements = self
             .rule
             .query()
-            .evaluate(history, now_ms, settings.semantics)?
+            .evaluate(history, read_ms, settings.semantics)?
             .into_vector();
         let series = match &self.rule {
             Rule::Recording(rule) => recorded(rule, limit, elements)?,
@@ -154,7 +158,7 @@ impl RuleState {
                 if is_read { self.alerts.series() } else { Vec::new() }
             }
         };
-        self.write(series, history, now_ms, kind);
+        self.write(series, history, read_ms, kind);
         if kind == EvaluationKind::Regular {
             self.evaluated_ms = Some(now_ms);
         }
@@ -175,11 +179,11 @@ impl RuleState {
     }
 
     /// Writes the series of an evaluation, and ends series that are missing since the last one, as Prometheus does.
-    fn write(&mut self, series: Vec<Element>, history: &mut History, now_ms: i64, kind: EvaluationKind) {
+    fn write(&mut self, series: Vec<Element>, history: &mut History, at_ms: i64, kind: EvaluationKind) {
         let mut written = HashSet::with_capacity(series.len());
         for element in series {
             if history.remembers(element.labels.metric_name()) {
-                history.record(now_ms, &element.labels, element.value);
+                history.record(at_ms, &element.labels, element.value);
                 self.written.remove(&element.labels);
                 written.insert(element.labels);
             }
@@ -188,9 +192,17 @@ impl RuleState {
             EvaluationKind::Early => self.written.extend(written),
             EvaluationKind::Regular => {
                 let ended = std::mem::replace(&mut self.written, written);
-                ended.iter().for_each(|labels| history.record(now_ms, labels, stale()));
+                ended.iter().for_each(|labels| history.record(at_ms, labels, stale()));
             }
         }
+    }
+
+    /// Ends the series and alerts of a rule that is removed.
+    pub(super) fn end(mut self, history: &mut History, now_ms: i64) -> Vec<Transition> {
+        let at_ms = now_ms - self.query_offset_ms;
+        let written = self.written.iter();
+        written.for_each(|labels| history.record(at_ms, labels, stale()));
+        self.alerts.end_all(now_ms)
     }
 }
 

@@ -15,6 +15,8 @@ pub enum NotationError {
     Series(String),
     #[error("{0:?} is no value, expected for example 1, NaN, stale, _, _x5, 1x5, 0+10x5 or 100-10x5")]
     Value(String),
+    #[error("native histograms are not supported, because evenkeel has none")]
+    NativeHistogram,
     #[error("{0:?} makes more than {MAX_VALUES} values")]
     TooMany(String),
 }
@@ -52,6 +54,9 @@ pub fn parse_series(text: &str) -> Result<LabelSet, NotationError> {
 /// # Errors
 /// A sentence that quotes the error.
 pub fn parse_values(text: &str) -> Result<Vec<Option<f64>>, NotationError> {
+    if text.contains("{{") {
+        return Err(NotationError::NativeHistogram);
+    }
     let mut values = Vec::new();
     for item in text.split_whitespace() {
         parse_item(item, &mut values).ok_or_else(|| NotationError::Value(item.to_owned()))?;

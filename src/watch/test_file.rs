@@ -2,9 +2,10 @@
 
 use super::labels::LabelSet;
 use super::promql::{self, Element, Query};
-use super::rule_file::{self, DurationMs, Reader, RuleError, RuleFile, Scalar};
+use super::rule_file::{self, RuleError, RuleFile};
 use super::series_notation::{NotationError, parse_series, parse_values};
 use super::yaml_path::YamlPath;
+use super::yaml_reader::{DurationMs, Reader, Scalar};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -69,7 +70,9 @@ struct ExpressionTestText {
 struct SampleText {
     #[serde(default)]
     labels: String,
+    #[serde(default)]
     value: f64,
+    histogram: Option<Scalar>,
 }
 
 /// A valid unit-test file.
@@ -229,8 +232,11 @@ impl Reader {
             let at = at.key("promql_expr_test").index(index);
             let mut expected = Vec::new();
             for (index, sample) in test.exp_samples.into_iter().enumerate() {
-                let path = at.key("exp_samples").index(index).key("labels");
-                let labels = self.report_error(&path, parse_series(&sample.labels));
+                let path = at.key("exp_samples").index(index);
+                if sample.histogram.is_some() {
+                    self.error(&path.key("histogram"), NotationError::NativeHistogram.to_string(), None);
+                }
+                let labels = self.report_error(&path.key("labels"), parse_series(&sample.labels));
                 expected.extend(labels.map(|labels| Element {
                     labels,
                     value: sample.value,

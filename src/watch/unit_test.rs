@@ -329,6 +329,12 @@ tests:
                 "t.yml:6: the function info is experimental in Prometheus and not supported (at character 1)",
             ]
         );
+        let text = "tests:\n- input_series:\n  - {series: a, values: '{{schema:0 sum:1 count:1 buckets:[1]}}x3'}\n  \
+                    promql_expr_test:\n  - {expr: a, eval_time: 0, exp_samples: [{labels: a, histogram: '{{schema:0}}'}]}\n";
+        let errors = parse("t.yml", text).unwrap_err();
+        let errors: Vec<String> = errors.iter().map(RuleError::to_string).collect();
+        let message = "native histograms are not supported, because evenkeel has none";
+        assert_eq!(errors, [format!("t.yml:3: {message}"), format!("t.yml:5: {message}")]);
         assert!(
             parse("t.yml", "tests: [{interval: 5}]").unwrap_err()[0]
                 .message

@@ -4,9 +4,12 @@ use crate::diagnostic::{Findings, SourceText};
 use crate::yaml::{self, Content, Node};
 use std::cell::OnceCell;
 
-/// A path into a document.
+/// A path into a document of a file.
 #[derive(Debug, Clone)]
-pub(super) struct YamlPath(Vec<Segment>);
+pub(super) struct YamlPath {
+    document: usize,
+    segments: Vec<Segment>,
+}
 
 #[derive(Debug, Clone)]
 enum Segment {
@@ -15,30 +18,45 @@ enum Segment {
 }
 
 impl YamlPath {
+    /// The root of the first document.
     pub fn root() -> Self {
-        YamlPath(Vec::new())
+        YamlPath::document(0)
+    }
+
+    /// The root of a document, counted from 0.
+    pub fn document(document: usize) -> Self {
+        YamlPath {
+            document,
+            segments: Vec::new(),
+        }
     }
 
     pub fn key(&self, name: &str) -> Self {
-        YamlPath(self.0.iter().cloned().chain([Segment::Key(name.into())]).collect())
+        self.with(Segment::Key(name.into()))
     }
 
     pub fn index(&self, index: usize) -> Self {
-        YamlPath(self.0.iter().cloned().chain([Segment::Index(index)]).collect())
+        self.with(Segment::Index(index))
+    }
+
+    fn with(&self, segment: Segment) -> Self {
+        let mut path = self.clone();
+        path.segments.push(segment);
+        path
     }
 }
 
-/// Finds the lines of values in a document. Parses it at the first use, because most files have no errors.
+/// Finds the lines of values in a file. Parses it at the first use, because most files have no errors.
 pub(super) struct LineLookup {
     source: SourceText,
-    document: OnceCell<Option<Node>>,
+    documents: OnceCell<Vec<Node>>,
 }
 
 impl LineLookup {
     pub fn new(source: SourceText) -> Self {
         LineLookup {
             source,
-            document: OnceCell::new(),
+            documents: OnceCell::new(),
         }
     }
 
@@ -46,16 +64,16 @@ impl LineLookup {
         &self.source
     }
 
-    fn document(&self) -> Option<&Node> {
-        let load = || yaml::parse(&mut Findings::new(&self.source));
-        self.document.get_or_init(load).as_ref()
+    fn documents(&self) -> &[Node] {
+        let load = || yaml::parse_all(&mut Findings::new(&self.source)).unwrap_or_default();
+        self.documents.get_or_init(load)
     }
 
     /// The line of a value, or of the nearest value that contains it.
     pub fn line(&self, path: &YamlPath) -> Option<usize> {
-        let mut node = self.document()?;
+        let mut node = self.documents().get(path.document)?;
         let mut line = node.span.line;
-        for segment in &path.0 {
+        for segment in &path.segments {
             let next = match (segment, &node.content) {
                 (Segment::Index(index), Content::Sequence(items)) => {
                     items.get(*index).map(|item| (item, item.span.line))

@@ -78,12 +78,22 @@ enum OpenContent {
 /// Reads the only document of the source. `None` if there is none, or if it is unreadable; then the findings have the
 /// reason.
 pub fn parse(findings: &mut Findings) -> Option<Node> {
+    build(findings, true)?.into_iter().next()
+}
+
+/// Reads all documents of the source; an empty one is null. `None` if one is unreadable; then the findings have the reason.
+pub fn parse_all(findings: &mut Findings) -> Option<Vec<Node>> {
+    build(findings, false)
+}
+
+fn build(findings: &mut Findings, only_one: bool) -> Option<Vec<Node>> {
     let mut builder = Builder {
         findings,
         open: Vec::new(),
         anchors: HashMap::new(),
         nodes: 0,
-        root: None,
+        only_one,
+        roots: Vec::new(),
     };
     let mut parser = Parser::new_from_str(builder.findings.source().text());
     while let Some(event) = parser.next_event() {
@@ -99,7 +109,7 @@ pub fn parse(findings: &mut Findings) -> Option<Node> {
             return None;
         }
     }
-    builder.root
+    Some(builder.roots)
 }
 
 /// Position, message and help of an error that ends the reading.
@@ -110,7 +120,10 @@ struct Builder<'f, 's> {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
-    root: Option<Node>,
+    /// Whether a second document is an error.
+    only_one: bool,
+    /// The documents that are complete.
+    roots: Vec<Node>,
 }
 
 impl Builder<'_, '_> {
@@ -122,7 +135,7 @@ impl Builder<'_, '_> {
             | Event::StreamEnd
             | Event::DocumentStart(false)
             | Event::DocumentEnd => Ok(()),
-            Event::DocumentStart(true) if self.root.is_none() => Ok(()),
+            Event::DocumentStart(true) if self.roots.is_empty() || !self.only_one => Ok(()),
             Event::DocumentStart(true) => {
                 let help = "move it to another file";
                 Err((
@@ -216,7 +229,7 @@ impl Builder<'_, '_> {
             self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut().map(|open| &mut open.content) {
-            None => self.root = Some(node),
+            None => self.roots.push(node),
             Some(OpenContent::Sequence(items)) => items.push(node),
             Some(OpenContent::Mapping { entries, key }) => match key.take() {
                 Some((name, key_span)) => {

@@ -100,6 +100,10 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
             about,
             &format!("evenkeel check --config.file=check.yml; promtool check rules {name}"),
         );
+    } else if has("spec") {
+        // An object of the Prometheus operator, which promtool does not read.
+        desk.write("check.yml", &format!("alerting_rule_files: [{name}]\n"));
+        desk.run(about, "evenkeel check --config.file=check.yml");
     } else if has("route") {
         desk.run(about, &format!("amtool check-config {name}"));
     } else if has("scrape_configs") {

@@ -334,6 +334,79 @@ fn promtool_agrees_with_generated_rules_and_alerts() {
     assert!(!said.contains("FAILED"), "{said}");
 }
 
+/// A rule file of a group with a limit, anchors, aliases and merge keys. LIMIT stands for the limit. Prometheus 2.42 takes
+/// the name of an alias for the expression, 3 does not.
+const WRITTEN_RULES: &str = "groups:
+- &first
+  name: first
+  limit: LIMIT
+  rules:
+  - record: 'a:doubled'
+    expr: a * 2
+  - &alert
+    alert: High
+    expr: a * 2
+    labels: &labels {severity: page, team: x}
+    annotations: {summary: '{{ $labels.l }} has {{ $value }}'}
+  - <<: *alert
+    alert: Kept
+    keep_firing_for: 2m
+    labels: {<<: *labels, team: y}
+- {<<: *first, name: second, rules: []}
+";
+
+const WRITTEN_TESTS: &str = "rule_files: [rules.yml]
+evaluation_interval: 1m
+tests:
+- interval: 1m
+  input_series:
+  - {series: 'a{l=\"1\"}', values: '1 2 _ stale'}
+  - {series: 'a{l=\"2\"}', values: '3 3 3 3 3 3'}
+  promql_expr_test:
+  - expr: 'a:doubled'
+    eval_time: 1m
+    exp_samples: [{labels: 'a:doubled{l=\"1\"}', value: 4}, {labels: 'a:doubled{l=\"2\"}', value: 6}]
+  alert_rule_test:
+  - eval_time: 4m
+    alertname: High
+    exp_alerts: [{exp_labels: {l: 2, severity: page, team: x}, exp_annotations: {summary: 2 has 6}}]
+  - eval_time: 4m
+    alertname: Kept
+    exp_alerts:
+    - {exp_labels: {l: 1, severity: page, team: y}, exp_annotations: {summary: 1 has 4}}
+    - {exp_labels: {l: 2, severity: page, team: y}, exp_annotations: {summary: 2 has 6}}
+";
+
+#[test]
+fn promtool_agrees_on_limits_anchors_and_merge_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let (rules, tests) = (folder.path().join("rules.yml"), folder.path().join("rules.test.yml"));
+    std::fs::write(&tests, WRITTEN_TESTS).unwrap();
+    for (limit, ours, theirs) in [
+        ("2", "", "SUCCESS"),
+        ("-1", "", "SUCCESS"),
+        (
+            "1",
+            "2 series exceed the group's limit of 1; 2 alerts exceed the group's limit of 1; 2 alerts exceed the \
+             group's limit of 1",
+            "exceeded limit of 1 with 2 series",
+        ),
+    ] {
+        std::fs::write(&rules, WRITTEN_RULES.replace("LIMIT", limit)).unwrap();
+        let said = run_promtool(std::slice::from_ref(&tests));
+        assert!(said.contains(theirs), "{said}");
+        let (file, files) = unit_test::load(&tests).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let report = file.run(&files, Dialect::V2_42);
+        let errors: Vec<String> = report
+            .mismatches
+            .iter()
+            .filter_map(|mismatch| mismatch.error.clone())
+            .collect();
+        assert_eq!(errors.join("; "), ours);
+        assert_eq!(report.mismatches.is_empty(), ours.is_empty(), "{:?}", report.mismatches);
+    }
+}
+
 #[test]
 fn shipped_alerting_tests_pass_here_as_they_do_under_promtool() {
     let pattern = concat!(env!("CARGO_MANIFEST_DIR"), "/alerting/*.test.yml");

@@ -111,6 +111,8 @@ impl Binary {
         }
         let one_to_one = self.cardinality == Cardinality::OneToOne;
         let mut used: HashSet<Signature<'_>> = HashSet::new();
+        let is_filter = self.operator.is_comparison() && !self.returns_bool;
+        let mut grouped: HashSet<(Signature<'_>, LabelSet)> = HashSet::new();
         let mut results = Vec::with_capacity(many.len());
         for element in many {
             let signature = self.matching.of(&element.labels);
@@ -121,13 +123,20 @@ impl Binary {
             if one_to_one && dialect != Dialect::V2_42 && !used.insert(signature) {
                 return Err(many_to_one(signature));
             }
+            if is_filter && self.cardinality.adds_labels() && dialect != Dialect::V2_42 {
+                let labels = self.result_labels(&element.labels, &other.labels, dialect);
+                if !grouped.insert((signature, labels)) {
+                    let group = signature.to_labels();
+                    return Err(EvaluationError::SameResult { group });
+                }
+            }
             let (left, right) = if swapped {
                 (other.value, element.value)
             } else {
                 (element.value, other.value)
             };
             let mut value = self.operator.value(left, right);
-            if self.operator.is_comparison() && !self.returns_bool {
+            if is_filter {
                 if value != 1.0 {
                     continue;
                 }
@@ -215,15 +224,39 @@ mod tests {
         for (name, l, value) in [("a", "x", 1.0), ("a", "y", 3.0), ("b", "", 2.0)] {
             history.record(0, &LabelSet::from_pairs([(METRIC_NAME, name), ("l", l)]), value);
         }
-        let evaluate = |dialect| {
+        let evaluate = |text: &str, dialect| {
             let semantics = Semantics {
                 dialect,
                 ..Semantics::default()
             };
-            parse("a > on () b").unwrap().evaluate(&history, 0, semantics)
+            parse(text).unwrap().evaluate(&history, 0, semantics)
         };
-        let result = evaluate(Dialect::V2_42).map(QueryValue::into_vector);
-        assert_eq!(result.unwrap().len(), 1);
-        assert!(matches!(evaluate(Dialect::V3), Err(EvaluationError::ManyToOne { .. })));
+        for (text, error) in [
+            (
+                "a > on () b",
+                "multiple matches for labels {}: many-to-one matching must be explicit (group_left/group_right)",
+            ),
+            (
+                "b < on () a",
+                "found duplicate series for the match group {} on the right hand-side of the operation: [a{l=\"x\"}, \
+                 a{l=\"y\"}]; matching labels must be unique on one side",
+            ),
+            (
+                "a > on () group_left (l) b",
+                "multiple matches for labels {}: grouping labels must ensure unique matches",
+            ),
+            (
+                "b < on () group_right (l) a",
+                "multiple matches for labels {}: grouping labels must ensure unique matches",
+            ),
+        ] {
+            let result = evaluate(text, Dialect::V2_42).map(QueryValue::into_vector);
+            assert!(text.starts_with("b < on () a") || result.unwrap().len() == 1, "{text}");
+            let result = evaluate(text, Dialect::V3).map_err(|error| error.to_string());
+            assert_eq!(result, Err(error.to_owned()), "{text}");
+        }
+        for text in ["a > on () group_left b", "a > bool on () group_left b"] {
+            assert!(evaluate(text, Dialect::V3).is_ok(), "{text}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! The compiler from the parser's syntax tree to an [`Expression`]. It refuses unsupported syntax by name.
 
+use super::duration;
 use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, At, Binary, Cardinality, Expression, MAX_REACH_MS, Operator};
 use super::expression::{LabelFunction, LabelFunctionKind, Query, Range, SeriesSelector, When};
 use super::function::{DatePart, Elementwise};
 use super::over_time::RangeFunction;
+use super::refusal::Refusal;
 use super::scan::{MAX_NESTING, nesting, position};
 use super::{Matcher, by_name};
-use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
@@ -16,26 +17,6 @@ use promql_parser::parser::{MatrixSelector, Offset};
 use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
 use regex::Regex;
 use std::time::{Duration, UNIX_EPOCH};
-
-/// The reason why an expression is invalid or unsupported.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", .offset.map(|at| format!(" (at character {})", at + 1)).unwrap_or_default())]
-pub struct Refusal {
-    pub message: String,
-    /// Position in the expression in bytes, if known.
-    pub offset: Option<usize>,
-    pub hint: Option<String>,
-}
-
-impl Refusal {
-    fn of_whole(message: String, hint: &str) -> Refusal {
-        Refusal {
-            message,
-            offset: None,
-            hint: Some(hint.to_owned()),
-        }
-    }
-}
 
 /// Parses an expression and checks that evenkeel supports all of it.
 ///
@@ -46,9 +27,14 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
         return Err(vec![Refusal::of_whole(message, "split it with recording rules")]);
     }
+    let folded = duration::fold(text).map_err(|refusal| vec![refusal])?;
     // The parser panics at durations out of range.
-    let parsed = std::panic::catch_unwind(|| parser::parse(text)).unwrap_or_else(|_| Err("number out of range".into()));
+    let parsed =
+        std::panic::catch_unwind(|| parser::parse(&folded)).unwrap_or_else(|_| Err("number out of range".into()));
     let parsed = parsed.map_err(|message| {
+        if let Some(refusal) = unknown_to_the_parser(text) {
+            return vec![refusal];
+        }
         let message = if message == "invalid promql query" {
             "not a PromQL expression".into()
         } else {
@@ -64,23 +50,46 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
     let mut compiler = Compiler {
         text,
         refusals: Vec::new(),
+        native_functions: Vec::new(),
     };
     let expression = compiler.expression(&parsed);
     let query = match expression {
         Some(expression) if compiler.refusals.is_empty() => Query {
             text: text.into(),
             expression,
+            native_functions: compiler.native_functions,
         },
         _ => return Err(compiler.refusals),
     };
-    let mut read_set = ReadSet::default();
-    query.add_to_read_set(&mut read_set);
-    if read_set.longest_ms() > MAX_REACH_MS {
+    if query.reach_ms() > MAX_REACH_MS {
         let message = "looks back more than 7 days, which is more than the history in memory keeps".into();
         let hint = "shorten the range or the offset, or let a Prometheus evaluate this rule";
         return Err(vec![Refusal::of_whole(message, hint)]);
     }
     Ok(query)
+}
+
+/// What Prometheus knows and the parser does not, by the first such word in an expression that it cannot parse.
+fn unknown_to_the_parser(text: &str) -> Option<Refusal> {
+    let experimental = ["anchored", "smoothed"].map(|name| (name, experimental(&format!("the modifier {name}"))));
+    let trims = ["</", ">/"].map(|name| {
+        (
+            name,
+            format!("{name} reads native histograms, which evenkeel does not have"),
+        )
+    });
+    let found = experimental.into_iter().chain(trims);
+    let placed = found.filter_map(|(name, message)| Some((position(text, name)?, message)));
+    let (offset, message) = placed.min_by_key(|(offset, _)| *offset)?;
+    Some(Refusal {
+        message,
+        offset: Some(offset),
+        hint: None,
+    })
+}
+
+fn experimental(what: &str) -> String {
+    format!("{what} is experimental in Prometheus and not supported")
 }
 
 /// Functions that have a result for native histograms only.
@@ -95,6 +104,7 @@ const NATIVE_HISTOGRAMS: [&str; 5] = [
 struct Compiler<'a> {
     text: &'a str,
     refusals: Vec<Refusal>,
+    native_functions: Vec<&'static str>,
 }
 
 /// Methods return `None` after recording a refusal. The walk continues to find all of them.
@@ -206,7 +216,12 @@ impl Compiler<'_> {
         let mut cardinality = Cardinality::OneToOne;
         if let Some(modifier) = &binary.modifier {
             if modifier.fill_values.lhs.is_some() || modifier.fill_values.rhs.is_some() {
-                return self.refuse("fill", "fill values are not supported".into(), "");
+                let written = ["fill", "fill_left", "fill_right"].into_iter();
+                let first = written
+                    .filter_map(|name| Some((position(self.text, name)?, name)))
+                    .min();
+                let (_, name) = first.unwrap_or((0, "fill"));
+                return self.refuse(name, experimental(&format!("the modifier {name}")), "");
             }
             if let Some(labels) = &modifier.matching {
                 matching = selected(labels);
@@ -251,8 +266,9 @@ impl Compiler<'_> {
             (T_BOTTOMK, Some(parameter)) => Aggregation::Bottom(self.expression(parameter)?),
             (T_QUANTILE, Some(parameter)) => Aggregation::Quantile(self.expression(parameter)?),
             _ => {
+                // All others are experimental.
                 let name = aggregate.op.to_string();
-                return self.refuse(&name, format!("the aggregation {name} is not supported"), "");
+                return self.refuse(&name, experimental(&format!("the aggregation {name}")), "");
             }
         };
         let grouping = grouping(aggregate);
@@ -338,15 +354,11 @@ impl Compiler<'_> {
                     kind,
                 })))
             }
-            _ if NATIVE_HISTOGRAMS.contains(&name) => self.refuse(
-                name,
-                format!("{name} reads native histograms, which evenkeel does not have"),
-                "",
-            ),
-            _ if call.func.experimental => {
-                let message = format!("the function {name} is experimental in Prometheus and not supported");
-                self.refuse(name, message, "")
+            (_, [inner]) if let Some(known) = NATIVE_HISTOGRAMS.iter().find(|known| **known == name) => {
+                self.native_functions.push(known);
+                self.boxed(inner).map(Expression::OfNativeHistograms)
             }
+            _ if call.func.experimental => self.refuse(name, experimental(&format!("the function {name}")), ""),
             _ => self.refuse(name, format!("the function {name} is not supported"), ""),
         }
     }

@@ -28,6 +28,8 @@ pub enum EvaluationError {
     },
     #[error("multiple matches for labels {group}: many-to-one matching must be explicit (group_left/group_right)")]
     ManyToOne { group: LabelSet },
+    #[error("multiple matches for labels {group}: grouping labels must ensure unique matches")]
+    SameResult { group: LabelSet },
     #[error("a subquery of {0} steps, at most {MAX_SUBQUERY_STEPS} are evaluated")]
     TooManySteps(i64),
     #[error("{0} is not a number of series")]
@@ -158,6 +160,10 @@ impl Evaluation<'_> {
                 Ok(elements)
             }
             Expression::LabelFunction(function) => function.apply(self.vector(&function.inner, at_ms)?),
+            Expression::OfNativeHistograms(inner) => {
+                self.vector(inner, at_ms)?;
+                Ok(Vec::new())
+            }
             Expression::OfHistograms { inner, parameters } => {
                 let parameters = parameters.iter().map(|parameter| self.scalar(parameter, at_ms));
                 let function = match *parameters.collect::<Result<Vec<f64>, _>>()? {

@@ -10,20 +10,36 @@ use regex::Regex;
 
 /// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per
 /// second.
-pub(super) const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+pub const MAX_REACH_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 /// An expression together with its text.
 #[derive(Debug, Clone)]
 pub struct Query {
     pub text: String,
     pub(super) expression: Expression,
+    /// The functions in it that have no result, because they read native histograms.
+    pub native_functions: Vec<&'static str>,
 }
 
 impl Query {
     /// Adds the metrics that the expression reads to `read_set`, with the time to keep their samples.
     pub fn add_to_read_set(&self, read_set: &mut ReadSet) {
+        self.add_to_read_set_before(0, read_set);
+    }
+
+    /// As [`Query::add_to_read_set`], where the query is evaluated for `offset_ms` earlier.
+    pub fn add_to_read_set_before(&self, offset_ms: i64, read_set: &mut ReadSet) {
+        self.expression.visit_selectors(0, &mut |matchers, keep_ms| {
+            read_set.add(matchers, keep_ms + offset_ms);
+        });
+    }
+
+    /// How far back the expression reads, in milliseconds.
+    pub fn reach_ms(&self) -> i64 {
+        let mut longest_ms = 0;
         self.expression
-            .visit_selectors(0, &mut |matchers, keep_ms| read_set.add(matchers, keep_ms));
+            .visit_selectors(0, &mut |_, keep_ms| longest_ms = keep_ms.max(longest_ms));
+        longest_ms
     }
 
     /// The matchers on labels of each selector that names its metric, with that name.
@@ -154,6 +170,16 @@ pub(super) enum Cardinality {
     OneToMany(Vec<Text>),
 }
 
+impl Cardinality {
+    /// Whether results get labels of the side with one series, which may make them equal.
+    pub fn adds_labels(&self) -> bool {
+        match self {
+            Cardinality::OneToOne => false,
+            Cardinality::ManyToOne(included) | Cardinality::OneToMany(included) => !included.is_empty(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Binary {
     pub operator: Operator,
@@ -249,6 +275,8 @@ pub(super) enum Expression {
         descending: bool,
     },
     LabelFunction(Box<LabelFunction>),
+    /// A function that ignores all but native histograms, so that it has no result.
+    OfNativeHistograms(Box<Expression>),
     /// A function of classic histograms, `histogram_quantile` or `histogram_fraction`.
     OfHistograms {
         inner: Box<Expression>,
@@ -298,6 +326,7 @@ impl Expression {
             | Expression::EvaluationTime(inner)
             | Expression::VectorOf(inner)
             | Expression::ScalarOf(inner)
+            | Expression::OfNativeHistograms(inner)
             | Expression::Sort { inner, .. } => inner.visit_selectors(before_ms, visit),
             Expression::LabelFunction(function) => function.inner.visit_selectors(before_ms, visit),
         }

@@ -3,6 +3,7 @@
 mod aggregate;
 mod binary;
 mod compile;
+mod duration;
 mod evaluate;
 mod expression;
 mod function;
@@ -10,13 +11,15 @@ mod histogram;
 mod label_function;
 mod matcher;
 mod over_time;
+mod refusal;
 mod scan;
 
 pub(super) use compile::is_label_name;
-pub use compile::{Refusal, parse};
+pub use compile::parse;
 pub use evaluate::EvaluationError;
-pub use expression::Query;
+pub use expression::{MAX_REACH_MS, Query};
 pub use matcher::Matcher;
+pub use refusal::Refusal;
 
 use super::labels::LabelSet;
 use serde::de::DeserializeOwned;

@@ -29,13 +29,19 @@ pub(super) fn nesting(text: &str) -> usize {
             .count()
 }
 
-/// The characters of an expression outside of quotes.
-fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
+/// The characters of an expression outside of quotes and comments.
+pub(super) fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
     let mut quote = None;
     let mut escaped = false;
     text.char_indices().filter(move |(_, c)| match quote {
         Some(_) if escaped => {
             escaped = false;
+            false
+        }
+        Some(COMMENT) => {
+            if *c == '\n' {
+                quote = None;
+            }
             false
         }
         Some(open) => {
@@ -46,8 +52,11 @@ fn unquoted(text: &str) -> impl Iterator<Item = (usize, char)> {
             false
         }
         None => {
-            quote = matches!(c, '"' | '\'' | '`').then_some(*c);
+            quote = matches!(c, '"' | '\'' | '`' | &COMMENT).then_some(*c);
             quote.is_none()
         }
     })
 }
+
+/// Begins a comment, which ends with the line.
+const COMMENT: char = '#';

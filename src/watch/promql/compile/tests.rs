@@ -1,6 +1,7 @@
 //! Tests of what is refused and how long samples are kept.
 
 use super::*;
+use crate::watch::history::ReadSet;
 
 fn refusals(text: &str) -> Vec<String> {
     parse(text)
@@ -19,8 +20,16 @@ fn unsupported_promql_is_refused_by_name_and_place() {
             "the function info is experimental in Prometheus and not supported (at character 15)",
         ),
         (
-            "1 + histogram_sum(a)",
-            "histogram_sum reads native histograms, which evenkeel does not have (at character 5)",
+            "a >/ 1",
+            ">/ reads native histograms, which evenkeel does not have (at character 3)",
+        ),
+        (
+            "rate(a[5m] anchored)",
+            "the modifier anchored is experimental in Prometheus and not supported (at character 12)",
+        ),
+        (
+            "max_over_time(a[5m * 2 - 10m])",
+            "a duration must be greater than 0 (at character 17)",
         ),
         (
             "label_join(a, \"b\", \"\", \"c-d\")",
@@ -28,7 +37,7 @@ fn unsupported_promql_is_refused_by_name_and_place() {
         ),
         (
             "limitk(2, a)",
-            "the aggregation limitk is not supported (at character 1)",
+            "the aggregation limitk is experimental in Prometheus and not supported (at character 1)",
         ),
         ("a[5m]", "a range vector is no result (at character 2)"),
         ("nothing(a)", "unknown function with name 'nothing' (at character 1)"),
@@ -50,7 +59,10 @@ fn unsupported_promql_is_refused_by_name_and_place() {
             "count_values(\"a-b\", a)",
             "\"a-b\" is not a label name (at character 1)",
         ),
-        ("a + fill(0) b", "fill values are not supported (at character 5)"),
+        (
+            "a + fill_right(0) b",
+            "the modifier fill_right is experimental in Prometheus and not supported (at character 5)",
+        ),
         (
             "{a=\"1\" or b=\"2\"}",
             "alternatives of matchers are not supported (at character 8)",
@@ -58,6 +70,54 @@ fn unsupported_promql_is_refused_by_name_and_place() {
     ] {
         assert_eq!(refusals(text), [refusal], "{text}");
     }
+}
+
+/// Of Prometheus 3.14.
+#[test]
+fn every_experimental_function_is_refused_by_name() {
+    let of_ranges = "double_exponential_smoothing mad_over_time ts_of_first_over_time ts_of_last_over_time \
+                     ts_of_max_over_time ts_of_min_over_time";
+    let of_ranges = of_ranges.split(' ').map(|name| match name {
+        "double_exponential_smoothing" => format!("{name}(a[5m], 0.1, 0.1)"),
+        _ => format!("{name}(a[5m])"),
+    });
+    let others = [
+        "end()",
+        "histogram_quantiles(a, \"q\", 0.5)",
+        "info(a)",
+        "max_of(1, 2)",
+        "min_of(1, 2)",
+        "range()",
+        "sort_by_label(a, \"l\")",
+        "sort_by_label_desc(a, \"l\")",
+        "start()",
+        "start_timestamp(a)",
+        "step()",
+        "limitk(1, a)",
+        "limit_ratio(0.5, a)",
+        "a + fill(0) b",
+        "a + fill_left(0) b",
+        "a smoothed",
+    ];
+    for text in of_ranges.chain(others.map(String::from)) {
+        let refusals = refusals(&text);
+        assert!(
+            refusals.len() == 1 && refusals[0].contains("is experimental in Prometheus and not supported (at"),
+            "{text}: {refusals:?}"
+        );
+    }
+}
+
+#[test]
+fn functions_of_native_histograms_have_no_result() {
+    for name in NATIVE_HISTOGRAMS {
+        let query = parse(&format!("absent({name}(vector(1)))")).unwrap();
+        assert_eq!(query.native_functions, [name]);
+        let value = query.evaluate(&Default::default(), 0, Default::default()).unwrap();
+        assert_eq!(value.into_vector().len(), 1, "{name}");
+    }
+    let clash = "histogram_sum(label_replace({__name__=~\"a|b\"}, \"__name__\", \"c\", \"\", \"\"))";
+    assert_eq!(refusals(clash), Vec::<String>::new());
 }
 
 /// Of Prometheus 3.14, beside the experimental ones and those of native histograms.
@@ -97,6 +157,11 @@ fn modifiers_decide_how_long_samples_are_kept() {
         ("a", 0),
         ("a offset -5m", 0),
         ("rate(a[5m] offset -4m)", 60_000),
+        ("rate(a[5m * 2] offset -(2m + 2m))", 360_000),
+        (
+            "max_over_time((a offset (30s * 2))[2 * 150s:max_of(step(), 1m)])",
+            360_000,
+        ),
         ("rate(a[5m] @ end())", 300_000),
         ("max_over_time((a @ start())[1d:1h])", 0),
         ("max_over_time((a offset 1m)[5m:1m] @ start())", 360_000),

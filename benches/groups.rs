@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel::process::selector::{Condition, Pattern};
 use evenkeel::process::{ProcessFields, Selector};
-use evenkeel::sense::groups::{GroupsReader, group::DEFAULT_METRICS};
+use evenkeel::sense::groups::GroupsReader;
+use evenkeel::sense::groups::group::{DEFAULT_METRICS, ExtraMetrics};
 use evenkeel::sense::{Group, Roots};
 
 const PROCESSES: [usize; 3] = [100, 1000, 5000];
@@ -92,12 +93,14 @@ fn main() -> peer::Outcome<()> {
     let reader = |metrics, conditions: &[Condition]| {
         let group = Group {
             name: "sleepers".to_owned(),
+            template: None,
             selector: Arc::new(Selector {
                 conditions: conditions.to_vec(),
             }),
             metrics,
+            extra: ExtraMetrics::empty(),
         };
-        GroupsReader::new(Arc::new(arc_swap::ArcSwap::from_pointee(vec![group])))
+        GroupsReader::new(Arc::new(arc_swap::ArcSwap::from_pointee(vec![group].into())))
     };
     let roots = Roots::default();
     let read = |reader: &mut GroupsReader| drop(reader.read(&roots).expect("a readable /proc"));
@@ -123,7 +126,7 @@ fn main() -> peer::Outcome<()> {
             let names = [&["stat"][..], files].concat().join(" ");
             row(processes, &format!("{names}; other: plain reads"), groups, plain);
         }
-        // Without threads and smaps, because evenkeel has no such metrics.
+        // Without threads and smaps, because the group of evenkeel has no such metrics.
         let args = ["-procnames=sleep", "-threads=false", "-gather-smaps=false"];
         let mut exporter = peer::tool("process-exporter", &args.map(str::to_owned))?;
         let mut failed = None;

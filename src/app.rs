@@ -37,6 +37,7 @@ use crate::ledger::{Entry, Journal, LedgerState, OperatorRequest, Requester, sto
 use crate::process::table::Procfs;
 use crate::publish::{self, MetricsHandler};
 use crate::sandbox::OwnUser;
+use crate::sense::groups::group::ExporterOptions;
 use crate::sense::{self, Roots, Sampler};
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
@@ -90,6 +91,31 @@ pub fn load(file: &cli::ConfigFile) -> Result<Loaded, Vec<Diagnostic>> {
         Some(path) => Config::load(path),
         None if has_default_config() => Config::load(Path::new(cli::DEFAULT_CONFIG)),
         None => Config::embedded(),
+    }
+}
+
+/// Loads the configuration and, where a flag names one, that of process-exporter.
+///
+/// # Errors
+/// All findings in both, warnings included.
+pub fn load_both(
+    file: &cli::ConfigFile,
+    exporter: &cli::ProcessExporterFile,
+    options: ExporterOptions,
+) -> Result<Loaded, Vec<Diagnostic>> {
+    let loaded = load(file);
+    let Some(path) = &exporter.path else {
+        return loaded;
+    };
+    match (loaded, config::read_process_exporter(path, options)) {
+        (Ok(mut loaded), Ok((groups, warnings))) => {
+            loaded.config.exporter = Some(groups);
+            loaded.warnings.extend(warnings);
+            Ok(loaded)
+        }
+        (Ok(Loaded { warnings, .. }), Err(findings)) => Err([warnings, findings].concat()),
+        (Err(findings), Ok((_, warnings))) => Err([findings, warnings].concat()),
+        (Err(findings), Err(more)) => Err([findings, more].concat()),
     }
 }
 
@@ -157,7 +183,8 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
             .map_err(because("no address of the webhook's socket"))?;
     }
     // Every error must be reported before any port is bound.
-    let loaded = load(&run.config).map_err(Stop::Findings)?;
+    let (exporter, options) = (&run.process_exporter.file, run.process_exporter.options());
+    let loaded = load_both(&run.config, exporter, options).map_err(Stop::Findings)?;
     for warning in &loaded.warnings {
         tracing::warn!(at = warning.place(), "{}", warning.message);
     }

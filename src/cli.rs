@@ -4,8 +4,10 @@ mod collectors;
 mod listen;
 pub mod manual;
 mod node_exporter_flags;
+mod process_exporter;
 
 pub use collectors::CollectorFlags;
+pub use process_exporter::{ProcessExporter, ProcessExporterFile};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
@@ -59,6 +61,8 @@ pub enum Command {
 pub struct Run {
     #[command(flatten)]
     pub config: ConfigFile,
+    #[command(flatten)]
+    pub process_exporter: ProcessExporter,
     #[command(flatten)]
     pub storage: Storage,
     /// Apply actions (default: dry-run)
@@ -175,6 +179,8 @@ pub struct Check {
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub config: ConfigFile,
+    #[command(flatten)]
+    pub process_exporter: ProcessExporterFile,
     /// Also check the web configuration file of the webhook listener
     #[arg(long = "webhook.config.file", value_name = "FILE")]
     pub webhook_config: Option<PathBuf>,

@@ -8,6 +8,8 @@ mod alertmanager_config;
 mod expressions;
 mod file;
 mod file_source;
+mod groups;
+mod process_exporter;
 
 pub use alertmanagers::LastGood;
 use expressions::OwnSamples;
@@ -21,12 +23,14 @@ use crate::ledger::Retention;
 use crate::permissions::{self, Fault, Purpose};
 use crate::process::Selector;
 use crate::rule::{self, Compiled, Context, OwnAlert, RuleSet, Step};
+use crate::sense::groups::group::{ExporterGroups, ExporterOptions, Grouping};
 pub use crate::sense::{Group as ProcessGroup, Sampling};
 use crate::step::exec::Exec;
 use crate::watch::rule_file::{self, Rule as AlertingOrRecording, RuleError, RuleFile};
 use crate::yaml::{self, Text};
 use file_source::FileSource;
 pub use file_source::{FileError, read as read_file};
+pub use process_exporter::read as parse_process_exporter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +63,10 @@ pub struct Config {
     pub lock_memory: bool,
     /// The process groups in the order of the file.
     pub process_groups: Vec<ProcessGroup>,
+    /// `grouping`.
+    pub grouping: Grouping,
+    /// process-exporter's file, which a flag names.
+    pub exporter: Option<ExporterGroups>,
     /// Labels of own alerts. The node name is added as `instance` unless that is given.
     pub local: BTreeMap<String, String>,
 }
@@ -246,11 +254,36 @@ impl Config {
         assemble(&SourceText::new("evenkeel.yml", text), &FileSource::Texts(files))
     }
 
+    /// The selectors to which rules can refer.
     pub fn groups(&self) -> BTreeMap<String, Arc<Selector>> {
-        self.process_groups
-            .iter()
-            .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
-            .collect()
+        selectors(&self.process_groups)
+    }
+}
+
+/// The selectors of the groups that have one name.
+fn selectors(groups: &[ProcessGroup]) -> BTreeMap<String, Arc<Selector>> {
+    let named = groups.iter().filter(|group| group.template.is_none());
+    named
+        .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
+        .collect()
+}
+
+/// Reads process-exporter's file at a path.
+///
+/// # Errors
+/// All findings in it, warnings included.
+pub fn read_process_exporter(
+    path: &Path,
+    options: ExporterOptions,
+) -> Result<(ExporterGroups, Vec<Diagnostic>), Vec<Diagnostic>> {
+    match file_source::read(path) {
+        Ok(source) => process_exporter::read(&source, options),
+        Err(problem) => {
+            let message = format!("cannot read the configuration of process-exporter: {problem}");
+            let help = "set another one with --process-exporter.config";
+            let name = path.display().to_string();
+            Err(vec![Diagnostic::of_file(Severity::Error, &name, message, help)])
+        }
     }
 }
 

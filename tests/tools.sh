@@ -31,7 +31,7 @@ declare -A origin=(
     # Not usr/bin/chromium, which is a script that searches only below /usr.
     [chromium]=chromium:usr/lib/chromium/chromium
 )
-tests_need=(prometheus promtool alertmanager amtool node_exporter chromium openmetrics-parser axe-core)
+tests_need=(prometheus promtool alertmanager amtool node_exporter process-exporter chromium openmetrics-parser axe-core)
 wanted=("$@")
 [ $# -gt 0 ] || wanted=("${tests_need[@]}")
 

@@ -1,9 +1,10 @@
-//! Any text as a configuration, as a rule file, as a file of alerting rules and as a test file: it is read or refused,
-//! every finding can be shown, and what is refused has an error.
+//! Any text as a configuration, as a rule file, as a file of alerting rules, as a test file and as process-exporter's
+//! configuration: it is read or refused, every finding can be shown, and what is refused has an error.
 #![no_main]
 
-use evenkeel::config::{Config, Loaded};
+use evenkeel::config::{Config, Loaded, parse_process_exporter};
 use evenkeel::diagnostic::{Diagnostic, Findings, Severity, SourceText, render_all};
+use evenkeel::sense::groups::group::ExporterOptions;
 use evenkeel::simulate::test_file;
 use evenkeel::yaml;
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -25,9 +26,24 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     }
     check(text, Config::from_texts(NAMES_A_RULE_FILE, &[("rules.yml", text)]));
     check(text, Config::from_texts(NAMES_ALERTING_RULES, &[("rules.yml", text)]));
+    read_process_exporter(text);
     read_test_file(text);
     Corpus::Keep
 });
+
+fn read_process_exporter(text: &str) {
+    let is_error = |found: &Diagnostic| found.severity == Severity::Error;
+    match parse_process_exporter(&SourceText::new("groups.yml", text), ExporterOptions::default()) {
+        Ok((groups, warnings)) => {
+            assert!(!warnings.iter().any(is_error) && !groups.matchers.is_empty());
+            show(text, &warnings);
+        }
+        Err(diagnostics) => {
+            assert!(diagnostics.iter().any(is_error), "refused without an error");
+            show(text, &diagnostics);
+        }
+    }
+}
 
 fn check(text: &str, loaded: Result<Loaded, Vec<Diagnostic>>) {
     let is_error = |found: &Diagnostic| found.severity == Severity::Error;

@@ -22,7 +22,19 @@ pub enum PatternError {
 /// When Go's `regexp` (1.19, the one of Alertmanager 0.25) would refuse the pattern, or when it is too large.
 pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
     // The wrapping comes first, as in Alertmanager, where `a)|(?:b` is a valid pattern.
-    let translated = translate(&format!("^(?:{pattern})$")).map_err(|problem| PatternError::NotGo {
+    compile(pattern, &format!("^(?:{pattern})$"), false)
+}
+
+/// Compiles `pattern` so that it may match any part of the text, as process-exporter does. Named groups keep their names.
+///
+/// # Errors
+/// When Go's `regexp` would refuse the pattern, or when it is too large.
+pub fn unanchored(pattern: &str) -> Result<Regex, PatternError> {
+    compile(pattern, pattern, true)
+}
+
+fn compile(pattern: &str, wrapped: &str, keeps_names: bool) -> Result<Regex, PatternError> {
+    let translated = translate(wrapped, keeps_names).map_err(|problem| PatternError::NotGo {
         pattern: pattern.to_owned(),
         problem,
     })?;
@@ -55,12 +67,15 @@ const POSIX_CLASSES: [&str; 14] = [
 struct Reader<'a> {
     rest: &'a str,
     out: String,
+    /// Whether named groups keep their names.
+    keeps_names: bool,
 }
 
-fn translate(pattern: &str) -> Result<String, String> {
+fn translate(pattern: &str, keeps_names: bool) -> Result<String, String> {
     let mut reader = Reader {
         rest: pattern,
         out: String::with_capacity(pattern.len() + 8),
+        keeps_names,
     };
     // Go rejects a repetition of a repetition (`a**`), which the crate accepts.
     let mut after_repetition = false;
@@ -148,15 +163,25 @@ impl Reader<'_> {
         let Some(extension) = self.rest.strip_prefix('?') else {
             return Ok(());
         };
-        if let Some(named) = extension.strip_prefix("P<") {
+        // Go has `(?<name>…)` since 1.22, with which Alertmanager 0.25 was not built.
+        let newer = extension.strip_prefix('<').filter(|_| self.keeps_names);
+        if let Some(named) = extension.strip_prefix("P<").or(newer) {
             let (name, rest) = named
                 .split_once('>')
                 .ok_or("the name of a group is not closed with >")?;
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
                 return Err(format!("{name:?} cannot name a group: letters, digits and _ can"));
             }
-            // evenkeel uses no capture groups, and Go's rules for names (digits first, one name twice) are wider.
-            self.out.push_str("?:");
+            match self.keeps_names {
+                true if name.starts_with(|c: char| c.is_ascii_digit()) => {
+                    return Err(format!(
+                        "the name {name:?} of a group begins with a digit: begin it with a letter"
+                    ));
+                }
+                true => write!(self.out, "?P<{name}>").expect("writing to a String cannot fail"),
+                // Go's rules for names (digits first, one name twice) are wider than those of the crate.
+                false => self.out.push_str("?:"),
+            }
             self.rest = rest;
             return Ok(());
         }
@@ -341,6 +366,17 @@ mod tests {
         check(r"a+?b??", &["aab"], &[]);
         check("", &[""], &["a"]);
         check(r"a)(?:b", &["ab"], &["a"]);
+    }
+
+    #[test]
+    fn unanchored_pattern_keeps_names_of_groups() {
+        let regex = unanchored(r"-config\s+(?P<File>[^\s/]+)(?<more>\d)?").unwrap();
+        let found = regex.captures("x -config a.yml 1").unwrap();
+        assert_eq!(&found["File"], "a.yml");
+        assert!(found.name("more").is_none());
+        for pattern in ["(?P<1a>x)", "(?<=a)b", "(?P<a>x)(?P<a>y)", "a)|(b"] {
+            assert!(unanchored(pattern).is_err(), "{pattern:?} should be refused");
+        }
     }
 
     #[test]

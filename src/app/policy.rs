@@ -1,11 +1,11 @@
 //! The conversion of a loaded configuration into the engine's policy and the watcher's rules. It also decides whether
 //! evenkeel may apply actions on this host at all.
 
-use crate::config::{Config, Loaded, ProcessGroup};
+use crate::config::{Config, Loaded};
 use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::rule::RuleSet;
-use crate::sense::Group;
+use crate::sense::groups::group::GroupConfig;
 use crate::watch::promql::{self, Query};
 use crate::watch::{LabelSet, RuleFile};
 use std::collections::BTreeMap;
@@ -43,13 +43,12 @@ pub fn policy(config: &Config, rules: RuleSet, enforce: bool) -> Policy {
 }
 
 /// The process groups of the sampler.
-pub fn groups(config: &Config) -> Vec<Group> {
-    let group = |group: &ProcessGroup| Group {
-        name: group.name.clone(),
-        selector: Arc::clone(&group.selector),
-        metrics: group.metrics,
-    };
-    config.process_groups.iter().map(group).collect()
+pub fn groups(config: &Config) -> GroupConfig {
+    GroupConfig {
+        groups: config.process_groups.clone(),
+        grouping: config.grouping,
+        exporter: config.exporter.clone(),
+    }
 }
 
 /// The rules and conditions for the watcher.

@@ -96,6 +96,7 @@ impl StartSettings {
 
 pub struct Reloader {
     config: cli::ConfigFile,
+    process_exporter: cli::ProcessExporter,
     enforce: bool,
     webhook_listen: SocketAddr,
     procfs: PathBuf,
@@ -122,6 +123,7 @@ impl Reloader {
             config: cli::ConfigFile {
                 path: run.config.path.clone(),
             },
+            process_exporter: run.process_exporter.clone(),
             enforce: run.enforce,
             webhook_listen: run.webhook_listen,
             procfs: run.roots.procfs.clone(),
@@ -159,7 +161,8 @@ impl Reloader {
     }
 
     fn try_reload(&self, request: OperatorRequest) -> Result<(), ReloadError> {
-        let loaded = super::load(&self.config).map_err(ReloadError::Config)?;
+        let (exporter, options) = (&self.process_exporter.file, self.process_exporter.options());
+        let loaded = super::load_both(&self.config, exporter, options).map_err(ReloadError::Config)?;
         for warning in &loaded.warnings {
             tracing::warn!(at = warning.place(), "{}", warning.message);
         }

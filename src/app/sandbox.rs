@@ -161,7 +161,7 @@ fn of_config(config: &Config, rules: &RuleSet) -> DaemonNeeds {
         },
         runs_jobs: false,
     };
-    if !config.process_groups.is_empty() {
+    if !config.process_groups.is_empty() || config.exporter.is_some() {
         add_inspection(&mut needs);
     }
     for rule in &rules.rules {

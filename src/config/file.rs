@@ -2,20 +2,19 @@
 
 use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
 use super::file_source::FileSource;
-use super::{Config, FileKind, HostNames, ProcessGroup, Reconcile, Sampling, Webhook};
+use super::groups::{GROUP, GROUPING, read_grouping, read_groups};
+use super::{Config, FileKind, HostNames, Reconcile, Sampling, Webhook};
 use crate::act::guard::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
 use crate::ledger::Retention;
-use crate::process::{ProcessFields, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
-use crate::schema::{Key, Kind, Object, optional, required};
-use crate::sense::groups::group::{DEFAULT_METRICS, EXPENSIVE_METRICS};
+use crate::schema::{Key, Kind, Object, optional};
+use crate::sense::groups::group::Grouping;
 use crate::template::is_label_name;
 use crate::yaml::{self, Content, Entry, Fields, Node, Text};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 pub static CONFIG: Object = Object::new(
@@ -92,6 +91,11 @@ pub static CONFIG: Object = Object::new(
             "process_groups",
             Kind::List(&Kind::Object(&GROUP)),
             "Named selectors: evenkeel publishes metrics for each, and rules refer to one with `group`. Default none.",
+        ),
+        optional(
+            "grouping",
+            Kind::Object(&GROUPING),
+            "How processes are assigned to process groups, and under which names their metrics are published.",
         ),
         optional(
             "local",
@@ -198,26 +202,6 @@ pub(super) static RETENTION: Object = Object::new(
     ],
 );
 
-pub(super) static GROUP: Object = Object::new(
-    "a process group",
-    &[
-        required("name", Kind::Text, "Value of the label `group` in metrics."),
-        required("select", Kind::Object(&SELECT), "Which processes belong to the group."),
-        optional(
-            "metrics",
-            Kind::List(&METRIC),
-            "Metrics that need another file read per process: swap, context_switches, io, open_fds. Default all but open_fds.",
-        ),
-    ],
-);
-
-const METRIC: Kind = Kind::Choice(&[
-    EXPENSIVE_METRICS[0].0,
-    EXPENSIVE_METRICS[1].0,
-    EXPENSIVE_METRICS[2].0,
-    EXPENSIVE_METRICS[3].0,
-]);
-
 /// Minimum interval, because sampling itself would be a load with shorter ones.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -253,6 +237,8 @@ impl Default for Config {
             lock_memory: true,
             allow_exec: false,
             process_groups: Vec::new(),
+            grouping: Grouping::default(),
+            exporter: None,
             local: BTreeMap::from([("job".to_owned(), "evenkeel".to_owned())]),
         }
     }
@@ -345,6 +331,7 @@ pub(super) fn read(file_source: &FileSource, findings: &mut Findings) -> Written
         read_retention(&mut config.retention, &retention, findings);
     }
     config.process_groups = read_groups(&fields, findings);
+    config.grouping = read_grouping(&fields, findings);
     let groups = config.groups();
     let scope = Scope {
         groups: &groups,
@@ -382,6 +369,10 @@ fn other_kind(root: &Node) -> Option<(&Entry, &'static str)> {
     };
     entries.iter().find_map(|entry| match entry.key.as_str() {
         "rules" => Some((entry, "this is a rule file: list it under `rule_files`")),
+        "process_names" => Some((
+            entry,
+            "this is a file of process-exporter: set it with --process-exporter.config",
+        )),
         "groups" | "apiVersion" => Some((
             entry,
             "this is a file of alerting rules: list it under `alerting_rule_files`",
@@ -461,58 +452,6 @@ fn read_host_names(host_names: &mut HostNames, fields: &Fields, findings: &mut F
         .into_iter()
         .map(|name| name.value)
         .collect();
-}
-
-fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<ProcessGroup> {
-    let mut groups: Vec<ProcessGroup> = Vec::new();
-    for group in fields.objects("process_groups", &GROUP, findings) {
-        let name = group.text("name", findings);
-        let select = group.get("select").and_then(|node| read_select(node, findings));
-        let metrics = read_metrics(&group, findings);
-        let (Some(name), Some(select)) = (name, select) else {
-            continue;
-        };
-        // A group may refer only to groups above it, so there is no cycle.
-        let above = groups
-            .iter()
-            .map(|group| (group.name.clone(), Arc::clone(&group.selector)))
-            .collect();
-        let selector: Selector = compile_select(
-            &select,
-            Scope {
-                groups: &above,
-                labels: false,
-                cgroups: false,
-            },
-            findings,
-        );
-        if above.contains_key(&name.value) {
-            findings.error(
-                name.span,
-                format!("a second group `{}`", name.value),
-                "give each a unique name",
-            );
-        }
-        groups.push(ProcessGroup {
-            name: name.value,
-            selector: Arc::new(selector),
-            metrics,
-        });
-    }
-    groups
-}
-
-fn read_metrics(group: &Fields, findings: &mut Findings) -> ProcessFields {
-    if group.get("metrics").is_none() {
-        return DEFAULT_METRICS;
-    }
-    let mut metrics = ProcessFields::empty();
-    for node in group.list("metrics", findings) {
-        let word = node.choice("metrics", &METRIC, findings);
-        let found = word.and_then(|word| EXPENSIVE_METRICS.iter().find(|(name, _)| *name == word.value));
-        metrics |= found.map_or(ProcessFields::empty(), |(_, needs)| *needs);
-    }
-    metrics
 }
 
 fn read_local(local: &mut BTreeMap<String, String>, fields: &Fields, findings: &mut Findings) {

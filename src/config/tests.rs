@@ -5,7 +5,7 @@ mod diagnostics;
 
 use super::*;
 use crate::process::ProcessFields;
-use crate::sense::groups::group::DEFAULT_METRICS;
+use crate::sense::groups::group::{DEFAULT_METRICS, ExtraMetrics};
 use std::fs;
 
 const RULE: &str =
@@ -102,6 +102,8 @@ storage: {retention: {time: 30d, size: 20MiB}}
 process_groups:
   - {name: batch, select: {cgroup: '/batch\\.slice/.*'}}
   - {name: big-batch, select: {group: batch, min_memory: 1GiB}, metrics: [io, open_fds]}
+  - {name: '{{.Comm}} {{.Matches.app}}', select: {unit: 'app-(?P<app>.*)'}, metrics: [threads, smaps]}
+grouping: {match: first, metric_names: [evenkeel, process-exporter], max_groups: 50, max_thread_names: 60, remove_empty: true}
 local: {instance: db1, team: storage}
 alertmanagers:
   - scheme: https
@@ -171,7 +173,7 @@ reconcile: {interval: 10s, patience: 1m}
     assert_eq!(second.receiver, "evenkeel");
     assert_eq!(second.client.credentials, Some(bearer("secret")));
     assert_eq!(addresses(second), ["http://am2/"]);
-    assert!(config.webhook.token_file.unwrap().ends_with("token"));
+    assert!(config.webhook.token_file.as_ref().unwrap().ends_with("token"));
     assert_eq!(config.host_names.labels, ["host", "node"]);
     assert_eq!(config.host_names.names, ["db1", "127.0.0.1"]);
     assert_eq!(config.protect.len(), 2);
@@ -180,7 +182,24 @@ reconcile: {interval: 10s, patience: 1m}
         (1, Duration::from_secs(3600))
     );
     let groups: Vec<&str> = config.process_groups.iter().map(|group| group.name.as_str()).collect();
-    assert_eq!(groups, ["batch", "big-batch"]);
+    assert_eq!(groups, ["batch", "big-batch", "{{.Comm}} {{.Matches.app}}"]);
+    assert_eq!(config.groups().keys().collect::<Vec<_>>(), ["batch", "big-batch"]);
+    assert_eq!(config.process_groups[2].metrics, ProcessFields::empty());
+    assert_eq!(
+        config.process_groups[2].extra,
+        ExtraMetrics::THREADS | ExtraMetrics::SMAPS
+    );
+    assert_eq!(
+        config.grouping,
+        Grouping {
+            first_match: true,
+            own_names: true,
+            exporter_names: true,
+            max_groups: 50,
+            max_thread_names: 60,
+            remove_empty: true,
+        }
+    );
     assert_eq!(config.process_groups[0].metrics, DEFAULT_METRICS);
     assert_eq!(
         config.process_groups[1].metrics,
@@ -275,10 +294,11 @@ fn told_default(object: &crate::schema::Object, key: &str) -> String {
 
 #[test]
 fn reference_of_the_configuration_is_that_of_the_code() {
-    use file::{BUDGET, CONFIG, GROUP, IDENTITY, RETENTION, SAMPLING, STORAGE, WEBHOOK};
+    use file::{BUDGET, CONFIG, IDENTITY, RETENTION, SAMPLING, STORAGE, WEBHOOK};
+    use groups::{GROUP, GROUPING};
     let text = include_str!("../../docs/configuration.md");
     for object in [
-        &CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &STORAGE, &RETENTION, &GROUP,
+        &CONFIG, &SAMPLING, &WEBHOOK, &IDENTITY, &BUDGET, &STORAGE, &RETENTION, &GROUP, &GROUPING,
     ] {
         let table = crate::schema::tests::markdown(object);
         assert!(
@@ -318,6 +338,7 @@ fn reference_of_the_configuration_is_that_of_the_code() {
 #[test]
 fn documented_defaults_are_the_defaults() {
     use file::{BUDGET, CONFIG, IDENTITY, RETENTION, SAMPLING, WEBHOOK};
+    use groups::GROUPING;
     // With every default written out, the configuration is the one of an empty file.
     let keys = |object: &'static crate::schema::Object, names: &[&str]| -> String {
         let told = names
@@ -326,13 +347,23 @@ fn documented_defaults_are_the_defaults() {
         told.collect::<Vec<_>>().join(", ")
     };
     let text = format!(
-        "{{{}, sampling: {{{}}}, webhook: {{{}}}, identity: {{{}}}, budget: {{{}}}, storage: {{retention: {{{}}}}}}}\n",
+        "{{{}, sampling: {{{}}}, webhook: {{{}}}, identity: {{{}}}, budget: {{{}}}, storage: {{retention: {{{}}}}}, grouping: {{{}}}}}\n",
         keys(&CONFIG, &["mode", "evaluation_interval", "on_exit"]),
         keys(&SAMPLING, &["interval", "slow_interval"]),
         keys(&WEBHOOK, &["allow_unauthenticated"]),
         keys(&IDENTITY, &["labels"]),
         keys(&BUDGET, &["final_steps", "per"]),
         keys(&RETENTION, &["time", "size"]),
+        keys(
+            &GROUPING,
+            &[
+                "match",
+                "metric_names",
+                "max_groups",
+                "max_thread_names",
+                "remove_empty"
+            ]
+        ),
     );
     let (written, found) = load(&[("evenkeel.yml", &text)]);
     assert_eq!(found, [""; 0], "{text}");

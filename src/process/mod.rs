@@ -3,6 +3,7 @@
 
 pub mod timed_calls;
 pub mod candidate;
+pub mod captures;
 pub mod cgroup;
 pub mod command_lines;
 pub mod file_id;

@@ -79,6 +79,37 @@ impl Fixed {
             Meaning::Any(regex) => regex.is_match(text),
         }
     }
+
+    fn regex(&self) -> Option<&Regex> {
+        match &self.meaning {
+            Meaning::Exactly(_) => None,
+            Meaning::Any(regex) => Some(regex),
+        }
+    }
+
+    /// The names of the groups `(?P<NAME>…)`.
+    pub fn group_names(&self) -> Vec<&str> {
+        self.regex()
+            .into_iter()
+            .flat_map(|regex| regex.capture_names().flatten())
+            .collect()
+    }
+
+    /// What these groups match in a string, if the pattern matches it.
+    pub fn captures(&self, text: &str) -> Vec<(String, String)> {
+        self.regex()
+            .and_then(|regex| named_captures(regex, text))
+            .unwrap_or_default()
+    }
+}
+
+/// What the named groups of an expression match in a string. A group that takes part in no match is empty. `None` where
+/// the expression does not match.
+pub fn named_captures(regex: &Regex, text: &str) -> Option<Vec<(String, String)>> {
+    let found = regex.captures(text)?;
+    let names = regex.capture_names().flatten();
+    let texts = names.map(|name| (name, found.name(name).map_or("", |found| found.as_str())));
+    Some(texts.map(|(name, text)| (name.to_owned(), text.to_owned())).collect())
 }
 
 /// Whether a regular expression is a literal string.

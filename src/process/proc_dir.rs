@@ -1,6 +1,10 @@
 //! An open directory of a process in procfs. Reads through it belong to that process or fail, even if the kernel
 //! reuses the pid.
 
+mod group_files;
+
+pub use group_files::ProportionalMemory;
+
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;

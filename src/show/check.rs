@@ -3,13 +3,14 @@
 use super::unrecognised::unrecognised;
 use super::{exit_code, json, linux_host, use_color};
 use crate::app;
-use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, Schema};
+use crate::cli::{Check, ConfigFile, DEFAULT_CONFIG, Output, ProcessExporterFile, Schema};
 use crate::config::{self, Config, FileKind, Loaded};
 use crate::diagnostic::{Diagnostic, HostName, HostReference, Severity, render_all};
 use crate::host::{Host, Knob, LinuxHost};
 use crate::http::Access;
 use crate::rule::{self, RuleSet, Step};
 use crate::schema;
+use crate::sense::groups::group::ExporterOptions;
 use crate::simulate::test_file;
 use crate::terminal::count;
 use nix::unistd::User;
@@ -56,7 +57,11 @@ pub fn check(check: &Check) -> ExitCode {
 
 fn reports(check: &Check) -> Vec<Report> {
     if check.files.is_empty() {
-        return vec![check_config(&check.config, check.webhook_config.as_deref())];
+        return vec![check_config(
+            &check.config,
+            &check.process_exporter,
+            check.webhook_config.as_deref(),
+        )];
     }
     let is_config = |path: &&PathBuf| config::kind_of(path) == FileKind::Config;
     let (configs, others): (Vec<&PathBuf>, Vec<&PathBuf>) = check.files.iter().partition(is_config);
@@ -65,7 +70,7 @@ fn reports(check: &Check) -> Vec<Report> {
     };
     let mut reports: Vec<Report> = configs
         .into_iter()
-        .map(|file| check_config(&path(file), check.webhook_config.as_deref()))
+        .map(|file| check_config(&path(file), &check.process_exporter, check.webhook_config.as_deref()))
         .collect();
     if !others.is_empty() {
         reports.push(check_files(&others, &check.config));
@@ -74,9 +79,10 @@ fn reports(check: &Check) -> Vec<Report> {
 }
 
 /// Checks a configuration with all files that it names, and the web configuration file of the webhook listener.
-fn check_config(file: &ConfigFile, web_config: Option<&Path>) -> Report {
+fn check_config(file: &ConfigFile, exporter: &ProcessExporterFile, web_config: Option<&Path>) -> Report {
     let checked = Checked::of(file);
-    Report::of(app::load(file), &checked.name, checked.hint, |config| {
+    let loaded = app::load_both(file, exporter, ExporterOptions::default());
+    Report::of(loaded, &checked.name, checked.hint, |config| {
         let access = web_config.map(webhook_access);
         let access = access.as_ref().map(|access| access.as_ref());
         let authenticates = matches!(access, Some(Ok(access)) if access.authenticates());

@@ -104,6 +104,8 @@ fn check_yaml(desk: &Desk, about: &str, block: &Block) {
         // An object of the Prometheus operator, which promtool does not read.
         desk.write("check.yml", &format!("alerting_rule_files: [{name}]\n"));
         desk.run(about, "evenkeel check --config.file=check.yml");
+    } else if has("process_names") {
+        desk.run(about, &format!("evenkeel check --process-exporter.config={name}"));
     } else if has("route") {
         desk.run(about, &format!("amtool check-config {name}"));
     } else if has("scrape_configs") {

@@ -31,6 +31,7 @@ mod node_mixin;
 mod operators;
 mod page;
 mod privileges;
+mod process_exporter;
 mod promql;
 mod queries;
 mod reload;

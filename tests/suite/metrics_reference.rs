@@ -60,12 +60,12 @@ fn the_table_of_metrics_is_that_of_a_running_daemon() {
          resource: /resource, release: {{url: 'http://localhost:{0}/release/{{{{ $resource }}}}'}}}}}}]}}\n",
         broker.address.port()
     ));
-    let metrics = "metrics: [swap, context_switches, io, open_fds]";
+    let metrics = "metrics: [swap, context_switches, io, open_fds, threads, smaps]";
     home.write(
         "evenkeel.yml",
         &format!(
             "rule_files: [rules/*.yml]\nwebhook: {{token_file: webhook.token}}\nsampling: {{slow_interval: 1s}}\n\
-             process_groups: [{{name: test, select: {{name: {name}}}, {metrics}}}]\n"
+             process_groups: [{{name: '{{{{.Comm}}}}', select: {{name: {name}}}, {metrics}}}]\n"
         ),
     );
     let burner = Burner::start(&name);

@@ -70,13 +70,21 @@ fn cases() -> BTreeMap<PathBuf, String> {
         .into_iter()
         .chain(of_several_files)
         .map(|path| (Config::load(&path), path));
+    let warnings =
+        |(loaded, path): (Result<Loaded, Vec<Diagnostic>>, PathBuf)| (loaded.map(|loaded| loaded.warnings), path);
+    let of_process_exporter = files("process-exporter").into_iter().map(|path| {
+        let read = read_process_exporter(&path, ExporterOptions::default());
+        (read.map(|(_, warnings)| warnings), path)
+    });
     rules
         .chain(alerting)
         .chain(configurations)
+        .map(warnings)
+        .chain(of_process_exporter)
         .filter(|(_, path)| has_extension(path, "yml"))
         .map(|(loaded, path)| {
             let findings = match loaded {
-                Ok(loaded) => loaded.warnings,
+                Ok(warnings) => warnings,
                 Err(findings) => {
                     let has_error = findings.iter().any(|found| found.severity == Severity::Error);
                     assert!(has_error, "{} is refused without an error", path.display());

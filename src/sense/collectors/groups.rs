@@ -1,37 +1,68 @@
-//! `groups`: totals of named groups of processes (`evenkeel_group_*`), without a series per process. `process` reads
-//! the processes; this file decides membership and sums.
+//! `groups`: totals of named groups of processes, without a series per process: those of `process_groups`
+//! (`evenkeel_group_*`) and those of process-exporter's configuration (`namedprocess_namegroup_*`). `process` reads the
+//! processes; this file decides membership.
 
 pub mod group;
+pub mod name_matcher;
+pub mod name_template;
 mod account;
+mod cpu_baselines;
+mod exporter_families;
+mod families;
+mod membership;
+mod tally;
+mod totals;
 
 use super::info::{CollectorInfo, Pace};
 use super::stat::parse_boot_time;
-use crate::family::{Family, label};
+use crate::family::Family;
 use crate::host::linux::boot_time;
+use crate::process::captures::captures;
+use crate::process::proc_dir::OpenProcess;
 use crate::process::selector::SelectorMatch;
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW, Procfs, TICKS_PER_SECOND};
+use crate::process::table::{CpuBaseline, Procfs};
 use crate::process::user_names::UserNames;
 use crate::process::{Process, ProcessFields};
 use crate::sense::runtime::idle_cache::IdleCache;
 use crate::sense::runtime::kernel_file::{ReadError, read_record};
 use crate::sense::runtime::roots::Roots;
-use account::{Account, COUNTERS, Counters};
-use group::{Group, Groups};
-use std::collections::HashMap;
+use cpu_baselines::CpuBaselines;
+use exporter_families::ScrapeErrors;
+use group::{DEFAULT_METRICS, ExporterGroups, ExtraMetrics, Group, GroupConfig, Grouping, Groups};
+use membership::{Membership, Memberships};
+use name_matcher::{NameReader, NameSources};
+use std::sync::Arc;
 use std::time::Duration;
+use tally::{Bounds, Entry, Tally};
+use totals::ExtraReading;
 
 /// The published metrics.
 const METRICS: &str = "\
     evenkeel_group_context_switches_total evenkeel_group_cpu_seconds_total evenkeel_group_major_page_faults_total \
     evenkeel_group_minor_page_faults_total evenkeel_group_oldest_start_time_seconds evenkeel_group_open_fds \
-    evenkeel_group_processes evenkeel_group_read_bytes_total evenkeel_group_resident_bytes evenkeel_group_states \
-    evenkeel_group_swap_bytes evenkeel_group_threads evenkeel_group_virtual_bytes evenkeel_group_worst_fd_ratio \
-    evenkeel_group_write_bytes_total";
+    evenkeel_group_overflow_processes evenkeel_group_processes evenkeel_group_proportional_bytes \
+    evenkeel_group_proportional_swap_bytes evenkeel_group_read_bytes_total evenkeel_group_resident_bytes \
+    evenkeel_group_states evenkeel_group_swap_bytes evenkeel_group_thread_context_switches_total \
+    evenkeel_group_thread_count evenkeel_group_thread_cpu_seconds_total \
+    evenkeel_group_thread_major_page_faults_total evenkeel_group_thread_minor_page_faults_total \
+    evenkeel_group_thread_read_bytes_total evenkeel_group_thread_write_bytes_total evenkeel_group_threads \
+    evenkeel_group_virtual_bytes evenkeel_group_worst_fd_ratio evenkeel_group_write_bytes_total \
+    namedprocess_namegroup_context_switches_total namedprocess_namegroup_cpu_seconds_total \
+    namedprocess_namegroup_major_page_faults_total namedprocess_namegroup_memory_bytes \
+    namedprocess_namegroup_minor_page_faults_total namedprocess_namegroup_num_procs \
+    namedprocess_namegroup_num_threads namedprocess_namegroup_oldest_start_time_seconds \
+    namedprocess_namegroup_open_filedesc namedprocess_namegroup_read_bytes_total namedprocess_namegroup_states \
+    namedprocess_namegroup_thread_context_switches_total namedprocess_namegroup_thread_count \
+    namedprocess_namegroup_thread_cpu_seconds_total namedprocess_namegroup_thread_io_bytes_total \
+    namedprocess_namegroup_thread_major_page_faults_total namedprocess_namegroup_thread_minor_page_faults_total \
+    namedprocess_namegroup_threads_wchan namedprocess_namegroup_worst_fd_ratio \
+    namedprocess_namegroup_write_bytes_total namedprocess_scrape_errors namedprocess_scrape_partial_errors \
+    namedprocess_scrape_procread_errors";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "groups",
     Pace::IsolatedScrape,
-    "process_groups of the configuration",
+    "process_groups of the configuration, and process-exporter's",
     METRICS,
     |options| {
         // Isolated, because the kernel may block a reader of a process.
@@ -40,242 +71,33 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
     },
 );
 
-const STATES: [&str; 6] = ["running", "sleeping", "waiting", "stopped", "zombie", "other"];
+/// The metrics of process-exporter's groups.
+const EXPORTER_METRICS: ProcessFields = DEFAULT_METRICS.union(ProcessFields::OPEN_FDS);
 
-/// The usage of all members of one group at one moment.
-#[derive(Debug, Default)]
-struct GroupTotals {
-    processes: u64,
-    threads: u64,
-    resident_bytes: u64,
-    virtual_bytes: u64,
-    swap_bytes: u64,
-    open_fds: u64,
-    worst_fd_ratio: Option<f64>,
-    states: [u64; STATES.len()],
-    oldest: Option<Duration>,
-}
-
-impl GroupTotals {
-    fn add(&mut self, process: &Process) {
-        let usage = &process.details.usage;
-        self.processes += 1;
-        self.threads += u64::from(process.threads);
-        self.resident_bytes += process.resident_bytes;
-        self.virtual_bytes += process.virtual_bytes;
-        self.swap_bytes += usage.swap_bytes.unwrap_or(0);
-        self.open_fds += usage.open_fds.unwrap_or(0);
-        if let (Some(open), Some(max @ 1..)) = (usage.open_fds, usage.max_fds) {
-            let ratio = open as f64 / max as f64;
-            self.worst_fd_ratio = Some(self.worst_fd_ratio.map_or(ratio, |worst| worst.max(ratio)));
-        }
-        self.states[state(process.state)] += 1;
-        self.oldest = Some(
-            self.oldest
-                .map_or(process.born_at, |oldest| oldest.min(process.born_at)),
-        );
-    }
-}
-
-/// Index in `STATES` of a state letter of proc(5).
-fn state(letter: char) -> usize {
-    match letter {
-        'R' => 0,
-        'S' | 'I' => 1,
-        'D' => 2,
-        'T' | 't' => 3,
-        'Z' | 'X' | 'x' => 4,
-        _ => 5,
-    }
-}
-
-fn counters(process: &Process) -> Counters {
-    let usage = &process.details.usage;
-    Counters([
-        Some(process.cpu_ticks.saturating_sub(process.system_ticks)),
-        Some(process.system_ticks),
-        Some(process.major_faults),
-        Some(process.minor_faults),
-        usage.voluntary_switches,
-        usage.involuntary_switches,
-        usage.read_bytes,
-        usage.write_bytes,
-    ])
-}
-
-/// Two baselines of processor time. The older one is used until the newer one is five seconds old, so that CPU is
-/// measured over at least five seconds at any interval.
+/// The groups of `process_groups`.
 #[derive(Default)]
-struct CpuBaselines {
-    older: Option<CpuBaseline>,
-    newer: Option<CpuBaseline>,
+struct OwnGroups {
+    tally: Tally,
+    cpu_baselines: CpuBaselines,
 }
 
-impl CpuBaselines {
-    fn measure(&self, process: &mut Process, boot_now: Duration) {
-        if let Some(baseline) = &self.older {
-            baseline.measure(std::slice::from_mut(process), boot_now);
-        }
-    }
-
-    fn update(&mut self, now: CpuBaseline) {
-        let Some(newer) = self.newer.take() else {
-            self.older = Some(now.clone());
-            self.newer = Some(now);
-            return;
-        };
-        let is_old_enough = now.taken_at.saturating_sub(newer.taken_at) >= MIN_CPU_WINDOW;
-        if is_old_enough {
-            self.older = Some(newer);
-            self.newer = Some(now);
-        } else {
-            self.newer = Some(newer);
-        }
-    }
-}
-
-/// The families of groups; each holds only the groups whose `metrics` include it.
-fn families(shown: &[(&Group, &GroupTotals, [u64; COUNTERS])], booted_at: f64) -> Vec<Family> {
-    let name = |group: &Group| label("group", group.name.clone());
-    let gauge =
-        |family: &'static str, help: &'static str, needs: ProcessFields, value: fn(&GroupTotals) -> Option<f64>| {
-            let mut gauge = Family::gauge(family, help);
-            for (group, sum, _) in shown.iter().filter(|(group, ..)| group.metrics.contains(needs)) {
-                if let Some(value) = value(sum) {
-                    gauge.push(vec![name(group)], value);
-                }
-            }
-            gauge
-        };
-    // Index in `Counters`, and the label that distinguishes the series, if any.
-    type Slots = &'static [(usize, Option<(&'static str, &'static str)>)];
-    let counter = |family: &'static str, help: &'static str, needs: ProcessFields, scale: f64, slots: Slots| {
-        let mut counter = Family::counter(family, help);
-        for (group, _, totals) in shown.iter().filter(|(group, ..)| group.metrics.contains(needs)) {
-            for (slot, kind) in slots {
-                let mut labels = vec![name(group)];
-                labels.extend(kind.map(|(key, value)| label(key, value)));
-                counter.push(labels, totals[*slot] as f64 / scale);
-            }
-        }
-        counter
-    };
-    let mut states = Family::gauge(
-        "evenkeel_group_states",
-        "Members of a group in each state; of threads, the first counts.",
-    );
-    let mut oldest = Family::gauge(
-        "evenkeel_group_oldest_start_time_seconds",
-        "Unix time at which the oldest member of a group started.",
-    );
-    for (group, sum, _) in shown {
-        for (state, count) in STATES.into_iter().zip(sum.states) {
-            states.push(vec![name(group), label("state", state)], count as f64);
-        }
-        if let Some(born_at) = sum.oldest {
-            oldest.push(vec![name(group)], booted_at + born_at.as_secs_f64());
-        }
-    }
-    const TICKS: f64 = TICKS_PER_SECOND as f64;
-    let mut families = vec![
-        gauge(
-            "evenkeel_group_processes",
-            "Processes in a group.",
-            ProcessFields::empty(),
-            |sum| Some(sum.processes as f64),
-        ),
-        gauge(
-            "evenkeel_group_threads",
-            "Threads of a group.",
-            ProcessFields::empty(),
-            |sum| Some(sum.threads as f64),
-        ),
-        gauge(
-            "evenkeel_group_resident_bytes",
-            "Resident memory of a group, shared pages once per member.",
-            ProcessFields::empty(),
-            |sum| Some(sum.resident_bytes as f64),
-        ),
-        gauge(
-            "evenkeel_group_virtual_bytes",
-            "Address space of a group.",
-            ProcessFields::empty(),
-            |sum| Some(sum.virtual_bytes as f64),
-        ),
-        gauge(
-            "evenkeel_group_swap_bytes",
-            "Memory of a group that is in swap.",
-            ProcessFields::SWAP,
-            |sum| Some(sum.swap_bytes as f64),
-        ),
-        gauge(
-            "evenkeel_group_open_fds",
-            "File descriptors that a group has open.",
-            ProcessFields::OPEN_FDS,
-            |sum| Some(sum.open_fds as f64),
-        ),
-        gauge(
-            "evenkeel_group_worst_fd_ratio",
-            "Largest share of its limit of file descriptors that a member has open.",
-            ProcessFields::OPEN_FDS,
-            |sum| sum.worst_fd_ratio,
-        ),
-        counter(
-            "evenkeel_group_cpu_seconds_total",
-            "Processor time that members used since evenkeel saw them, those included that have ended.",
-            ProcessFields::empty(),
-            TICKS,
-            &[(0, Some(("mode", "user"))), (1, Some(("mode", "system")))],
-        ),
-        counter(
-            "evenkeel_group_major_page_faults_total",
-            "Page faults of members that had to wait for storage.",
-            ProcessFields::empty(),
-            1.0,
-            &[(2, None)],
-        ),
-        counter(
-            "evenkeel_group_minor_page_faults_total",
-            "Page faults of members that did not wait for storage.",
-            ProcessFields::empty(),
-            1.0,
-            &[(3, None)],
-        ),
-        counter(
-            "evenkeel_group_context_switches_total",
-            "Context switches of the members' first threads.",
-            ProcessFields::CONTEXT_SWITCHES,
-            1.0,
-            &[(4, Some(("type", "voluntary"))), (5, Some(("type", "involuntary")))],
-        ),
-        counter(
-            "evenkeel_group_read_bytes_total",
-            "Bytes that members had read from storage.",
-            ProcessFields::IO,
-            1.0,
-            &[(6, None)],
-        ),
-        counter(
-            "evenkeel_group_write_bytes_total",
-            "Bytes that members had written to storage.",
-            ProcessFields::IO,
-            1.0,
-            &[(7, None)],
-        ),
-        states,
-        oldest,
-    ];
-    families.retain(|family| !family.is_empty());
-    families
+/// The groups of process-exporter's file.
+#[derive(Default)]
+struct FromFile {
+    tally: Tally,
+    memberships: Memberships,
+    errors: ScrapeErrors,
 }
 
 /// The state between two reads.
 pub struct GroupsReader {
     groups: Groups,
+    /// The configuration of the last read.
+    config: Arc<GroupConfig>,
     procfs: Option<Procfs>,
-    accounts: HashMap<String, Account>,
+    own: OwnGroups,
+    from_file: FromFile,
     users: UserNames,
-    cpu_baselines: CpuBaselines,
     idle_cache: IdleCache,
 }
 
@@ -283,22 +105,50 @@ impl GroupsReader {
     pub fn new(groups: Groups) -> Self {
         GroupsReader {
             groups,
+            config: Arc::default(),
             procfs: None,
-            accounts: HashMap::new(),
+            own: OwnGroups::default(),
+            from_file: FromFile::default(),
             users: UserNames::default(),
-            cpu_baselines: CpuBaselines::default(),
             idle_cache: IdleCache::default(),
         }
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let groups = self.groups.load_full();
-        self.accounts
-            .retain(|name, _| groups.iter().any(|group| group.name == *name));
-        if groups.is_empty() {
-            (self.cpu_baselines, self.idle_cache) = Default::default();
+        let config = self.groups.load_full();
+        if !Arc::ptr_eq(&config, &self.config) {
+            self.configure(&config);
+            self.config = Arc::clone(&config);
+        }
+        if config.is_empty() {
+            (self.own, self.from_file, self.idle_cache) = Default::default();
             return Ok(Vec::new());
         }
+        let families = self.read_groups(&config, roots);
+        self.from_file.errors.reads += u64::from(families.is_err());
+        families
+    }
+
+    fn configure(&mut self, config: &GroupConfig) {
+        let entries = config.groups.iter().map(|group| (group, entry(group)));
+        let fixed: Vec<(&str, Entry)> = entries
+            .filter(|(group, _)| group.template.is_none())
+            .map(|(group, entry)| (group.name.as_str(), entry))
+            .collect();
+        let templates = config.groups.iter().filter(|group| group.template.is_some());
+        let templates: Vec<Entry> = templates.map(entry).collect();
+        self.own.tally.configure(&fixed, &templates);
+        let is_same = match (&self.config.exporter, &config.exporter) {
+            (Some(before), Some(now)) => before.is_same(now),
+            _ => false,
+        };
+        // The entries of the file are matched in order, so that a change of one concerns all.
+        if !is_same {
+            self.from_file = FromFile::default();
+        }
+    }
+
+    fn read_groups(&mut self, config: &GroupConfig, roots: &Roots) -> Result<Vec<Family>, ReadError> {
         let failed = |source| ReadError::io(&roots.procfs, source);
         let procfs = match &self.procfs {
             Some(procfs) => procfs,
@@ -306,65 +156,198 @@ impl GroupsReader {
         };
         let booted_at = read_record(&roots.proc("stat"), parse_boot_time)?;
         let boot_now = boot_time();
-
-        let needs_cpu = groups
+        let bounds = bounds(&config.grouping);
+        let file_bounds = Bounds {
+            remove_empty: config
+                .exporter
+                .as_ref()
+                .is_some_and(|file| file.options.remove_empty_groups),
+            ..bounds
+        };
+        let needs_cpu = config
+            .groups
             .iter()
             .any(|group| group.selector.needs().contains(ProcessFields::CPU));
         let mut baseline = CpuBaseline::take(&[], boot_now);
-        let mut sums: Vec<GroupTotals> = groups.iter().map(|_| GroupTotals::default()).collect();
-        let mut members: Vec<HashMap<_, _>> = groups
-            .iter()
-            .map(|group| HashMap::with_capacity(self.accounts.get(&group.name).map_or(0, Account::members)))
-            .collect();
-        let mut joined = Vec::with_capacity(groups.len());
+        let (own, from_file) = (&mut self.own, &mut self.from_file);
+        own.tally.begin();
+        from_file.tally.begin();
+        from_file.memberships.begin();
         self.idle_cache.begin();
+        let mut joined = Vec::with_capacity(config.groups.len());
         procfs
             .for_each_process(boot_now, |mut process, files| {
+                let mut reader = NameReader {
+                    files,
+                    users: &mut self.users,
+                    booted_at: Duration::from_secs_f64(booted_at),
+                    sources: NameSources::default(),
+                };
                 if needs_cpu {
-                    self.cpu_baselines.measure(&mut process, boot_now);
+                    own.cpu_baselines.measure(&mut process, boot_now);
                     baseline.add(&process);
                 }
-                let (mut known, mut metrics) = (ProcessFields::CPU, ProcessFields::empty());
-                joined.clear();
-                for (index, group) in groups.iter().enumerate() {
-                    if matches!(group.selector.judge_cheaply(&process), SelectorMatch::Fails(_)) {
-                        continue;
+                join_groups(config, &mut process, &mut reader, &mut joined);
+                let membership = config.exporter.as_ref().map_or(Membership::None, |file| {
+                    from_file.memberships.decide(&mut process, file, &mut reader)
+                });
+                let in_file = match (&config.exporter, membership) {
+                    (Some(file), Membership::Group(name)) => Some((file, name)),
+                    (_, Membership::Unknown) => {
+                        from_file.errors.processes += 1;
+                        None
                     }
-                    let missing = group.selector.needs().difference(known);
-                    if !missing.is_empty() {
-                        files.read_details(&mut process.details, missing, &mut self.users);
-                        known |= missing;
-                    }
-                    if group.selector.judge(&process) == SelectorMatch::Holds {
-                        metrics |= group.metrics;
-                        joined.push(index);
-                    }
+                    _ => None,
+                };
+                let (mut metrics, mut extra) = (ProcessFields::empty(), ExtraMetrics::empty());
+                for (group, _) in &joined {
+                    metrics |= group.metrics;
+                    extra |= group.extra;
+                }
+                if let Some((file, _)) = &in_file {
+                    metrics |= EXPORTER_METRICS;
+                    extra |= file.options.extra();
                 }
                 if !metrics.is_empty() {
                     self.idle_cache
                         .fill_usage(&mut process, files, metrics, boot_now, &mut self.users);
                 }
-                for &index in &joined {
-                    sums[index].add(&process);
-                    members[index].insert(process.identity, (process.born_at, counters(&process)));
+                if joined.is_empty() && in_file.is_none() {
+                    return;
+                }
+                let extra = ExtraReading::read(&process, files, extra, (procfs, boot_now));
+                for (group, name) in &joined {
+                    match name {
+                        None => own.tally.add_to_fixed(&group.name, &process, &extra, &bounds),
+                        Some(name) => own.tally.add_to_made(name, entry(group), &process, &extra, &bounds),
+                    }
+                }
+                if let Some((file, name)) = in_file {
+                    let entry = file_entry(file);
+                    from_file
+                        .tally
+                        .add_to_made(&name, entry, &process, &extra, &file_bounds);
                 }
             })
             .map_err(failed)?;
+        if let Some(file) = &config.exporter {
+            for (identity, name) in from_file.memberships.resolve() {
+                // The process may have ended since.
+                let Some(mut process) = procfs.read_process(identity.pid, boot_now) else {
+                    continue;
+                };
+                let Ok(files) = OpenProcess::open(procfs, identity.pid) else {
+                    continue;
+                };
+                if process.identity != identity {
+                    continue;
+                }
+                self.idle_cache
+                    .fill_usage(&mut process, &files, EXPORTER_METRICS, boot_now, &mut self.users);
+                let extra = ExtraReading::read(&process, &files, file.options.extra(), (procfs, boot_now));
+                let entry = file_entry(file);
+                from_file
+                    .tally
+                    .add_to_made(&name, entry, &process, &extra, &file_bounds);
+            }
+        }
         if needs_cpu {
-            self.cpu_baselines.update(baseline);
+            own.cpu_baselines.update(baseline);
         }
-        for (group, members) in groups.iter().zip(members) {
-            self.accounts
-                .entry(group.name.clone())
-                .or_default()
-                .update(members, boot_now);
+        own.tally.finish(boot_now, &bounds);
+        from_file.tally.finish(boot_now, &file_bounds);
+        let partial = from_file.tally.groups().iter().map(|group| group.totals.incomplete);
+        from_file.errors.partial += partial.sum::<u64>();
+        Ok(self.families(config, booted_at))
+    }
+
+    fn families(&self, config: &GroupConfig, booted_at: f64) -> Vec<Family> {
+        let (own, from_file) = (&self.own.tally, &self.from_file.tally);
+        let grouping = &config.grouping;
+        let mut families = Vec::new();
+        if grouping.own_names {
+            families.extend(families::families(own.groups(), booted_at));
         }
-        let shown: Vec<_> = groups
-            .iter()
-            .zip(&sums)
-            .filter_map(|(group, sum)| Some((group, sum, self.accounts.get(&group.name)?.totals())))
-            .collect();
-        Ok(families(&shown, booted_at))
+        let makes_names = config.exporter.is_some() || config.groups.iter().any(|group| group.template.is_some());
+        if makes_names {
+            families.push(families::overflow(own.overflow() + from_file.overflow()));
+        }
+        if grouping.exporter_names || config.exporter.is_some() {
+            // A series must not occur twice, and the file is the authority for process-exporter's names.
+            let beside = own.groups().iter().filter(|_| grouping.exporter_names);
+            let beside = beside.filter(|group| !from_file.has(&group.name));
+            families.extend(exporter_families::families(
+                from_file.groups().iter().chain(beside),
+                booted_at,
+            ));
+            families.extend(self.from_file.errors.families());
+        }
+        families
+    }
+}
+
+fn bounds(grouping: &Grouping) -> Bounds {
+    Bounds {
+        groups: grouping.max_groups,
+        thread_names: grouping.max_thread_names,
+        remove_empty: grouping.remove_empty,
+    }
+}
+
+fn entry(group: &Group) -> Entry<'_> {
+    Entry {
+        source: &group.name,
+        metrics: group.metrics,
+        extra: group.extra,
+    }
+}
+
+fn file_entry(file: &ExporterGroups) -> Entry<'static> {
+    Entry {
+        source: "",
+        metrics: EXPORTER_METRICS,
+        extra: file.options.extra(),
+    }
+}
+
+/// Finds the groups of `process_groups` to which a process belongs, with the names that templates make.
+fn join_groups<'g>(
+    config: &'g GroupConfig,
+    process: &mut Process,
+    reader: &mut NameReader,
+    joined: &mut Vec<(&'g Group, Option<String>)>,
+) {
+    joined.clear();
+    let mut known = ProcessFields::CPU;
+    for group in &config.groups {
+        if matches!(group.selector.judge_cheaply(process), SelectorMatch::Fails(_)) {
+            continue;
+        }
+        let missing = group.selector.needs().difference(known);
+        if !missing.is_empty() {
+            reader.files.read_details(&mut process.details, missing, reader.users);
+            known |= missing;
+        }
+        if group.selector.judge(process) != SelectorMatch::Holds {
+            continue;
+        }
+        let Some(template) = &group.template else {
+            joined.push((group, None));
+            if config.grouping.first_match {
+                return;
+            }
+            continue;
+        };
+        let matches = match template.matches().next() {
+            Some(_) => captures(&group.selector, process),
+            None => Default::default(),
+        };
+        let name = reader.name(template, &matches, process);
+        // Without the name of its user, a process has no group until the next read.
+        joined.extend(name.map(|name| (group, Some(name))));
+        if config.grouping.first_match {
+            return;
+        }
     }
 }
 

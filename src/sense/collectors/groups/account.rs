@@ -25,6 +25,14 @@ pub struct Account {
 }
 
 impl Account {
+    /// An account of a group that had no members at an earlier moment of CLOCK_BOOTTIME, if there was one.
+    pub fn empty_since(earlier: Option<Duration>) -> Account {
+        Account {
+            updated_at: earlier,
+            ..Account::default()
+        }
+    }
+
     pub fn members(&self) -> usize {
         self.members.len()
     }
@@ -125,6 +133,23 @@ mod tests {
             Duration::from_secs(200),
         );
         assert_eq!(account.totals()[0], 30);
+    }
+
+    #[test]
+    fn group_that_was_empty_counts_new_members_from_their_start() {
+        for (earlier, expected) in [(None, 0), (Some(100), 30), (Some(160), 0)] {
+            let mut account = Account::empty_since(earlier.map(Duration::from_secs));
+            let identity = Identity {
+                boot: BootId(1),
+                pid: 7,
+                start_ticks: 15_000,
+            };
+            let mut counters = Counters::default();
+            counters.0[0] = Some(30);
+            let members = HashMap::from([(identity, (Duration::from_secs(150), counters))]);
+            account.update(members, Duration::from_secs(200));
+            assert_eq!(account.totals()[0], expected, "{earlier:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Tests of groups on fixture trees and on real child processes.
 
+mod names;
+
 use super::group::EXPENSIVE_METRICS;
 use super::*;
 use crate::process::Selector;
@@ -12,8 +14,10 @@ use std::sync::Arc;
 fn group(name: &str, metrics: ProcessFields, conditions: Vec<Condition>) -> Group {
     Group {
         name: name.to_owned(),
+        template: None,
         selector: Arc::new(Selector { conditions }),
         metrics,
+        extra: ExtraMetrics::empty(),
     }
 }
 
@@ -22,7 +26,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 fn reader(groups: Vec<Group>) -> GroupsReader {
-    GroupsReader::new(Arc::new(ArcSwap::from_pointee(groups)))
+    GroupsReader::new(Arc::new(ArcSwap::from_pointee(groups.into())))
 }
 
 fn tree() -> Tree {
@@ -183,15 +187,13 @@ fn reloaded_groups_apply_at_next_read() {
     let tree = tree();
     stat(&tree, 7, "a", 100);
     let stays = || group("stays", ProcessFields::empty(), vec![Condition::Name(pattern("a"))]);
-    let shared: Groups = Arc::new(ArcSwap::from_pointee(vec![stays()]));
+    let shared: Groups = Arc::new(ArcSwap::from_pointee(vec![stays()].into()));
     let mut groups = GroupsReader::new(Arc::clone(&shared));
     groups.read(&tree.roots).unwrap();
     stat(&tree, 7, "a", 200);
     groups.read(&tree.roots).unwrap();
-    shared.store(Arc::new(vec![
-        group("new", ProcessFields::empty(), stays().selector.conditions.clone()),
-        stays(),
-    ]));
+    let new = group("new", ProcessFields::empty(), stays().selector.conditions.clone());
+    shared.store(Arc::new(vec![new, stays()].into()));
     stat(&tree, 7, "a", 300);
     assert_eq!(
         text_of(&groups.read(&tree.roots).unwrap(), "minor"),

@@ -16,7 +16,7 @@ export PACKAGE_FLAGS ?= $(if $(filter dev,$(PACKAGE_PROFILE)),--fast)
 # Prints the path of the binary that is packed.
 binary = $(if $(filter dev,$(PACKAGE_PROFILE)),cargo build --locked >&2 && echo $(or $(CARGO_TARGET_DIR),target)/debug/evenkeel,packaging/compile.sh $(PACKAGE_PROFILE))
 
-.PHONY: help run test e2e package image release test-packages test-reproducible test-guest lint rust-version fmt bench bench-guest fuzz histories soak demo pictures layout dashboards grafana
+.PHONY: help run test e2e package image release test-packages test-reproducible test-guest lint rust-version fmt bench bench-guest fuzz histories soak demo pictures sheet layout dashboards grafana
 
 FUZZ_SECONDS ?= 600
 HISTORIES ?= 100000
@@ -104,10 +104,15 @@ demo: ## show alert, action, resolve and revert on this terminal, in two minutes
 	cargo build --locked --release
 	tests/demo.sh
 
-pictures: ## create the pictures of the README from a real run: six minutes, as root
-	tests/tools.sh chromium
+pictures: ## create the pictures of the README from a real run: eight minutes, as root
+	tests/tools.sh chromium prometheus alertmanager
 	cargo build --locked --release
 	docs/images/make.sh
+
+sheet: ## draw all panels of the dashboards without a Grafana, in docs/images: ten minutes, as root
+	tests/tools.sh chromium prometheus promtool
+	cargo build --locked --release
+	python3 dashboards/sheet
 
 layout: ## record which functions a running daemon uses, for the link order of the dist build: needs valgrind
 	cargo build --locked --profile dist

@@ -22,6 +22,22 @@ ACTED = (
 REVERTED = ACTED.replace('outcome="applied"', 'outcome=~"restored|expired|released"')
 
 
+def busiest(expr, lowest=False):
+    """The series with the highest values of the time range, or the lowest ones, so that a panel stays readable with
+    1,000 hosts."""
+    choose, over = ("bottomk", "min") if lowest else ("topk", "max")
+    expr = f"({expr})" if " or " in expr else expr
+    return f"{expr} and {choose}($top, {over}_over_time(({expr})[$__range:$__rate_interval] @ end()))"
+
+
+def events(counter, by):
+    """The events of each interval, over all selected hosts. Unlike increase(), it counts the first event, which creates
+    its series, where the host was scraped before."""
+    before = "evenkeel_build_info{HOST} offset $__interval"
+    counted = f"{counter} - ({counter} offset $__interval or {counter} * 0 and on (job, instance) {before})"
+    return f"sum by ({by}) (clamp_min({counted}, 0)) > 0"
+
+
 def queries(panel, exprs, instant=False, format_val=None):
     for ref, (expr, legend) in zip("ABCDEFGHIJKLMN", exprs):
         query = prometheus.Dataquery().ref_id(ref).expr(expr.replace("HOST", HOST)).legend_format(legend)
@@ -47,22 +63,43 @@ def named(mappings):
     return model.ValueMap(options={value: model.ValueMappingResult(text=text, color=color) for value, text, color in mappings})
 
 
-def graph(title, description, unit, *exprs, width=8, stacked=False, top=None, mirrored=None):
-    """Lines over time. `mirrored`: pattern of series that are drawn below zero, such as sent beside received."""
+def ranged(*results):
+    """Words and colours for ranges of values; a range without words shows its value."""
+    return [
+        model.RangeMap(options=model.DashboardRangeMapOptions(
+            from_val=low, to=high, result=model.ValueMappingResult(text=text, color=color)))
+        for low, high, text, color in results
+    ]
+
+
+def fixed(hue):
+    return {"mode": "fixed", "fixedColor": hue}
+
+
+def legend_with(*calcs):
+    legend = common.VizLegendOptions().show_legend(True).display_mode(common_model.LegendDisplayMode.TABLE)
+    return legend.placement(common_model.LegendPlacement.BOTTOM).calcs(list(calcs))
+
+
+def tooltip():
+    options = common.VizTooltipOptions().mode(common_model.TooltipDisplayMode.MULTI)
+    return options.sort(common_model.SortOrder.DESCENDING)
+
+
+def quiet(panel, empty):
+    """Says why a panel has no data, where that is normal."""
+    return panel.no_value(empty) if empty else panel
+
+
+def graph(title, description, unit, *exprs, width=8, stacked=False, top=None, mirrored=None, all_hosts=False, lowest=False,
+          points=False, empty=None):
+    """Lines over time of the busiest series. `all_hosts`: the queries sum over the hosts themselves. `lowest`: the
+    series with the lowest values instead. `mirrored`: pattern of series that are drawn below zero, such as sent beside received. `empty`: what stands there where nothing happened."""
     panel = framed(timeseries.Panel(), title, description, unit, width, HEIGHT)
-    panel = panel.legend(
-        common.VizLegendOptions()
-        .show_legend(True)
-        .display_mode(common_model.LegendDisplayMode.TABLE)
-        .placement(common_model.LegendPlacement.BOTTOM)
-        .calcs(["mean", "max", "lastNotNull"])
+    panel = panel.legend(legend_with("mean", "max", "lastNotNull")).tooltip(tooltip())
+    panel = panel.line_width(1).fill_opacity(25 if stacked else 0).show_points(
+        common_model.VisibilityMode.ALWAYS if points else common_model.VisibilityMode.NEVER
     )
-    panel = panel.tooltip(
-        common.VizTooltipOptions()
-        .mode(common_model.TooltipDisplayMode.MULTI)
-        .sort(common_model.SortOrder.DESCENDING)
-    )
-    panel = panel.line_width(1).fill_opacity(25 if stacked else 8).show_points(common_model.VisibilityMode.NEVER)
     if stacked:
         panel = panel.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL).group("A"))
     if mirrored:
@@ -72,42 +109,95 @@ def graph(title, description, unit, *exprs, width=8, stacked=False, top=None, mi
         panel = panel.min(0)
     if top is not None:
         panel = panel.max(top)
-    return queries(panel, exprs)
+    if not all_hosts:
+        exprs = [(busiest(expr, lowest), legend) for expr, legend in exprs]
+    return queries(quiet(panel, empty), exprs)
 
 
-def figure(title, description, unit, expr, width=3, steps=(), mappings=(), legend="{{instance}}"):
-    """One number, coloured by (from, colour) steps."""
+OUTCOMES = {
+    "applied": "blue", "restored": "green", "expired": "green", "released": "green", "dry_run": "purple",
+    "failed": "red", "denied": "red", "no_effect": "red", "superseded": "orange",
+}
+
+
+def bars(title, description, counter, by, width=8, empty="Nothing happened"):
+    """Events of each interval, over all hosts, as stacked bars."""
+    panel = framed(timeseries.Panel(), title, description, "short", width, HEIGHT)
+    panel = panel.legend(legend_with("sum")).tooltip(tooltip()).min(0).decimals(0)
+    panel = panel.draw_style(common_model.GraphDrawStyle.BARS).fill_opacity(80).line_width(0)
+    panel = panel.stacking(common.StackingConfig().mode(common_model.StackingMode.NORMAL).group("A"))
+    for outcome, hue in OUTCOMES.items():
+        panel = panel.override_by_regexp(f"/(^| ){outcome}$/", [model.DynamicConfigValue(id_val="color", value=fixed(hue))])
+    legend = " ".join(f"{{{{{label}}}}}" for label in by.split(", "))
+    return queries(quiet(panel, empty), [(events(counter, by), legend)])
+
+
+def figure(title, description, unit, expr, width=3, steps=(), mappings=(), ranges=(), legend="", empty=None):
+    """One number over all hosts, coloured by (from, colour) steps. With a legend the number has the name of its host."""
     panel = framed(stat.Panel(), title, description, unit, width, 4)
     panel = panel.graph_mode(common_model.BigValueGraphMode.NONE)
     panel = panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     panel = panel.thresholds(coloured(steps))
-    if mappings:
-        panel = panel.mappings([named(mappings)])
-    return queries(panel, [(expr, legend)], instant=True)
+    panel = panel.text_mode(common_model.BigValueTextMode.VALUE_AND_NAME if legend else common_model.BigValueTextMode.VALUE)
+    if mappings or ranges:
+        panel = panel.mappings(([named(mappings)] if mappings else []) + ranged(*ranges))
+    return queries(quiet(panel, empty), [(expr, legend or title)], instant=True)
 
 
-def distribution(title, description, metric, unit="percentunit"):
+def worst(title, description, unit, expr, choose="topk", **options):
+    """The figure of the host that has the highest."""
+    return figure(title, description, unit, f"{choose}(1, {expr})", legend="{{instance}}", **options)
+
+
+def distribution(title, description, metric, unit="percentunit", empty=None):
     """Number of samples per bucket over time, which an average over a scrape hides."""
     panel = framed(heatmap.Panel(), title, description, unit, 12, HEIGHT)
     panel = panel.color(
         heatmap.HeatmapColorOptions().mode(heatmap_model.HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
     )
-    panel = panel.y_axis(heatmap.YAxisConfig().unit(unit)).show_tooltip().show_legend()
+    panel = panel.y_axis(heatmap.YAxisConfig().unit(unit)).show_legend()
     expr = f"sum by (le) (increase({metric}_bucket{{HOST}}[$__rate_interval]))"
-    return queries(panel, [(expr, "{{le}}")], format_val=PromQueryFormat.HEATMAP)
+    return queries(quiet(panel, empty), [(expr, "{{le}}")], format_val=PromQueryFormat.HEATMAP)
 
 
-def states(title, description, *exprs, mappings, width=12):
-    """State of each series over time, as coloured bars."""
-    panel = framed(statetimeline.Panel(), title, description, "none", width, HEIGHT)
+def states(title, description, *exprs, mappings=(), ranges=(), width=12, height=HEIGHT, show=False, empty=None):
+    """State of each series over time, as coloured bars. `show`: values without words stand in their bars."""
+    panel = framed(statetimeline.Panel(), title, description, "none", width, height)
     panel = panel.legend(
         common.VizLegendOptions()
         .show_legend(True)
         .display_mode(common_model.LegendDisplayMode.LIST)
         .placement(common_model.LegendPlacement.BOTTOM)
     )
-    panel = panel.show_value(common_model.VisibilityMode.NEVER).merge_values(True).row_height(0.8)
-    return queries(panel.mappings([named(mappings)]), exprs)
+    panel = panel.show_value(common_model.VisibilityMode.AUTO if show else common_model.VisibilityMode.NEVER)
+    panel = panel.merge_values(True).row_height(0.8).tooltip(tooltip())
+    panel = panel.mappings(([named(mappings)] if mappings else []) + ranged(*ranges))
+    return queries(quiet(panel, empty), [(busiest(expr), legend) for expr, legend in exprs])
+
+
+def story():
+    """What fired, what was done, and whether it helped, below each other on one time axis, as on the status page."""
+    return row(
+        "What fired, what was done, did it help",
+        graph("Host", "Mean of the selected hosts, second by second: before and after each action, which the lines mark.",
+              "percentunit",
+              ("avg(evenkeel_cpu_busy_ratio{HOST})", "CPU busy"),
+              ("avg(evenkeel_memory_used_ratio{HOST})", "memory used"),
+              ("avg(rate(node_pressure_cpu_waiting_seconds_total{HOST}[$__rate_interval]))", "waiting for CPU"),
+              ("avg(rate(node_pressure_memory_waiting_seconds_total{HOST}[$__rate_interval]))", "waiting for memory"),
+              ("avg(rate(node_pressure_io_waiting_seconds_total{HOST}[$__rate_interval]))", "waiting for I/O"),
+              width=24, top=1, all_hosts=True),
+        states("Alerts", "Alerts that match a rule and are known to fire, by source.",
+               ("sum by (instance, source) (evenkeel_alerts_firing{HOST}) > 0", "{{instance}} {{source}}"),
+               ranges=[(1, 1e9, None, "orange")], width=24, height=5, show=True, empty="No alert of a rule fires"),
+        states("Leases", "Changes that evenkeel will revert, from applied to reverted, by rule and knob.",
+               ("sum by (instance, rule, knob) (evenkeel_leases{HOST}) > 0", "{{instance}} {{rule}} {{knob}}"),
+               ranges=[(1, 1e9, None, "blue")], width=24, height=6, show=True, empty="Nothing is held"),
+        bars("Actions", "Outcomes of the steps, over all selected hosts, including simulated ones (dry_run).",
+             "evenkeel_actions_total{HOST}", "outcome", width=12, empty="No step was taken"),
+        bars("Not done", "Decisions against a step, and their reasons, over all selected hosts.",
+             'evenkeel_decisions_total{HOST, decision!~"planned|dry_run"}', "decision", width=12, empty="Nothing was refused"),
+    )
 
 
 def listing(title, description, *columns, height=12):
@@ -131,6 +221,7 @@ def listing(title, description, *columns, height=12):
             options={"excludeByName": {"Time": True}, "indexByName": {}, "renameByName": {"instance": "Host", **headings}},
         )
     )
+    panel = panel.sort_by([common.TableSortByFieldState().display_name(columns[0][0]).desc(True)])
     exprs = [(expr, heading) for heading, expr, *_ in columns]
     return queries(panel, exprs, instant=True, format_val=PromQueryFormat.TABLE)
 
@@ -144,6 +235,13 @@ def values_of(name, label, query):
     variable = variable.refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
     variable = variable.sort(model.VariableSort.ALPHABETICAL_ASC).multi(True).include_all(True)
     return variable.all_value(".+")
+
+
+def most_series():
+    """The variable for the number of series in a panel."""
+    options = [model.VariableOption(text=value, value=value, selected=value == "10") for value in ("5", "10", "20", "50")]
+    variable = dashboard.CustomVariable("top").label("Series").values("5, 10, 20, 50").current(options[1]).options(options)
+    return variable.description("How many series a panel shows: those with the highest values of the time range.")
 
 
 def mark(name, colour, expr):
@@ -168,7 +266,7 @@ def build(uid, title, description, rows, of="evenkeel_build_info", more_variable
     board = board.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
     board = board.with_variable(values_of("job", "Job", f"label_values({of}, job)"))
     board = board.with_variable(values_of("instance", "Instance", f'label_values({of}{{job=~"$job"}}, instance)'))
-    for variable in more_variables:
+    for variable in [*more_variables, most_series()]:
         board = board.with_variable(variable)
     board = board.annotation(mark("evenkeel acted", "orange", ACTED))
     board = board.annotation(mark("evenkeel reverted", "blue", REVERTED))

@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::support::selectors::selectors;
 use crate::support::shipped::{dashboards, items, panels, root, yaml};
 
-/// The value of the interval macro, distinct from every range in a query.
+/// The values of the macros, distinct from every range in a query.
 const RATE_INTERVAL: &str = "12345s";
+const INTERVAL: &str = "1234s";
 
 /// Ids of Grafana's value formats (its `packages/grafana-data/src/valueFormats/categories.ts`) that are in use here.
 const UNITS: [&str; 12] = [
@@ -43,7 +44,11 @@ fn each_panel(mut look: impl FnMut(&str, &Value)) {
 fn each_target(mut look: impl FnMut(&str, &str)) {
     each_panel(|about, panel| {
         for target in items(panel, "targets") {
-            let expr = text(target, "expr").replace("$__rate_interval", RATE_INTERVAL);
+            let expr = text(target, "expr")
+                .replace("$__rate_interval", RATE_INTERVAL)
+                .replace("$__interval", INTERVAL)
+                .replace("$__range", "123456s")
+                .replace("$top", "10");
             look(&format!("{about}: {expr}"), &expr);
         }
     });
@@ -174,7 +179,9 @@ fn ranges_follow_the_scrape_interval_and_counters_are_rates() {
                 // A count of series does not use their values.
                 let function = selected.function.as_deref();
                 let is_rate = matches!(function, Some("rate" | "irate" | "increase" | "count"));
-                assert!(is_rate, "{about}: {} is a counter", selected.name());
+                let counts_events = expr.contains(&format!("clamp_min({}{{", selected.name()))
+                    && expr.contains(&format!(" offset {INTERVAL} or {}{{", selected.name()));
+                assert!(is_rate || counts_events, "{about}: {} is a counter", selected.name());
             }
         }
         assert!(
@@ -182,6 +189,50 @@ fn ranges_follow_the_scrape_interval_and_counters_are_rates() {
             "{about}: the bound of the buckets must survive the sum"
         );
     });
+}
+
+#[test]
+fn panels_stay_readable_with_a_thousand_hosts() {
+    for (file, board) in dashboards() {
+        let top = variable(&board, "top");
+        assert_eq!(
+            (text(top, "type"), text(&top["current"], "value")),
+            ("custom", "10"),
+            "{file}"
+        );
+    }
+    each_panel(|about, panel| {
+        // A table scrolls, with the hosts first that have a fault.
+        if panel["type"] == "table" {
+            assert_eq!(panel["options"]["sortBy"][0]["desc"], true, "{about}");
+            return;
+        }
+        for target in items(panel, "targets").filter(|target| text(target, "legendFormat").contains("{{instance}}")) {
+            let expr = text(target, "expr");
+            let bounds = ["topk($top, ", "bottomk($top, ", "topk(1, ", "bottomk(1, "];
+            let is_bounded = bounds.iter().any(|bound| expr.contains(bound));
+            assert!(is_bounded, "{about}: a series for each host: {expr}");
+        }
+    });
+}
+
+#[test]
+fn story_of_the_status_page_stands_on_the_boards_of_hosts() {
+    for (file, board) in dashboards() {
+        if !["actions.json", "host.json"].contains(&file.as_str()) {
+            continue;
+        }
+        let titles: Vec<&str> = items(&board, "panels").map(|panel| text(panel, "title")).collect();
+        let begin = titles
+            .iter()
+            .position(|title| *title == "What fired, what was done, did it help");
+        let begin = begin.unwrap_or_else(|| panic!("{file}: {titles:?}"));
+        assert_eq!(
+            titles[begin + 1..begin + 6],
+            ["Host", "Alerts", "Leases", "Actions", "Not done"],
+            "{file}"
+        );
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! and returns data, or is listed in `ELSEWHERE` with the condition under which it would.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use crate::support::payload::about;
 use crate::support::prometheus::Prometheus;
 use crate::support::selectors::selectors;
 use crate::support::shipped::{dashboards, items, panels, rules};
+use crate::support::tools::succeed;
 use crate::support::{eventually, free_address, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -99,8 +101,14 @@ impl Busy {
         let burners = [Burner::start(&names[0]), Burner::start(&names[1])];
         let evenkeel = home.start(&["--enforce"]);
         let prometheus = Prometheus::start(&[("evenkeel", evenkeel.metrics)], "groups: []\n", free_address());
+        // Panels count events since the sample before.
+        eventually("a sample from before the events", TIMEOUT, || {
+            (!prometheus.query("evenkeel_build_info offset 3s").is_empty()).then_some(())
+        });
         let firing = about("Undo", &node_name());
-        evenkeel.post(about("Hold", &node_name()).as_bytes());
+        // Else the resolve of the other alert would be about this one as well.
+        let held = about("Hold", &node_name()).replace("0123456789abcdef", "fedcba9876543210");
+        evenkeel.post(held.as_bytes());
         evenkeel.post(firing.as_bytes());
         for burner in &burners {
             eventually("the burners to be niced", TIMEOUT, || burner.is_at(15).then_some(()));
@@ -111,6 +119,8 @@ impl Busy {
         eventually("one burner to be restored", TIMEOUT, || {
             (evenkeel.metric("evenkeel_actions_total", &[("outcome", "restored")]) > 0.0).then_some(())
         });
+        let mut pause = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+        succeed(pause.args(["pause", "--storage.path"]).arg(home.path().join("storage")));
         Busy {
             prometheus,
             _evenkeel: evenkeel,
@@ -127,8 +137,13 @@ impl Busy {
             self.prometheus.query(query);
             return;
         }
+        // Events of an interval may be over.
+        let ever = match query.contains("clamp_min(") {
+            true => format!("max_over_time(({query})[10m:1s])"),
+            false => query.to_owned(),
+        };
         eventually(&format!("data for {about}: {query}"), TIMEOUT, || {
-            (!self.prometheus.query(query).is_empty()).then_some(())
+            (!self.prometheus.query(&ever).is_empty()).then_some(())
         });
     }
 }
@@ -139,6 +154,9 @@ fn filled_in(target: &Value) -> String {
     expr.replace("$job", "evenkeel")
         .replace("$instance", ".*")
         .replace("$group", ".*")
+        .replace("$top", "10")
+        .replace("$__range", "60s")
+        .replace("$__interval", "2s")
         .replace("$__rate_interval", "10s")
 }
 

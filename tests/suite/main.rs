@@ -27,6 +27,7 @@ mod local_processes;
 mod log;
 mod metrics_reference;
 mod mounts;
+mod node_exporter_full;
 mod node_mixin;
 mod operators;
 mod page;

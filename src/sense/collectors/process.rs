@@ -9,13 +9,14 @@ use crate::process::proc_dir::OpenProcess;
 use crate::process::table::{Details, Procfs, TICKS_PER_SECOND};
 use crate::process::user_names::UserNames;
 use crate::sense::runtime::kernel_file::{ReadError, read_record};
+use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 use std::time::Duration;
 
 /// The published metrics.
 const METRICS: &str = "\
     process_cpu_seconds_total process_max_fds process_open_fds process_resident_memory_bytes \
-    process_start_time_seconds process_virtual_memory_bytes";
+    process_start_time_seconds process_virtual_memory_bytes process_virtual_memory_max_bytes";
 
 pub const INFO: CollectorInfo =
     CollectorInfo::on("process", Pace::Scrape, "evenkeel itself: process_*", METRICS, |_| {
@@ -50,6 +51,11 @@ pub fn read() -> Result<Vec<Family>, ReadError> {
         .value(process.resident_bytes as f64),
         Family::gauge("process_virtual_memory_bytes", "Address space of evenkeel, in bytes.")
             .value(process.virtual_bytes as f64),
+        Family::gauge(
+            "process_virtual_memory_max_bytes",
+            "Address space that evenkeel may use, in bytes; the largest 64-bit number without a limit.",
+        )
+        .value(getrlimit(Resource::As).current.unwrap_or(u64::MAX) as f64),
         Family::gauge("process_start_time_seconds", "Unix time at which evenkeel started.")
             .value(booted_at + (process.identity.start_ticks / TICKS_PER_SECOND) as f64),
     ];
@@ -77,7 +83,7 @@ mod tests {
     #[test]
     fn own_process_has_memory_files_and_start_time() {
         let families = read().unwrap();
-        assert_eq!(families.len(), 6);
+        assert_eq!(families.len(), 7);
         for family in families
             .iter()
             .filter(|family| family.name != "process_cpu_seconds_total")

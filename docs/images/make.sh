@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Creates the pictures of the README from a real run. Two jobs saturate the processors, the shipped
 # alerting rule fires, and the shipped rule acts. The script takes a screenshot of the status page
-# in a browser, and renders the output of `explain` as SVG. It takes six minutes and needs root.
+# in a browser, renders the output of `explain` as SVG, and records `make demo` as an animated SVG. It
+# takes eight minutes and needs root.
 #
 # Everything runs in separate namespaces. The host name is web1 there, and every process ends with
 # the script.
@@ -15,8 +16,11 @@ if [ "${1:-}" != inside ]; then
     exec unshare --uts --mount --pid --fork --kill-child --mount-proc "$0" inside
 fi
 hostname web1
-PATH=$target/release:$target/tools/bin:$PATH
 home=$(mktemp -d)
+export EVENKEEL=${EVENKEEL:-$target/release/evenkeel}
+mkdir "$home/bin"
+ln -s "$(realpath "$EVENKEEL")" "$home/bin/evenkeel"
+PATH=$home/bin:$target/tools/bin:$PATH
 trap 'rm -rf "$home"' EXIT
 # The first process of a namespace receives only signals that it traps.
 trap 'exit 130' INT
@@ -98,4 +102,9 @@ while [ $SECONDS -lt 300 ]; do sleep 1; done
 page=$(grep -o 'addr=127.0.0.1:[0-9]*' log | head -n 1)
 chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --user-data-dir="$home/profile" --window-size=1180,1860 \
     --screenshot="$home/page.png" "http://${page#addr=}/" >browser.log 2>&1 || die "no picture: $(tail -n 3 browser.log)"
-cp page.png explain.svg "$root/docs/images/"
+# shellcheck disable=SC2086 # two words
+kill $jobs
+kill $daemon
+wait $daemon || true
+"$root/docs/images/record.py" demo.svg "$root/tests/demo.sh"
+cp page.png explain.svg demo.svg "$root/docs/images/"

@@ -6,6 +6,8 @@
 #[path = "../tests/suite/support/browser.rs"]
 #[allow(dead_code)]
 mod browser;
+#[path = "../tests/suite/support/status_page.rs"]
+mod status_page;
 #[path = "../tests/suite/support/tools.rs"]
 #[allow(dead_code)]
 mod tools;
@@ -18,16 +20,13 @@ use std::time::Duration;
 
 use browser::Browser;
 use evenkeel::host::{Host, LinuxHost};
-use evenkeel::http::Access;
 use evenkeel::process::table::{Procfs, TICKS_PER_SECOND};
-use evenkeel::publish::{self, HandlerOptions, MetricsHandler, MetricsServer};
-use evenkeel::sense::{Sampler, SamplerConfig, recent_history};
-use evenkeel::telemetry::{
-    EngineState, Event, EventKind, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry, episode_id,
-};
+use evenkeel::publish::{HandlerOptions, MetricsHandler};
+use evenkeel::sense::{DayHistory, Sampler, SamplerConfig, recent_history};
+use http_body_util::BodyExt;
 use hyper::Request;
-use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
+use status_page::{serve, server, telemetry};
 
 const LEASES: u64 = 1000;
 const ANSWERS: u32 = 300;
@@ -36,75 +35,17 @@ const LOADS: usize = 11;
 const PAGE_INTERVAL: Duration = Duration::from_secs(2);
 const OPEN: Duration = Duration::from_secs(20);
 
-/// A daemon's state with many leases and full lists.
-fn telemetry() -> Telemetry {
-    let (telemetry, now) = (Telemetry::default(), Timestamp::now());
-    let rule = "calm-batch-jobs".to_owned();
-    telemetry.set_rules(vec![RuleStatus {
-        rule: rule.clone(),
-        steps: vec!["nice 10".to_owned(), "ionice idle".to_owned()],
-        text: "name: calm-batch-jobs".into(),
-        actions: ["nice", "ionice"].into(),
-        acts: true,
-        last_decision: None,
-    }]);
-    let leases = (1..=LEASES).map(|id| LeaseStatus {
-        id,
-        rule: rule.clone(),
-        fingerprint: "f".into(),
-        since: now,
-        pid: Some(10_000 + id as i32),
-        process: format!("worker-{id}"),
-        what: "nice 0 -> 10".to_owned(),
-        until: Some(now),
-        released: None,
-    });
-    let alert = OpenAlert {
-        episode: episode_id(&rule, "f", false, now),
-        fingerprint: "f".into(),
-        opened_at: now,
-        alertname: "HostCpuSaturated".to_owned(),
-        labels: [("severity".to_owned(), "warning".to_owned())].into(),
-        rule: rule.clone(),
-        source: "alertmanager".into(),
-        since: now,
-        state: "firing".into(),
-        dry_run: false,
-        targets: LEASES as usize,
-        runbook_url: None,
-        rule_text: Arc::default(),
-    };
-    let open = OpenLists {
-        alerts: vec![alert],
-        leases: leases.collect(),
-        is_complete: true,
-    };
-    telemetry.set_open(open, now);
-    telemetry.set_state(EngineState {
-        enforce: true,
-        rules: 1,
-        alerts_firing: [("alertmanager", 1)].into(),
-        leases: [((rule.clone(), "nice"), LEASES as usize)].into(),
-        ..EngineState::default()
-    });
-    for pid in 0..100 {
-        for kind in [EventKind::decision("planned"), EventKind::outcome("applied")] {
-            telemetry.record_event(Event {
-                at: now,
-                rule: rule.clone(),
-                alertname: "HostCpuSaturated".to_owned(),
-                fingerprint: "f".into(),
-                kind,
-                pid: Some(10_000 + pid),
-                process: Some(format!("worker-{pid}")),
-                step: Some("nice 10".to_owned()),
-                before: Some("0".to_owned()),
-                after: Some("10".to_owned()),
-                reason: String::new(),
-            });
-        }
+/// Figures of the last day that change from sample to sample.
+fn day() -> DayHistory {
+    let mut history = DayHistory::default();
+    let now = jiff::Timestamp::now().as_second();
+    for step in 0..86_400 / 5 {
+        let value = (step * 7919 % 1009) as f32 / 1009.0;
+        let sample = std::array::from_fn(|place| if place < 5 { value } else { value * 1e9 });
+        let at = u64::try_from(now - 86_400 + step * 5).unwrap_or_default();
+        history.observe(Duration::from_secs(at), &sample);
     }
-    telemetry
+    history
 }
 
 fn cpu_seconds() -> Result<f64, Box<dyn Error>> {
@@ -124,7 +65,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     while sampler.recent_history().len() < recent_history::MAX_SAMPLES {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let telemetry = telemetry();
+    sampler.restore(day());
+    let telemetry = telemetry(LEASES, true);
     let busy = Arc::new(MetricsHandler::new(
         sampler,
         telemetry.clone(),
@@ -146,6 +88,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok((spent - (cpu_seconds()? - start)).max(0.0) / f64::from(ANSWERS) * 1e3)
     };
     let page_ms = cost_of("/")?;
+    let day_ms = cost_of("/?range=24h")?;
+    let request = Request::builder().uri("/?range=24h").body(())?;
+    let answer = runtime.block_on(server.answer(&request, std::net::SocketAddr::from(([127, 0, 0, 1], 0))));
+    let day_bytes = runtime.block_on(answer.into_body().collect())?.to_bytes().len();
     let json_ms = cost_of("/api/v1/status")?;
     let scrape_ms = cost_of("/metrics")?;
 
@@ -182,39 +128,25 @@ fn main() -> Result<(), Box<dyn Error>> {
         "  one answer: page {page_ms:.2} ms, status as JSON {json_ms:.2} ms, scrape {scrape_ms:.2} ms of processor"
     );
     println!(
+        "  the page with a day of timeline: {day_ms:.2} ms of processor (at most 100), {day_bytes} bytes (at most 300,000)"
+    );
+    println!(
         "  a page kept open costs {:.2} times a scrape every {} s",
         page_ms / scrape_ms,
         PAGE_INTERVAL.as_secs()
     );
-    for (who, open, closed) in [
-        ("evenkeel", open.evenkeel, closed.evenkeel),
-        ("the browser", open.browser, closed.browser),
+    for (who, open, closed, limit) in [
+        ("evenkeel", open.evenkeel, closed.evenkeel, " (at most 1 %)"),
+        ("the browser", open.browser, closed.browser, ""),
     ] {
         println!(
-            "  {who} with the page open: {:.2} % of a core, without: {:.2} %, so the page: {:.2} %",
+            "  {who} with the page open: {:.2} % of a core, without: {:.2} %, so the page: {:.2} %{limit}",
             open * 100.0,
             closed * 100.0,
             (open - closed) * 100.0
         );
     }
     Ok(())
-}
-
-fn server(handler: Arc<MetricsHandler>) -> MetricsServer<MetricsHandler> {
-    MetricsServer {
-        service: handler,
-        access: Access::open(),
-        telemetry_path: HandlerOptions::default().telemetry_path.into(),
-        max_connections: publish::MAX_CONNECTIONS,
-    }
-}
-
-/// Serves a handler until the benchmark exits, and returns its address.
-fn serve(runtime: &tokio::runtime::Runtime, handler: Arc<MetricsHandler>) -> Result<String, Box<dyn Error>> {
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    runtime.spawn(server(handler).run(listener, std::future::pending()));
-    Ok(url)
 }
 
 /// Shares of a core.

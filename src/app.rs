@@ -743,6 +743,7 @@ fn keep_running(make: &dyn Fn() -> Engine<LinuxHost>, began: Began, inputs: &Rec
             Ok(()) => return,
             Err(_) => {
                 tracing::error!("engine panicked, restarting it from the ledger");
+                telemetry.engine_restarted();
                 std::thread::sleep(RESTART_PAUSE);
             }
         }

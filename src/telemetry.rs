@@ -40,6 +40,10 @@ struct Counts {
     sandbox: BTreeMap<(&'static str, &'static str), bool>,
     /// Restarts of the frontend by reason.
     frontend_restarts: BTreeMap<&'static str, u64>,
+    /// Since when the current frontend serves; `None` while there is none.
+    frontend_since: Option<Timestamp>,
+    /// Starts of the engine after a panic.
+    engine_restarts: u64,
     /// How many answered the last request, and how many did not.
     alertmanagers: (usize, usize),
     decisions: BTreeMap<(SmolStr, &'static str), u64>,
@@ -50,6 +54,16 @@ struct Counts {
     reload: ReloadStatus,
     /// The families built from all this, until it changes.
     families: Option<Vec<Family>>,
+}
+
+/// The process that serves HTTP.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FrontendStatus {
+    /// Since when it serves; left out while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// How often another one was started.
+    pub restarts: u64,
 }
 
 /// Gauges that the engine sets as a whole after each batch.
@@ -177,6 +191,29 @@ impl Telemetry {
     /// Counts a restart of the frontend by reason.
     pub fn frontend_restarted(&self, reason: &'static str) {
         count(&mut self.lock_for_change().frontend_restarts, reason);
+    }
+
+    /// Records that a frontend began to serve, or that none does.
+    pub fn set_frontend(&self, since: Option<Timestamp>) {
+        self.lock_for_change().frontend_since = since;
+    }
+
+    /// The frontend; `None` where the main process serves the listeners itself.
+    pub fn frontend(&self) -> Option<FrontendStatus> {
+        let counts = self.lock();
+        (!counts.frontend_restarts.is_empty()).then(|| FrontendStatus {
+            since: counts.frontend_since,
+            restarts: counts.frontend_restarts.values().sum(),
+        })
+    }
+
+    /// Counts a start of the engine after a panic.
+    pub fn engine_restarted(&self) {
+        self.lock_for_change().engine_restarts += 1;
+    }
+
+    pub fn engine_restarts(&self) -> u64 {
+        self.lock().engine_restarts
     }
 
     /// Records that evenkeel only publishes metrics, and why.

@@ -583,6 +583,7 @@ mod tests {
             source: case.source,
             labels: Default::default(),
             annotations: Default::default(),
+            generator_url: None,
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::from_secs(100),
             seen_at: Duration::ZERO,

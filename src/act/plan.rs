@@ -171,6 +171,7 @@ mod tests {
             source: Source::Local,
             labels: Default::default(),
             annotations: Default::default(),
+            generator_url: None,
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             opened_at: Duration::ZERO,
             seen_at: Duration::ZERO,

@@ -47,6 +47,8 @@ impl Source {
 pub struct Alert {
     pub labels: Labels,
     pub annotations: Labels,
+    /// The page of the expression that fires, as [`web_address`](crate::http::web_address) permits it.
+    pub generator_url: Option<SmolStr>,
     pub status: Status,
     pub starts_at: Timestamp,
     /// Set when resolved; Alertmanager sends year 1 for "not yet", which is decoded to `None`.

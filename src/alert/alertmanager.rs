@@ -3,6 +3,7 @@
 
 use super::alert::{Alert, Source, Status};
 use super::decode::time;
+use crate::http::web_address;
 use crate::labels::Labels;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -71,6 +72,8 @@ struct RawAlert {
     labels: Labels,
     #[serde(default)]
     annotations: Option<Labels>,
+    #[serde(default, rename = "generatorURL")]
+    generator_url: Option<String>,
     starts_at: String,
     fingerprint: String,
     status: RawStatus,
@@ -102,6 +105,7 @@ pub fn decode_alerts(body: &[u8]) -> Result<Vec<Alert>, AnswerError> {
         Ok(Alert {
             labels: raw.labels,
             annotations: raw.annotations.unwrap_or_default(),
+            generator_url: raw.generator_url.as_deref().and_then(web_address),
             status: Status::Firing,
             starts_at: starts_at.ok_or_else(|| wrong("it has no start"))?,
             ends_at: None,

@@ -2,14 +2,15 @@
 //! Each entry counts by its own labels and status. The status and the common labels of the group are ignored.
 
 use super::alert::{Alert, Source, Status, fingerprint};
+use crate::http::web_address;
 use crate::labels::Labels;
 use jiff::Timestamp;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
-use smol_str::StrExt;
+use smol_str::{SmolStr, StrExt};
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -96,12 +97,31 @@ struct RawAlert<'a> {
     status: Option<Word<'a>>,
     labels: Option<Labels>,
     annotations: Option<Labels>,
+    #[serde(borrow, rename = "generatorURL")]
+    generator_url: Option<Address<'a>>,
     #[serde(borrow)]
     starts_at: Option<Word<'a>>,
     #[serde(borrow)]
     ends_at: Option<Word<'a>>,
     #[serde(borrow)]
     fingerprint: Option<Word<'a>>,
+}
+
+/// The address of a `generatorURL`. Anything else counts as missing, because an alert is worth more than its link.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Address<'a> {
+    Text(#[serde(borrow)] Cow<'a, str>),
+    Other(IgnoredAny),
+}
+
+impl Address<'_> {
+    fn permitted(&self) -> Option<SmolStr> {
+        match self {
+            Address::Text(text) => web_address(text),
+            Address::Other(IgnoredAny) => None,
+        }
+    }
 }
 
 /// An entry that must be an object, because serde would also read a list as the fields of a struct in order.
@@ -230,6 +250,7 @@ fn alert(raw: RawAlert<'_>, now: Timestamp) -> Result<Alert, String> {
     Ok(Alert {
         labels,
         annotations: raw.annotations.unwrap_or_default(),
+        generator_url: raw.generator_url.as_ref().and_then(Address::permitted),
         status,
         // As Alertmanager's own API fills in a missing start: from the end, or else from now.
         starts_at: starts_at.or(ends_at).unwrap_or(now),
@@ -532,6 +553,29 @@ mod tests {
                     proptest::prop_assert_eq!(alert.fingerprint.len(), 16);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn link_of_an_alert_is_a_web_address_or_missing() {
+        for (url, expected) in [
+            (
+                "\"http://prometheus/graph?g0.expr=up\"",
+                Some("http://prometheus/graph?g0.expr=up"),
+            ),
+            ("\"https://a/\\u0062\"", Some("https://a/b")),
+            ("\"javascript:alert(1)\"", None),
+            ("\"\"", None),
+            ("null", None),
+            ("7", None),
+            ("{\"a\": [1]}", None),
+        ] {
+            let body = format!(
+                "{{\"version\":\"4\",\"alerts\":[{{\"status\":\"firing\",\"labels\":{{\"a\":\"b\"}},\"generatorURL\":{url}}}]}}"
+            );
+            let envelope = decode(body.as_bytes(), Timestamp::UNIX_EPOCH).unwrap();
+            let alert = envelope.alerts[0].as_ref().unwrap();
+            assert_eq!(alert.generator_url.as_deref(), expected, "{url}");
         }
     }
 }

@@ -194,6 +194,7 @@ fn alert() -> Alert {
         fingerprint: fingerprint(&labels),
         labels,
         annotations: Labels::new(),
+        generator_url: None,
         status: Status::Firing,
         starts_at: Timestamp::now(),
         ends_at: None,

@@ -515,6 +515,7 @@ pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) 
         source: alert.source,
         labels: alert.labels.clone(),
         annotations: alert.annotations.clone(),
+        generator_url: alert.generator_url.clone(),
         starts_at: alert.starts_at,
         opened_at: now,
         seen_at: now,

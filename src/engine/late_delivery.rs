@@ -174,6 +174,7 @@ mod tests {
         Alert {
             labels: Default::default(),
             annotations: Default::default(),
+            generator_url: None,
             status,
             starts_at: at(starts),
             ends_at: (status == Status::Resolved).then(|| at(ends)),
@@ -265,6 +266,7 @@ mod tests {
                 source: Source::Alertmanager,
                 labels: Default::default(),
                 annotations: Default::default(),
+                generator_url: None,
                 starts_at: at(100),
                 opened_at: Duration::ZERO,
                 seen_at: Duration::ZERO,

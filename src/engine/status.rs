@@ -114,6 +114,7 @@ impl StateView<'_> {
             dry_run: episode.key.simulated,
             targets: episode.targets.len(),
             runbook_url: episode.annotations.get("runbook_url").map(str::to_owned),
+            generator_url: episode.generator_url.clone(),
             rule_text: Arc::default(),
         });
         let held = self

@@ -722,6 +722,7 @@ fn alert(name: &str, status: Status) -> Alert {
         fingerprint: fingerprint(&labels),
         labels,
         annotations: Default::default(),
+        generator_url: None,
         status,
         starts_at,
         ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(60)),

@@ -14,6 +14,7 @@ pub mod server;
 mod subject_names;
 pub mod tls;
 pub mod token;
+mod web_address;
 pub mod web_config;
 pub mod web_file;
 
@@ -23,4 +24,5 @@ pub use listen::may_listen;
 pub use response::HttpResponse;
 pub use server::{Peer, ServerLimits, serve};
 pub use token::{TokenError, TokenFile};
+pub use web_address::web_address;
 pub use web_file::WebFileError;

@@ -39,6 +39,9 @@ pub struct Episode {
     pub labels: Labels,
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub annotations: Labels,
+    /// As [`Alert::generator_url`](crate::alert::Alert::generator_url).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generator_url: Option<SmolStr>,
     pub starts_at: Timestamp,
     /// CLOCK_BOOTTIME.
     pub opened_at: Duration,

@@ -116,7 +116,8 @@ fn begin(
     };
     writeln!(
         out,
-        "<p>Version {}{system}. Sampled at {} UTC, as are all times here.<span id=\"zone\"></span></p>\n\
+        "<p>Version {}{system}. Sampled at {} <span id=\"zone\">UTC, as are all times here</span>. \
+         <button id=\"switch\" type=\"button\" hidden></button></p>\n\
          <p id=\"contact\" role=\"status\"></p>\n</header>\n<main>",
         status.version,
         clock(status.sampled_at, status.sampled_at)

@@ -3,7 +3,7 @@
 use crate::family::Family;
 use crate::sense::recent_history::{HistoryMetric, RecentHistory};
 use crate::sense::{DayHistory, Sampler, Snapshot};
-use crate::telemetry::{Activity, BudgetLimits, Telemetry};
+use crate::telemetry::{Activity, BudgetLimits, FrontendStatus, Telemetry};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -17,6 +17,11 @@ pub struct Status {
     /// Why evenkeel only publishes metrics; left out while the actuator is on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actuator_off: Option<String>,
+    /// Starts of the engine after a panic.
+    pub engine_restarts: u64,
+    /// The process that serves HTTP; left out where the main process does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frontend: Option<FrontendStatus>,
     pub host: HostInfo,
     pub alerts_firing: BTreeMap<&'static str, usize>,
     pub leases_held: usize,
@@ -123,6 +128,8 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
         mode: if state.enforce { "enforce" } else { "dry-run" },
         paused: state.paused,
         actuator_off: telemetry.actuator_off(),
+        engine_restarts: telemetry.engine_restarts(),
+        frontend: telemetry.frontend(),
         host: host(snapshot),
         leases_held: state.leases.values().sum(),
         alerts_firing: state.alerts_firing,

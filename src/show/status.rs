@@ -75,6 +75,11 @@ struct Answer {
     paused_by: Option<Event>,
     #[serde(default)]
     actuator_off: Option<String>,
+    /// Left out by versions before it existed.
+    #[serde(default)]
+    engine_restarts: u64,
+    #[serde(default)]
+    frontend: Option<Frontend>,
     alerts: Vec<Alert>,
     rules: Vec<Rule>,
     leases: Vec<Lease>,
@@ -88,6 +93,13 @@ struct Answer {
     ledger_writable: bool,
     config_last_reload_successful: bool,
     trail: BTreeMap<String, Vec<Option<f32>>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Frontend {
+    #[serde(default)]
+    since: Option<Timestamp>,
+    restarts: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -185,6 +197,27 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
             printable(&by.reason)
         );
     }
+    let restarts = |restarts: u64| match restarts {
+        0 => "no restarts".to_owned(),
+        restarts => count(usize::try_from(restarts).unwrap_or(usize::MAX), "restart"),
+    };
+    out += &match status.actuator_off {
+        Some(_) => "\n".to_owned(),
+        None => format!("\nactuator running, {}; ", restarts(status.engine_restarts)),
+    };
+    out += &match &status.frontend {
+        Some(Frontend {
+            since: Some(since),
+            restarts: number,
+        }) => {
+            format!("frontend running for {}, {}", span(*since, now), restarts(*number))
+        }
+        Some(Frontend {
+            since: None,
+            restarts: number,
+        }) => style.paint(Tone::Bad, &format!("frontend not running, {}", restarts(*number))),
+        None => "no frontend: the main process serves HTTP".to_owned(),
+    };
     let word = |is_good: bool, good: &str, bad: &str| match is_good {
         true => style.paint(Tone::Good, good),
         false => style.paint(Tone::Bad, bad),
@@ -257,7 +290,10 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
         (.., Some(word)) => (word, Tone::Good),
         _ => return String::new(),
     };
-    let mut what = event.step.as_deref().map(printable).unwrap_or_default();
+    // As on the status page.
+    let word = word.replace('_', " ");
+    let step = event.step.as_deref().filter(|step| !step.is_empty());
+    let mut what = step.map_or(String::new(), |step| format!(" {}", printable(step)));
     if let Some(process) = &event.process {
         let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
         what += &format!(" on {pid}{}", printable(process));
@@ -266,7 +302,7 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
         what += &format!(" ({} -> {})", printable(before), printable(after));
     }
     let start = format!("{indent}{:>12}  ", ago(event.at, now));
-    let mut out = format!("{}{} {what}\n", style.paint(Tone::Dim, &start), style.paint(tone, word));
+    let mut out = format!("{}{}{what}\n", style.paint(Tone::Dim, &start), style.paint(tone, &word));
     if !event.reason.is_empty() {
         let columns = start.chars().count();
         for part in style.wrap(&printable(&event.reason), columns) {
@@ -386,6 +422,7 @@ mod tests {
             "pid": 4711, "process": "ff\u{1b}mpeg", "step": "nice 10", "before": "0", "after": "10",
         });
         serde_json::from_value(serde_json::json!({
+            "frontend": {"since": "2026-01-02T03:02:00Z", "restarts": 1},
             "mode": "enforce", "paused": true, "leases_held": 12,
             "paused_by": {"at": "2026-01-02T03:03:05Z", "rule": "", "alertname": "", "operation": "pause",
                 "reason": "by root (uid 0): a test"},
@@ -397,7 +434,9 @@ mod tests {
             ],
             "leases": [{"id": 7, "rule": "calm", "pid": 4711, "process": "ffmpeg", "what": "nice 0 -> 10",
                 "until": "2026-01-02T03:05:05Z"}],
-            "actions": [event], "decisions": [],
+            "actions": [event],
+            "decisions": [{"at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f",
+                "decision": "no_target", "reason": "no process matches the selector"}],
             "budget_remaining": 2, "commands_remaining": 9,
             "budget": {"final_steps": 3, "commands": 10, "per_seconds": 300},
             "breakers_open": [], "ledger_writable": false, "config_last_reload_successful": true,
@@ -411,6 +450,7 @@ mod tests {
         let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let expected = "\
 paused: no new steps; leases are still reverted (1m0s ago by root (uid 0): a test, until `evenkeel resume`)
+actuator running, no restarts; frontend running for 2m5s, 1 restart
 ledger not writable, configuration in force, no breaker open
 2 of 3 irreversible actions and 9 of 10 commands left per 300 s
 
@@ -418,6 +458,8 @@ FIRING ALERTS
 A firing for 4m0s, from local
   rule calm
           5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
+          5s ago  no target
+                  no process matches the selector
 
 HOST, LAST MINUTES
 CPU busy            100.0 %  ▁ ▅█

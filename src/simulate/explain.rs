@@ -449,6 +449,7 @@ mod tests {
             fingerprint: crate::alert::alert::fingerprint(&labels),
             labels,
             annotations: Default::default(),
+            generator_url: None,
             status: Status::Firing,
             starts_at: jiff::Timestamp::UNIX_EPOCH,
             ends_at: None,

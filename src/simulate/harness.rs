@@ -276,6 +276,7 @@ impl Harness {
             fingerprint: fingerprint(&labels),
             labels,
             annotations: Labels::new(),
+            generator_url: None,
             status,
             starts_at,
             ends_at,

@@ -347,6 +347,7 @@ mod tests {
             dry_run: false,
             targets: 1,
             runbook_url: Some("https://example.org".to_owned()),
+            generator_url: Some("https://example.org/graph".into()),
             rule_text: Arc::default(),
         }
     }

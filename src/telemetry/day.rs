@@ -3,6 +3,7 @@
 use super::entry::{Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 /// An alert that is over.
@@ -40,6 +41,8 @@ struct AlertRow {
     rule_text: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     runbook_url: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generator_url: Option<SmolStr>,
 }
 
 impl Serialize for EndedAlert {
@@ -49,6 +52,7 @@ impl Serialize for EndedAlert {
             ended_at: self.ended_at,
             rule_text: self.alert.rule_text.to_string(),
             runbook_url: self.alert.runbook_url.clone(),
+            generator_url: self.alert.generator_url.clone(),
         };
         row.serialize(serializer)
     }
@@ -60,6 +64,7 @@ impl<'de> Deserialize<'de> for EndedAlert {
         let alert = OpenAlert {
             rule_text: row.rule_text.into(),
             runbook_url: row.runbook_url,
+            generator_url: row.generator_url,
             ..row.alert
         };
         Ok(EndedAlert {

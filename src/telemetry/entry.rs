@@ -29,6 +29,9 @@ pub struct OpenAlert {
     /// The annotation `runbook_url`, for clients that have authenticated.
     #[serde(skip)]
     pub runbook_url: Option<String>,
+    /// The page of the expression that fires, for clients that have authenticated.
+    #[serde(skip)]
+    pub generator_url: Option<SmolStr>,
     /// The rule as it was when the episode began; the activity fills it in.
     #[serde(skip)]
     pub rule_text: Arc<str>,

@@ -397,6 +397,7 @@ fn to_alert(labels: &LabelSet, annotations: &[(String, String)], fired_at_ms: i6
         fingerprint: fingerprint(&labels),
         labels,
         annotations: annotations.iter().cloned().collect(),
+        generator_url: None,
         status: if ended_at_ms.is_some() {
             Status::Resolved
         } else {

@@ -31,6 +31,7 @@ mod node_exporter_full;
 mod node_mixin;
 mod operators;
 mod page;
+mod page_views;
 mod privileges;
 mod process_exporter;
 mod promql;

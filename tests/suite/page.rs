@@ -122,7 +122,7 @@ fn findings(browser: &mut Browser) -> Vec<String> {
 }
 
 /// Checks the page at every width, in light and dark mode and as printed.
-fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
+pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
     for width in WIDTHS {
         for scheme in SCHEMES {
             let what = format!("{name}-{width}-{scheme}");

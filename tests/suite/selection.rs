@@ -352,6 +352,7 @@ proptest! {
             fingerprint: fingerprint(&labels),
             labels,
             annotations: Labels::new(),
+            generator_url: None,
             status: Status::Firing,
             starts_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
             ends_at: None,

@@ -7,6 +7,7 @@ fn alert(fingerprint: &str, starts_at: i64) -> Alert {
     Alert {
         labels: Labels::new(),
         annotations: Labels::new(),
+        generator_url: None,
         status: Status::Firing,
         starts_at: Timestamp::from_second(starts_at).unwrap(),
         ends_at: None,

@@ -6,6 +6,7 @@ use crate::alert::alert::{Alert, Source, Status};
 use crate::alert::decode::MAX_ENTRIES;
 use crate::alert::receiver::{Delivery, MAX_BODY_BYTES, Receipt};
 use crate::http::remote_access::AccessVersion;
+use crate::http::web_address;
 use crate::labels::Labels;
 use crate::publish::request::{MetricsRequest, ReplyHead};
 use crate::sandbox::Report;
@@ -123,8 +124,8 @@ pub struct DeliveredAlerts {
     age: Duration,
 }
 
-/// Labels, annotations, start, end if it is resolved, and fingerprint.
-type DeliveredAlert = (Labels, Labels, Timestamp, Option<Timestamp>, SmolStr);
+/// Labels, annotations, start, end if it is resolved, fingerprint, and address of the expression.
+type DeliveredAlert = (Labels, Labels, Timestamp, Option<Timestamp>, SmolStr, Option<SmolStr>);
 
 /// Why a message from the frontend is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +144,10 @@ impl DeliveredAlerts {
     pub fn of(delivery: &Delivery) -> DeliveredAlerts {
         let delivered = |alert: &Alert| {
             let Alert {
-                labels, annotations, ..
+                labels,
+                annotations,
+                generator_url,
+                ..
             } = alert.clone();
             (
                 labels,
@@ -151,6 +155,7 @@ impl DeliveredAlerts {
                 alert.starts_at,
                 alert.ends_at,
                 alert.fingerprint.clone(),
+                generator_url,
             )
         };
         DeliveredAlerts {
@@ -182,16 +187,18 @@ impl DeliveredAlerts {
 }
 
 fn checked(alert: DeliveredAlert) -> Result<Alert, InvalidMessage> {
-    let (labels, annotations, starts_at, ends_at, fingerprint) = alert;
+    let (labels, annotations, starts_at, ends_at, fingerprint, generator_url) = alert;
     let is_hexadecimal = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     let is_fingerprint = fingerprint.len() == 16 && fingerprint.bytes().all(is_hexadecimal);
     let are_labels = !labels.is_empty() && labels.iter().all(|(name, value)| !name.is_empty() && !value.is_empty());
-    if !is_fingerprint || !are_labels {
+    let is_address = |url: &SmolStr| web_address(url).is_some();
+    if !is_fingerprint || !are_labels || !generator_url.iter().all(is_address) {
         return Err(InvalidMessage::Alert);
     }
     Ok(Alert {
         labels,
         annotations,
+        generator_url,
         status: match ends_at {
             None => Status::Firing,
             Some(_) => Status::Resolved,
@@ -254,13 +261,17 @@ mod tests {
 
     #[test]
     fn alerts_that_no_decoder_returns_are_refused() {
-        let alert = |labels: &str, fingerprint: &str| {
+        let alert_of = |labels: &str, fingerprint: &str, url: &str| {
             let times = "\"2026-01-01T00:00:00Z\",null";
             deliver(&format!(
-                "{{\"alerts\":[[{labels},{{}},{times},\"{fingerprint}\"]],\"invalid\":0,\"truncated\":0,\
+                "{{\"alerts\":[[{labels},{{}},{times},\"{fingerprint}\",{url}]],\"invalid\":0,\"truncated\":0,\
                  \"age\":{{\"secs\":9999,\"nanos\":0}}}}"
             ))
         };
+        let alert = |labels: &str, fingerprint: &str| alert_of(labels, fingerprint, "null");
+        let address = |url: &str| alert_of("{\"a\":\"1\"}", "0123456789abcdef", url);
+        assert!(address("\"https://prometheus/graph\"").is_ok());
+        assert_eq!(address("\"javascript:alert(1)\"").unwrap_err(), InvalidMessage::Alert);
         let good = alert("{\"a\":\"1\"}", "0123456789abcdef").unwrap();
         assert_eq!(good.alerts[0].status, Status::Firing);
         assert!(good.received_at.elapsed() < 2 * MAX_AGE);

@@ -4,6 +4,7 @@ use super::session::{self, Services, SessionEnd};
 use super::starter::{FormerEnd, NoFrontend, Started, Starter};
 use crate::alert::receiver::Inbox;
 use crate::publish::request::MetricsService;
+use jiff::Timestamp;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -45,7 +46,10 @@ pub async fn run<S: MetricsService, I: Inbox>(
         if let Some(former) = former {
             report_restart(&services, former, last.take());
         }
-        let end = serve(&starter, channel, &services, &stopping).await?;
+        services.telemetry.set_frontend(Some(Timestamp::now()));
+        let end = serve(&starter, channel, &services, &stopping).await;
+        services.telemetry.set_frontend(None);
+        let end = end?;
         if *stopping.borrow() {
             return Ok(());
         }

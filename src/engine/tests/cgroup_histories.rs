@@ -362,6 +362,7 @@ impl History {
             fingerprint: fingerprint(&labels),
             labels,
             annotations: Default::default(),
+            generator_url: None,
             status,
             starts_at: now,
             ends_at: (status == Status::Resolved).then_some(now),

@@ -390,6 +390,7 @@ impl History {
         Alert {
             labels,
             annotations: Default::default(),
+            generator_url: None,
             status,
             starts_at,
             ends_at: (status == Status::Resolved).then(|| starts_at + Duration::from_secs(50)),

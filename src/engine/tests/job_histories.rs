@@ -323,6 +323,7 @@ impl World {
             fingerprint: fingerprint(&labels),
             labels,
             annotations: Default::default(),
+            generator_url: None,
             status,
             starts_at,
             ends_at: (status == Status::Resolved).then_some(starts_at),

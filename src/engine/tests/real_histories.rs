@@ -185,6 +185,7 @@ fn alert(index: usize, status: Status, is_own: bool, starts: &mut i64) -> Alert 
         fingerprint: fingerprint(&labels),
         labels,
         annotations: Default::default(),
+        generator_url: None,
         status,
         starts_at,
         ends_at: (status == Status::Resolved).then_some(starts_at),

@@ -18,6 +18,7 @@ fn listed(name: &str, instance: &str) -> Alert {
         fingerprint: fingerprint(&labels),
         labels,
         annotations: Default::default(),
+        generator_url: None,
         status: Status::Firing,
         starts_at: jiff::Timestamp::from_second(1_700_000_000).unwrap(),
         ends_at: None,

@@ -69,6 +69,7 @@ fn episode() -> Episode {
         source: crate::alert::Source::Local,
         labels: Default::default(),
         annotations: Default::default(),
+        generator_url: None,
         starts_at: jiff::Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
         seen_at: Duration::ZERO,

@@ -90,6 +90,7 @@ fn episode() -> Entry {
         source: Source::Local,
         labels: Default::default(),
         annotations: Default::default(),
+        generator_url: None,
         starts_at: Timestamp::UNIX_EPOCH,
         opened_at: Duration::ZERO,
         seen_at: Duration::ZERO,

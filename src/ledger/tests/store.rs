@@ -72,6 +72,7 @@ fn episode() -> Episode {
         source: Source::Local,
         labels: [("alertname".to_owned(), "X".to_owned())].into(),
         annotations: Default::default(),
+        generator_url: None,
         starts_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         opened_at: Duration::from_secs(1),
         seen_at: Duration::from_secs(2),

@@ -2,9 +2,10 @@
 //! colour.
 
 use super::PageOptions;
-use super::html::{EscapedText, clock, command, relative, shell_word};
+use super::html::{EscapedText, clock, command, elapsed, relative, shell_word};
 use super::story::{Meaning, sentence};
 use crate::publish::status::Status;
+use crate::telemetry::FrontendStatus;
 use crate::terminal::count;
 use std::fmt::{self, Write};
 
@@ -128,6 +129,23 @@ fn health(out: &mut String, status: &Status) -> fmt::Result {
     }
 }
 
+/// A part of evenkeel that runs: `running for 3 h, no restarts`.
+fn running(elapsed: Option<String>, restarts: u64) -> String {
+    let duration = elapsed.map_or(String::new(), |elapsed| format!(" for {elapsed}"));
+    format!("running{duration}, {}", count_restarts(restarts))
+}
+
+fn count_restarts(restarts: u64) -> String {
+    match restarts {
+        0 => "no restarts".to_owned(),
+        restarts => count(usize::try_from(restarts).unwrap_or(usize::MAX), "restart"),
+    }
+}
+
+fn alive(restarts: u64) -> Grade {
+    if restarts > 0 { Grade::Notice } else { Grade::Good }
+}
+
 fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     let mut tile = |name: &str, value: &str, grade: Grade| {
         let (class, shape) = (grade.class(), grade.shape());
@@ -158,7 +176,28 @@ fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Re
     tile("Paused", &paused, pausing)?;
     match &status.actuator_off {
         Some(reason) => tile("Actuator", &format!("off: {}", EscapedText(reason)), Grade::Bad)?,
-        None => tile("Actuator", "on", Grade::Good)?,
+        None => tile(
+            "Actuator",
+            &running(None, status.engine_restarts),
+            alive(status.engine_restarts),
+        )?,
+    }
+    match &status.frontend {
+        Some(FrontendStatus {
+            since: Some(since),
+            restarts,
+        }) => {
+            tile(
+                "Frontend",
+                &running(Some(elapsed(*since, now)), *restarts),
+                alive(*restarts),
+            )?;
+        }
+        Some(FrontendStatus { since: None, restarts }) => {
+            let text = format!("not running, {}", count_restarts(*restarts));
+            tile("Frontend", &text, Grade::Bad)?;
+        }
+        None => tile("Frontend", "none: the main process serves HTTP", Grade::Plain)?,
     }
     let ledger = if status.ledger_writable {
         "writable"

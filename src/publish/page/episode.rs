@@ -5,6 +5,7 @@ use super::alerts::help;
 use super::html::{EscapedText, absolute, command, elapsed, relative, shell_word, span};
 use super::story::{Meaning, anchor, change, plain, process, why};
 use super::{PageOptions, begin, host_name};
+use crate::http::web_address;
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
@@ -159,21 +160,24 @@ fn alert_section(out: &mut String, status: &Status, alert: &OpenAlert, options: 
             EscapedText(value)
         )?;
     }
-    let is_web = |url: &&String| url.starts_with("https://") || url.starts_with("http://");
-    // Annotations are for those who may log in.
-    if let Some(url) = alert
-        .runbook_url
-        .as_ref()
-        .filter(is_web)
-        .filter(|_| options.is_authenticated)
-    {
-        let url = EscapedText(url);
-        writeln!(
-            out,
-            "<div><dt>Runbook</dt><dd><a href=\"{url}\" rel=\"noreferrer\">{url}</a></dd></div>"
-        )?;
+    // The addresses are for those who may log in.
+    if options.is_authenticated {
+        link(out, "Runbook", alert.runbook_url.as_deref())?;
+        link(out, "Expression", alert.generator_url.as_deref())?;
     }
     writeln!(out, "</dl>\n</section>")
+}
+
+/// Writes a link to a web page from outside, and nothing for other addresses.
+fn link(out: &mut String, name: &str, url: Option<&str>) -> fmt::Result {
+    let Some(url) = url.and_then(web_address) else {
+        return Ok(());
+    };
+    let url = EscapedText(&url);
+    writeln!(
+        out,
+        "<div><dt>{name}</dt><dd><a href=\"{url}\" rel=\"noopener noreferrer\">{url}</a></dd></div>"
+    )
 }
 
 fn steps(out: &mut String, status: &Status, events: &[&Event]) -> fmt::Result {

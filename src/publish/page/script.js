@@ -37,12 +37,44 @@ function say(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
 }
 
-// The server knows UTC only, so each time also gets that of the viewer.
+function isLocal() {
+  try {
+    return !isUtc && localStorage.getItem("evenkeel-times") === "local";
+  } catch {
+    return false; // Storage may be forbidden.
+  }
+}
+
+function remember(choice) {
+  try {
+    localStorage.setItem("evenkeel-times", choice);
+  } catch {
+    // Then the next page begins with UTC again.
+  }
+}
+
+const clockOf = (moment, parts) => moment.toLocaleTimeString("en-GB", parts);
+
+// The server knows UTC only. The viewer's zone stands beside it in the titles, and instead of it where the viewer wants that.
 function localise(page) {
   if (isUtc) return;
-  const local = (moment) => moment.toLocaleString(undefined, { timeZoneName: "short" });
-  for (const time of page.querySelectorAll("time")) time.title += ` = ${local(new Date(time.dateTime))}`;
-  say(page.getElementById("zone"), ` It is ${new Date().toLocaleTimeString()} in ${zone}; each time shows yours when pointed at.`);
+  const wanted = isLocal();
+  for (const time of page.querySelectorAll("time")) {
+    const moment = new Date(time.dateTime);
+    const local = moment.toLocaleString(undefined, { timeZoneName: "short" });
+    time.title = wanted ? `${local} = ${time.title}` : `${time.title} = ${local}`;
+    if (!wanted || !time.classList.contains("clock")) continue;
+    const isToday = time.textContent.length === 8;
+    const date = isToday ? "" : `${moment.toLocaleDateString("sv-SE")} `;
+    time.textContent = date + clockOf(moment, isToday ? {} : { hour: "2-digit", minute: "2-digit" });
+  }
+  for (const tick of wanted ? page.querySelectorAll("[data-at]") : []) {
+    tick.textContent = clockOf(new Date(tick.dataset.at * 1000), { hour: "2-digit", minute: "2-digit" });
+  }
+  const [said, choice] = [page.getElementById("zone"), page.getElementById("switch")];
+  if (wanted) say(said, `in ${zone}, as are all times here`);
+  say(choice, wanted ? "Show times in UTC" : `Show times in ${zone}`);
+  if (choice) choice.hidden = false;
 }
 
 function succeeded(next) {
@@ -99,7 +131,8 @@ function point() {
   if (!drawing || pointed === undefined) return;
   const { start, end } = drawing.dataset;
   const moment = new Date(Number(start) + pointed * (end - start));
-  const parts = [`${moment.toISOString().slice(11, 19)} UTC${isUtc ? "" : ` (${moment.toLocaleTimeString()})`}`];
+  const [utc, local] = [`${moment.toISOString().slice(11, 19)} UTC`, `${clockOf(moment)} ${zone}`];
+  const parts = [isUtc ? utc : isLocal() ? `${local} (${utc})` : `${utc} (${local})`];
   for (const path of drawing.querySelectorAll("[data-top]")) {
     const value = valueAt(path, pointed * 1000);
     if (value !== undefined) parts.push(`${path.dataset.name} ${withUnit(value * path.dataset.top, path.dataset.unit)}`);
@@ -122,6 +155,11 @@ function pointAt(event) {
 
 document.addEventListener("pointermove", pointAt);
 document.addEventListener("pointerdown", pointAt);
+document.addEventListener("click", (event) => {
+  if (event.target.id !== "switch") return;
+  remember(isLocal() ? "utc" : "local");
+  update();
+});
 // An entry that the keyboard reaches shows what its title says.
 document.addEventListener("focusin", (event) => {
   const entry = event.target.closest(".drawing a");

@@ -2,7 +2,8 @@ use super::*;
 use crate::publish::status::{CollectorStatus, HostFigures, HostInfo};
 use crate::sense::{DayHistory, RecentHistory};
 use crate::telemetry::{
-    Activity, BudgetLimits, Event, EventKind, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry, episode_id,
+    Activity, BudgetLimits, Event, EventKind, FrontendStatus, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry,
+    episode_id,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ fn alert(rule: &str) -> OpenAlert {
         dry_run: false,
         targets: 1,
         runbook_url: Some("https://example.org/runbook?a=\"".to_owned()),
+        generator_url: Some("http://prometheus.example.org/graph?g0.expr=a%3E1&b='".into()),
         rule_text: Arc::default(),
     }
 }
@@ -108,6 +110,11 @@ fn busy(leases: u64) -> Status {
         mode: "enforce",
         paused: false,
         actuator_off: None,
+        engine_restarts: 0,
+        frontend: Some(FrontendStatus {
+            since: Some(now() - SignedDuration::from_mins(7)),
+            restarts: 0,
+        }),
         host: HostInfo::default(),
         alerts_firing: BTreeMap::from([("alertmanager", 1)]),
         leases_held: leases as usize,
@@ -247,6 +254,39 @@ fn banner_says_who_paused_and_what_is_wrong() {
 }
 
 #[test]
+fn banner_tells_whether_frontend_and_actuator_run() {
+    let mut status = busy(0);
+    let expect = |status: &Status, texts: [&str; 2]| {
+        let page = page(status, OPTIONS, None);
+        let banner = section(&page, "status");
+        for text in texts {
+            assert!(banner.contains(text), "{text:?} in {banner}");
+        }
+    };
+    expect(
+        &status,
+        ["</span> running, no restarts</dd>", ">7 min</time>, no restarts</dd>"],
+    );
+    status.engine_restarts = 1;
+    status.frontend = Some(FrontendStatus {
+        since: None,
+        restarts: 2,
+    });
+    expect(
+        &status,
+        [
+            "<dt>Actuator</dt><dd class=\"notice\">",
+            "</span> not running, 2 restarts</dd>",
+        ],
+    );
+    status.frontend = None;
+    expect(
+        &status,
+        ["running, 1 restart</dd>", "none: the main process serves HTTP</dd>"],
+    );
+}
+
+#[test]
 fn timeline_shows_bands_marks_and_bars_of_every_range() {
     for (leases, range, texts) in [
         (
@@ -310,9 +350,12 @@ fn page_of_an_episode_tells_its_story() {
     };
     let page = episode(&status, &id, authenticated).unwrap();
     assert!(
-        page.contains("<a href=\"https://example.org/runbook?a=&quot;\" rel=\"noreferrer\">"),
+        page.contains("<a href=\"https://example.org/runbook?a=&quot;\" rel=\"noopener noreferrer\">"),
         "{page}"
     );
+    let generator =
+        "<a href=\"http://prometheus.example.org/graph?g0.expr=a%3E1&amp;b=&#39;\" rel=\"noopener noreferrer\">";
+    assert!(page.contains(generator), "{page}");
     assert_eq!(episode(&status, "0123", OPTIONS), None);
 }
 
@@ -320,6 +363,7 @@ fn page_of_an_episode_tells_its_story() {
 fn address_of_a_script_is_no_link() {
     let mut status = busy(0);
     status.activity.alerts[0].runbook_url = Some("javascript:alert(1)".to_owned());
+    status.activity.alerts[0].generator_url = Some("javascript:alert(2)".into());
     let options = PageOptions {
         is_authenticated: true,
         ..OPTIONS

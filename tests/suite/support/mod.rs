@@ -17,6 +17,7 @@ pub mod process;
 pub mod prometheus;
 pub mod selectors;
 pub mod shipped;
+pub mod status_page;
 pub mod tools;
 
 use std::net::{SocketAddr, TcpListener};

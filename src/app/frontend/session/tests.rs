@@ -107,7 +107,7 @@ fn started() -> ToActuator {
 }
 
 const STATUS: &str = r#"{"Metrics":"StatusJson"}"#;
-const ALERT: &str = r#"{"Deliver":{"alerts":[[{"a":"1"},{},"2026-01-01T00:00:00Z",null,"0123456789abcdef"]],
+const ALERT: &str = r#"{"Deliver":{"alerts":[[{"a":"1"},{},"2026-01-01T00:00:00Z",null,"0123456789abcdef",null]],
     "invalid":0,"truncated":0,"age":{"secs":0,"nanos":0}}}"#;
 
 #[tokio::test(flavor = "current_thread")]

@@ -249,6 +249,7 @@ impl Simulation {
         Alert {
             labels: self.alerts[alert].clone(),
             annotations: Labels::default(),
+            generator_url: None,
             status,
             starts_at: wall(starts),
             ends_at: None,

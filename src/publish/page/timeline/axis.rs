@@ -132,7 +132,8 @@ impl Axis {
             write!(
                 out,
                 "<line class=\"tick\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"16\" y2=\"{bottom}\"/>\
-                 <text class=\"tick{anchor}\" x=\"{x:.2}%\" y=\"12\">{}</text>",
+                 <text class=\"tick{anchor}\" x=\"{x:.2}%\" y=\"12\" data-at=\"{}\">{}</text>",
+                at.as_second(),
                 at.strftime("%H:%M")
             )?;
         }

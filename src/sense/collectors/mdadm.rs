@@ -55,9 +55,17 @@ pub fn parse_mdstat(text: &str, bad: &mut BadLines) -> Result<Vec<Array>, ParseE
                 continue;
             };
             let members = fields.filter(|field| field.contains('[')).collect::<Vec<_>>();
-            let marked = |mark| members.iter().filter(|member| member.ends_with(mark)).count() as f64;
-            // Levels without redundancy have no [n/m] and need all members.
-            let all = if state == "active" { members.len() as f64 } else { 0.0 };
+            // A member may have several marks: `sdc[2](S)(R)`.
+            let marked = |mark| members.iter().filter(|member| member.contains(mark)).count() as f64;
+            // Levels without redundancy have no [n/m] and need all members, whatever the state.
+            let is_striped = rest
+                .split_ascii_whitespace()
+                .any(|field| ["raid0", "linear"].contains(&field));
+            let all = if is_striped || state == "active" {
+                members.len() as f64
+            } else {
+                0.0
+            };
             let (failed, spare) = (marked("(F)"), marked("(S)"));
             arrays.push(Array {
                 device: device.to_owned(),
@@ -187,6 +195,12 @@ md3 : active (auto-read-only) raid1 sda3[0] sdb3[1]
       77 blocks [2/2] [UU]
       \tresync=PENDING
 
+md4 : broken raid0 sdb4[1] sda4[0]
+      900 blocks super 1.2 512k chunks
+
+md5 : active raid1 sdc5[2](S)(R) sdb5[1] sda5[0]
+      90 blocks [2/2] [UU]
+
 unused devices: <none>
 ";
 
@@ -210,6 +224,8 @@ unused devices: <none>
                 ("md1", "active", [2.0, 0.0, 0.0, 2.0, 500.0, 500.0]),
                 ("md2", "inactive", [0.0, 0.0, 1.0, 0.0, 64.0, 64.0]),
                 ("md3", "resync", [2.0, 0.0, 0.0, 2.0, 77.0, 0.0]),
+                ("md4", "broken", [2.0, 0.0, 0.0, 2.0, 900.0, 900.0]),
+                ("md5", "active", [2.0, 0.0, 1.0, 2.0, 90.0, 90.0]),
             ]
         );
     }
@@ -276,7 +292,7 @@ unused devices: <none>
         assert!(matches!(read_mdadm(&tree.roots), Err(ReadError::Absent(_))));
         tree.proc("mdstat", MDSTAT);
         let families = read_mdadm(&tree.roots).unwrap();
-        assert_eq!(text_of(&families, "node_md_state").len(), 24);
+        assert_eq!(text_of(&families, "node_md_state").len(), 37);
         assert_eq!(
             text_of(&families, "state=\"recovering\"} 1"),
             ["node_md_state{device=\"md0\",state=\"recovering\"} 1"]

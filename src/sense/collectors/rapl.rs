@@ -41,6 +41,7 @@ pub fn read_rapl(roots: &Roots, has_zone_label: bool) -> Result<Vec<Family>, Rea
     let names = list_names(&base).map_err(|error| error.or_absent("no RAPL"))?;
     let mut set = FamilySet::default();
     let mut seen = HashMap::new();
+    let mut has_unreadable = false;
     for name in names {
         let directory = base.join(name);
         // The driver has an entry of its own, without a name.
@@ -49,6 +50,7 @@ pub fn read_rapl(roots: &Roots, has_zone_label: bool) -> Result<Vec<Family>, Rea
         };
         let (zone, index) = zone(name.trim(), &mut seen);
         let Some(microjoules) = read_number(&directory.join("energy_uj")) else {
+            has_unreadable = true;
             continue;
         };
         let path = label("path", directory.display().to_string());
@@ -62,13 +64,27 @@ pub fn read_rapl(roots: &Roots, has_zone_label: bool) -> Result<Vec<Family>, Rea
             set.add(name, format!("Energy that zone {zone} used."), &labels, joules);
         }
     }
-    Ok(set.into_families())
+    let families = set.into_families();
+    match families.is_empty() && has_unreadable {
+        // Since CVE-2020-8694 the kernel lets only root read the energy.
+        true => Err(ReadError::Absent("no RAPL zone that evenkeel may read")),
+        false => Ok(families),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn zones_without_readable_energy_are_no_success() {
+        let tree = Tree::new();
+        tree.sys("class/powercap/intel-rapl/enabled", "1\n");
+        assert!(read_rapl(&tree.roots, false).unwrap().is_empty());
+        tree.sys("class/powercap/intel-rapl:0/name", "package-0\n");
+        assert!(matches!(read_rapl(&tree.roots, false), Err(ReadError::Absent(_))));
+    }
 
     #[test]
     fn zones_are_numbered() {

@@ -22,8 +22,9 @@ const COUNT_AT: usize = 180;
 
 /// No driver has more counters. Those of the largest switches have some thousands.
 const MAX_COUNTERS: usize = 1 << 16;
-/// A driver may get further counters between two requests, and the kernel does not ask how much fits.
-const SPARE_COUNTERS: usize = 1024;
+/// What an answer has room for. A driver may get further counters between two requests, and the kernel writes them
+/// all, without asking how much fits.
+const ROOM_COUNTERS: usize = 2 * MAX_COUNTERS;
 
 /// Supported and advertised modes of a link, in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,7 @@ fn parse_driver(bytes: &[u8]) -> Driver {
         firmware: text(2),
         bus: text(3),
         rom: text(4),
-        counters: (u32_at(bytes, COUNT_AT) as usize).min(MAX_COUNTERS),
+        counters: u32_at(bytes, COUNT_AT) as usize,
     }
 }
 
@@ -118,8 +119,11 @@ impl Ethtool {
     }
 
     fn answer(&self, device: &str, head: &[u32], length: usize) -> nix::Result<Vec<u8>> {
-        let mut request: Vec<u8> = head.iter().flat_map(|number| number.to_ne_bytes()).collect();
-        request.resize(length, 0);
+        // Zeroed pages cost nothing until the kernel writes to them.
+        let mut request = vec![0; length];
+        for (place, number) in request.chunks_exact_mut(4).zip(head) {
+            place.copy_from_slice(&number.to_ne_bytes());
+        }
         self.ask(device, &mut request)?;
         Ok(request)
     }
@@ -137,15 +141,20 @@ impl Ethtool {
     }
 
     /// The counters of a device whose driver is known.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or when the driver has more counters than an answer has room for.
     pub fn counters(&self, device: &str, driver: &Driver) -> nix::Result<Vec<(String, u64)>> {
         if driver.counters == 0 {
             return Ok(Vec::new());
         }
-        let room = driver.counters * 2 + SPARE_COUNTERS;
         let count = u32::try_from(driver.counters).unwrap_or(u32::MAX);
+        if driver.counters > MAX_COUNTERS {
+            return Err(Errno::EOVERFLOW);
+        }
         let head = [GET_STRINGS, STATISTICS_NAMES, count];
-        let names = self.answer(device, &head, 12 + room * TEXT_BYTES)?;
-        let counts = self.answer(device, &[GET_STATISTICS, count], 8 + room * 8)?;
+        let names = self.answer(device, &head, 12 + ROOM_COUNTERS * TEXT_BYTES)?;
+        let counts = self.answer(device, &[GET_STATISTICS, count], 8 + ROOM_COUNTERS * 8)?;
         Ok(parse_counters(&names, &counts))
     }
 }
@@ -187,6 +196,16 @@ mod tests {
         // An answer that is shorter than it says.
         assert_eq!(parse_counters(&names[..50], &counts), [("rx".to_owned(), 7)]);
         assert_eq!(parse_counters(&[], &[]), []);
+    }
+
+    #[test]
+    fn driver_with_too_many_counters_is_not_asked() {
+        let ethtool = Ethtool::open().unwrap();
+        for counters in [MAX_COUNTERS + 1, u32::MAX as usize] {
+            let mut bytes = vec![0; DRIVER_BYTES];
+            bytes[COUNT_AT..COUNT_AT + 4].copy_from_slice(&u32::try_from(counters).unwrap().to_ne_bytes());
+            assert_eq!(ethtool.counters("none0", &parse_driver(&bytes)), Err(Errno::EOVERFLOW));
+        }
     }
 
     #[test]

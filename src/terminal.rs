@@ -71,6 +71,18 @@ pub fn width(text: &str) -> usize {
     text.width()
 }
 
+/// Whether a character has no shape of its own: what Unicode calls default ignorable, which includes the marks that
+/// change the direction of text, and line breaks. With it a name could look like another one.
+pub fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
 /// Breaks at blanks. A word longer than a line stays whole, so that it can be copied.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -117,6 +129,15 @@ mod tests {
         let rows = [["1", "東京"], ["200", "x"]].map(|row| row.map(str::to_owned));
         let text = table(Style::PLAIN, ["N", "NAME"], &rows);
         assert_eq!(text, "N    NAME\n1    東京\n200  x\n");
+    }
+
+    #[test]
+    fn invisible_characters_are_those_of_unicode() {
+        let ignorable = regex::Regex::new(r"\A[\p{Default_Ignorable_Code_Point}\u{2028}\u{2029}]\z").unwrap();
+        for character in ('\0'..=char::MAX).filter(|character| !character.is_control()) {
+            let is_ignorable = ignorable.is_match(character.encode_utf8(&mut [0; 4]));
+            assert_eq!(is_invisible(character), is_ignorable, "{character:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a finding is printed: as rustc would, within the columns of a terminal, and safe to show there.
 
 use super::{Diagnostic, Excerpt, Severity, Span};
-use crate::terminal::{self, COLUMNS, count, width, wrap};
+use crate::terminal::{self, COLUMNS, count, is_invisible, width, wrap};
 use std::fmt::Write as _;
 use std::ops::Range;
 
@@ -96,12 +96,6 @@ fn cell(character: char) -> String {
         _ if character.is_control() || is_invisible(character) => format!("\\u{{{:x}}}", u32::from(character)),
         _ => character.to_string(),
     }
-}
-
-/// Whether a character is a bidirectional or zero-width format character (Unicode UAX #9, and the "Trojan Source"
-/// paper).
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A string that is safe on a terminal, on one line.

@@ -1,5 +1,6 @@
 //! Formatters of text, sizes and times for the page. All text from outside passes through [`EscapedText`].
 
+use crate::terminal::is_invisible;
 use jiff::{SignedDuration, Timestamp};
 use std::fmt::{self, Display, Write};
 
@@ -17,20 +18,13 @@ impl Display for EscapedText<'_> {
                 '"' => f.write_str("&quot;")?,
                 '\'' => f.write_str("&#39;")?,
                 // HTML allows no control characters, not even as references.
-                hidden if hidden.is_control() || turns_text(hidden) => write!(f, "{}", hidden.escape_debug())?,
+                control if control.is_control() => write!(f, "{}", control.escape_debug())?,
+                hidden if is_invisible(hidden) => write!(f, "{}", hidden.escape_unicode())?,
                 other => f.write_char(other)?,
             }
         }
         Ok(())
     }
-}
-
-/// Marks that change the direction of text, and line breaks.
-fn turns_text(character: char) -> bool {
-    matches!(
-        character,
-        '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-    )
 }
 
 /// A size with a readable unit.
@@ -134,6 +128,10 @@ mod tests {
             ("<script>\"'&", "&lt;script&gt;&quot;&#39;&amp;"),
             ("a\u{1}\n\0", "a\\u{1}\\n\\0"),
             ("\u{202e}txt.exe\u{2069}", "\\u{202e}txt.exe\\u{2069}"),
+            (
+                "ba\u{ad}sh\u{3164}\u{fe0f}\u{e0041}",
+                "ba\\u{ad}sh\\u{3164}\\u{fe0f}\\u{e0041}",
+            ),
             ("größe 東京", "größe 東京"),
         ] {
             assert_eq!(EscapedText(hostile).to_string(), expected);

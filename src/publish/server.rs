@@ -181,7 +181,7 @@ fn response_of(reply: MetricsReply) -> HttpResponse {
     let mut response = response(head.status.code(), content_type, reply.body);
     let headers = response.headers_mut();
     match head.content {
-        ContentType::Html => {
+        ContentType::Html | ContentType::Json => {
             headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
         ContentType::Exposition { gzip, .. } => {
@@ -190,7 +190,7 @@ fn response_of(reply: MetricsReply) -> HttpResponse {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             }
         }
-        ContentType::Plain | ContentType::Json => {}
+        ContentType::Plain => {}
     }
     response
 }
@@ -379,6 +379,7 @@ mod tests {
             ("GET /script.js", 200, "content-type: text/javascript; charset=utf-8"),
             ("GET /icon.svg", 200, "content-type: image/svg+xml"),
             ("GET /api/v1/status", 200, "content-type: application/json"),
+            ("GET /api/v1/status", 200, "cache-control: no-store"),
             ("GET /-/healthy", 200, "x-content-type-options: nosniff"),
             ("GET /-/ready", 200, "x-content-type-options: nosniff"),
             ("POST /metrics", 405, "allow: GET, HEAD"),

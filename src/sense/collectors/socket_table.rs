@@ -1,7 +1,7 @@
 //! A parser of the socket tables `/proc/net/{udp,tcp}{,6}` (proc_pid_net(5)) for `udp_queues` and `tcpstat`.
 
-use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::ParseError;
+use crate::sense::runtime::kernel_file::{ParseError, ReadError};
+use crate::sense::runtime::roots::Roots;
 
 /// One line of a table: state, and bytes queued to be sent and to be read.
 pub struct Socket {
@@ -22,11 +22,22 @@ fn parse_line(line: &str) -> Option<Socket> {
     })
 }
 
-/// The sockets of a table; its header is skipped.
-pub fn parse_sockets(text: &str, bad: &mut BadLines) -> impl Iterator<Item = Socket> {
-    text.lines()
-        .skip(1)
-        .filter_map(|line| bad.keep(parse_line(line).ok_or_else(|| ParseError::text(line, "is not a socket"))))
+/// Folds the sockets of a table. A busy host has hundreds of thousands, of 150 bytes each, so the table is never in
+/// memory as a whole.
+pub fn fold_sockets<T>(
+    roots: &Roots,
+    path: &str,
+    value: T,
+    mut add: impl FnMut(&mut T, &Socket),
+) -> Result<T, ReadError> {
+    let mut is_head = true;
+    roots.fold_lines(path, value, |value, line, bad| {
+        if std::mem::take(&mut is_head) {
+            return;
+        }
+        let socket = parse_line(line).ok_or_else(|| ParseError::text(line, "is not a socket"));
+        bad.keep(socket).iter().for_each(|socket| add(value, socket));
+    })
 }
 
 /// Tables for the tests of the collectors.

@@ -1,10 +1,9 @@
 //! `tcpstat`: TCP sockets per state and the bytes that wait in them, from `/proc/net/tcp` and `/proc/net/tcp6`.
 
 use super::info::{CollectorInfo, Pace};
-use super::socket_table::parse_sockets;
+use super::socket_table::{Socket, fold_sockets};
 use crate::family::{Family, label};
-use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, if_present, or_without};
+use crate::sense::runtime::kernel_file::{ReadError, if_present, or_without};
 use crate::sense::runtime::roots::Roots;
 use std::collections::BTreeMap;
 
@@ -31,34 +30,28 @@ const TCP_STATES: [&str; 11] = [
 ];
 
 /// Number of sockets per state, and bytes queued in connections.
-pub fn parse_tcp(text: &str, bad: &mut BadLines) -> Result<BTreeMap<&'static str, f64>, ParseError> {
-    let mut sample = BTreeMap::new();
-    for socket in parse_sockets(text, bad) {
-        let name = usize::from(socket.state)
-            .checked_sub(1)
-            .and_then(|index| TCP_STATES.get(index));
-        // NEW_SYN_RECV and states of later kernels are skipped.
-        let Some(name) = name else { continue };
-        *sample.entry(*name).or_default() += 1.0;
-        // The queue of a listening socket counts connections, not bytes.
-        if *name != "listen" {
-            *sample.entry("tx_queued_bytes").or_default() += socket.send_bytes;
-            *sample.entry("rx_queued_bytes").or_default() += socket.receive_bytes;
-        }
+type Sums = BTreeMap<&'static str, f64>;
+
+fn add(sums: &mut Sums, socket: &Socket) {
+    let name = usize::from(socket.state)
+        .checked_sub(1)
+        .and_then(|index| TCP_STATES.get(index));
+    // NEW_SYN_RECV and states of later kernels are skipped.
+    let Some(name) = name else { return };
+    *sums.entry(name).or_default() += 1.0;
+    // The queue of a listening socket counts connections, not bytes.
+    if *name != "listen" {
+        *sums.entry("tx_queued_bytes").or_default() += socket.send_bytes;
+        *sums.entry("rx_queued_bytes").or_default() += socket.receive_bytes;
     }
-    Ok(sample)
 }
 
 pub fn read_tcpstat(roots: &Roots) -> Result<Vec<Family>, ReadError> {
-    let mut sums: BTreeMap<&str, f64> = BTreeMap::new();
-    let mut add = |sample: BTreeMap<&'static str, f64>| {
-        for (state, value) in sample {
-            *sums.entry(state).or_default() += value;
-        }
-    };
-    let read = |path| or_without(roots.parse_lines_once(path, parse_tcp));
-    read("net/tcp")?.into_iter().for_each(&mut add);
-    if_present(read("net/tcp6"))?.flatten().into_iter().for_each(&mut add);
+    let read = |path| or_without(fold_sockets(roots, path, Sums::new(), add));
+    let mut sums = read("net/tcp")?.unwrap_or_default();
+    for (state, value) in if_present(read("net/tcp6"))?.flatten().unwrap_or_default() {
+        *sums.entry(state).or_default() += value;
+    }
     let mut family = Family::gauge(
         "node_tcp_connection_states",
         "TCP sockets per state, and bytes that wait in them.",
@@ -74,6 +67,24 @@ mod tests {
     use super::*;
     use crate::sense::collectors::socket_table::fixture::table;
     use crate::sense::fixture::{Tree, text_of};
+
+    #[test]
+    fn table_of_a_busy_host_is_read_whole() {
+        let tree = Tree::new();
+        // As the kernel writes it: 150 bytes a line.
+        let line = |index| {
+            let socket = format!(
+                "{index:>4}: 0100007F:0016 0100007F:{index:04X} 01 00000001:00000002 00:00000000 00000000     0        0 1"
+            );
+            format!("{socket:<149}\n")
+        };
+        let sockets: String = (0..120_000).map(line).collect();
+        tree.proc("net/tcp", format!("{:<149}\n{sockets}", "  sl  local_address"));
+        assert_eq!(
+            text_of(&read_tcpstat(&tree.roots).unwrap(), "")[0],
+            "node_tcp_connection_states{state=\"established\"} 120000"
+        );
+    }
 
     #[test]
     fn tcp_states_are_summed_and_backlogs_are_not_bytes() {

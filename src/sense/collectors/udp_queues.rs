@@ -1,10 +1,9 @@
 //! `udp_queues`: bytes that wait in UDP sockets, from `/proc/net/udp` and `/proc/net/udp6`.
 
 use super::info::{CollectorInfo, Pace};
-use super::socket_table::parse_sockets;
+use super::socket_table::{Socket, fold_sockets};
 use crate::family::{Family, label};
-use crate::sense::runtime::bad_lines::BadLines;
-use crate::sense::runtime::kernel_file::{ParseError, ReadError, if_present, or_without};
+use crate::sense::runtime::kernel_file::{ReadError, if_present, or_without};
 use crate::sense::runtime::roots::Roots;
 
 /// The published metrics.
@@ -19,17 +18,16 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
 );
 
 /// Bytes queued for sending and for reading, over all sockets.
-pub fn parse_queues(text: &str, bad: &mut BadLines) -> Result<[f64; 2], ParseError> {
-    Ok(parse_sockets(text, bad).fold([0.0, 0.0], |[send, receive], socket| {
-        [send + socket.send_bytes, receive + socket.receive_bytes]
-    }))
+fn add([send, receive]: &mut [f64; 2], socket: &Socket) {
+    *send += socket.send_bytes;
+    *receive += socket.receive_bytes;
 }
 
 pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut family = Family::gauge("node_udp_queues", "Bytes that wait in UDP sockets.");
     let mut is_there = false;
     for (file, ip) in [("net/udp", "v4"), ("net/udp6", "v6")] {
-        if let Some(queues) = if_present(or_without(roots.parse_lines_once(file, parse_queues)))? {
+        if let Some(queues) = if_present(or_without(fold_sockets(roots, file, [0.0; 2], add)))? {
             is_there = true;
             for (queue, bytes) in ["tx", "rx"].into_iter().zip(queues.into_iter().flatten()) {
                 family.push([label("queue", queue), label("ip", ip)], bytes);
@@ -47,7 +45,7 @@ pub fn read_udp_queues(roots: &Roots) -> Result<Vec<Family>, ReadError> {
 mod tests {
     use super::*;
     use crate::sense::collectors::socket_table::fixture::{HEAD, table};
-    use crate::sense::fixture::{Tree, parsed, text_of};
+    use crate::sense::fixture::{Tree, text_of};
 
     #[test]
     fn udp_queues_are_summed_per_protocol() {
@@ -64,6 +62,9 @@ mod tests {
                 "node_udp_queues{queue=\"rx\",ip=\"v4\"} 3"
             ]
         );
-        assert!(parsed(&format!("{HEAD} 0: broken\n"), parse_queues).is_err());
+        assert_eq!(tree.roots.take_bad_lines().count, 0);
+        tree.proc("net/udp", format!("{HEAD} 0: broken\n"));
+        assert_eq!(text_of(&read_udp_queues(&tree.roots).unwrap(), ""), [""; 0]);
+        assert_eq!(tree.roots.take_bad_lines().count, 1);
     }
 }

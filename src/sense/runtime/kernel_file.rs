@@ -2,12 +2,18 @@
 
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// No file that a collector reads is longer. The bound keeps a broken driver from filling the memory.
 const MAX_FILE_BYTES: usize = 16 << 20;
+
+/// No line of a file that is read line by line is longer; a longer one counts as several.
+const MAX_LINE_BYTES: u64 = 4096;
+
+/// No such file is longer: that is a table of 28 million sockets.
+const MAX_TABLE_BYTES: u64 = 4 << 30;
 
 /// Size of the first read: most procfs files fit.
 const FIRST_READ_BYTES: usize = 16 << 10;
@@ -193,6 +199,20 @@ pub(in crate::sense) fn read_to_end(
 /// Reads the bytes of a file.
 pub(in crate::sense) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     read(path, FileLayout::Pieces)
+}
+
+/// Reads the lines of a file that may be far longer than others, one after the other.
+pub(in crate::sense) fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ReadError> {
+    let mut read = || {
+        let mut file = BufReader::with_capacity(4 * FIRST_READ_BYTES, File::open(path)?.take(MAX_TABLE_BYTES));
+        let mut line = Vec::new();
+        while file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
+            visit(String::from_utf8_lossy(&line).trim_end_matches('\n'));
+            line.clear();
+        }
+        Ok(())
+    };
+    read().map_err(|source| ReadError::io(path, source))
 }
 
 /// Reads the text of a file. Names of devices, mounts and processes may be any bytes; invalid UTF-8 becomes U+FFFD.

@@ -3,7 +3,7 @@
 
 use super::bad_lines::{BadLineRecorder, BadLines, SkippedLines};
 use super::file_cache::FileCache;
-use super::kernel_file::{FileLayout, ParseError, ReadError, read_bytes};
+use super::kernel_file::{FileLayout, ParseError, ReadError, for_each_line, read_bytes};
 use std::path::{Path, PathBuf};
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
@@ -91,6 +91,22 @@ impl Roots {
         let parsed = lines.parse(bytes.as_slice(), parse);
         self.bad_lines.record(&path, lines);
         parsed.map_err(|source| ReadError::Malformed { path, source })
+    }
+
+    /// Folds the lines of a file of procfs that may be far longer than others. Each line is gone when the next one is
+    /// read.
+    pub(in crate::sense) fn fold_lines<T>(
+        &self,
+        path: &str,
+        mut value: T,
+        mut add: impl FnMut(&mut T, &str, &mut BadLines),
+    ) -> Result<T, ReadError> {
+        let path = self.proc(path);
+        let mut lines = BadLines::default();
+        for_each_line(&path, |line| add(&mut value, line, &mut lines))?;
+        let folded = lines.parse(&(), |_, _| Ok(value));
+        self.bad_lines.record(&path, lines);
+        folded.map_err(|source| ReadError::Malformed { path, source })
     }
 
     /// The bad lines since the last call.

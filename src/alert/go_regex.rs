@@ -25,7 +25,7 @@ pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
     compile(pattern, &format!("^(?:{pattern})$"), false)
 }
 
-/// Compiles `pattern` so that it may match any part of the text, as process-exporter does. Named groups keep their names.
+/// Compiles `pattern` so that it may match any part of the text, as node_exporter and process-exporter do. Named groups keep their names.
 ///
 /// # Errors
 /// When Go's `regexp` would refuse the pattern, or when it is too large.

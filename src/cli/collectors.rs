@@ -2,13 +2,13 @@
 //! files keep working, and logs a warning about those without an effect.
 
 use super::node_exporter_flags::{
-    FORMER, MISSING, NO_COLLECTOR, OPTIONS, SWITCHES, UNUSED, is_ours, is_switch, suggestion,
+    EXCLUSIVE, FORMER, MISSING, NO_COLLECTOR, OPTIONS, SWITCHES, UNUSED, is_ours, is_switch, suggestion,
 };
-use crate::sense::systemd::options::whole_name;
+use crate::alert::go_regex::{self, PatternError};
 use crate::sense::{BACKEND_LABELS, COLLECTORS, CollectorOptions, InvalidSysctl, NameFilter, Sysctl};
 use crate::yaml::{DurationError, parse_duration};
-use regex::Regex;
-use std::collections::BTreeSet;
+use jiff::SignedDuration;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
 
@@ -22,6 +22,8 @@ pub struct CollectorFlags {
     pub options: CollectorOptions,
     /// Warnings about flags: what has no use in evenkeel, and what has a newer name.
     pub warnings: Vec<String>,
+    /// The options with a value, by their present names, with the names that were used.
+    given: BTreeMap<String, String>,
     seen: usize,
 }
 
@@ -30,8 +32,12 @@ pub struct CollectorFlags {
 pub enum FlagError {
     #[error("--{flag} needs a value")]
     NoValue { flag: String },
+    #[error("--{flag} takes no value{}", no_form(.flag))]
+    ValueOfSwitch { flag: String },
+    #[error("--{flag} and --{other} exclude each other")]
+    Exclusive { flag: String, other: String },
     #[error("--{flag}: {source}")]
-    Pattern { flag: String, source: regex::Error },
+    Pattern { flag: String, source: PatternError },
     #[error("--{flag}: {source}")]
     Duration { flag: String, source: DurationError },
     #[error("--{flag}: a timeout must be longer than 0s")]
@@ -47,6 +53,14 @@ pub enum FlagError {
 fn did_you_mean(suggestion: &Option<String>) -> String {
     let text = |flag| format!("; did you mean --{flag}?");
     suggestion.as_ref().map(text).unwrap_or_default()
+}
+
+/// How to switch off what a flag switches on.
+fn no_form(flag: &str) -> String {
+    match flag.starts_with("no-") {
+        true => String::new(),
+        false => format!("; --no-{flag} switches it off"),
+    }
 }
 
 impl CollectorFlags {
@@ -70,9 +84,13 @@ impl CollectorFlags {
         self.seen += 1;
         if let Some((_, newer)) = FORMER.iter().find(|(former, _)| *former == name) {
             self.warnings.push(format!("--{name} is now called --{newer}"));
-            return self.take(newer, value);
+            return self.take_option(newer, name, value);
         }
         let positive = name.strip_prefix("no-").unwrap_or(name);
+        let is_unused = UNUSED.iter().any(|(unused, _)| *unused == positive);
+        if value.is_some() && is_switch(positive) && (is_unused || is_known_switch(positive)) {
+            return Err(FlagError::ValueOfSwitch { flag: name.to_owned() });
+        }
         if let Some((_, reason)) = UNUSED.iter().find(|(unused, _)| *unused == positive) {
             self.warnings.push(format!("--{name} has no effect: {reason}"));
             return Ok(());
@@ -82,9 +100,36 @@ impl CollectorFlags {
             return Ok(());
         }
         if OPTIONS.contains(&name) {
-            return self.set_option(name, value);
+            return self.take_option(name, name, value);
         }
         self.choose_collector(name)
+    }
+
+    /// An option with a value, which was given under this or a former name.
+    fn take_option(&mut self, name: &str, given_as: &str, value: Option<String>) -> Result<(), FlagError> {
+        let exclusive = |other: &str| FlagError::Exclusive {
+            flag: given_as.to_owned(),
+            other: other.to_owned(),
+        };
+        match self.given.get(name) {
+            Some(before) if before != given_as => return Err(exclusive(before)),
+            _ => {}
+        }
+        // An empty pattern is none.
+        if value.as_ref().is_some_and(|value| !value.is_empty()) {
+            self.given.insert(name.to_owned(), given_as.to_owned());
+        }
+        for (one, other) in EXCLUSIVE {
+            let opposite = match name {
+                name if name == one => other,
+                name if name == other => one,
+                _ => continue,
+            };
+            if let Some(other) = self.given.get(opposite).filter(|_| self.given.contains_key(name)) {
+                return Err(exclusive(other));
+            }
+        }
+        self.set_option(name, value)
     }
 
     /// A switch of an option.
@@ -113,10 +158,11 @@ impl CollectorFlags {
     fn set_option(&mut self, name: &str, value: Option<String>) -> Result<(), FlagError> {
         let flag = || name.to_owned();
         let text = || value.clone().ok_or_else(|| FlagError::NoValue { flag: flag() });
-        let regex = || Regex::new(&text()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
+        let wrong_pattern = |source| FlagError::Pattern { flag: flag(), source };
+        let regex = || go_regex::unanchored(&text()?).map_err(wrong_pattern);
         // An empty pattern is none, as in node_exporter; as a regular expression it would match every name.
         let filter = || Ok(Some(regex()?).filter(|pattern| !pattern.as_str().is_empty()));
-        let whole = || whole_name(&text()?).map_err(|source| FlagError::Pattern { flag: flag(), source });
+        let whole = || go_regex::anchored(&text()?).map_err(wrong_pattern);
         let sysctl =
             |is_text| Sysctl::parse(&text()?, is_text).map_err(|source| FlagError::Sysctl { flag: flag(), source });
         let options = &mut self.options;
@@ -147,13 +193,16 @@ impl CollectorFlags {
             "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = filter()?,
             "collector.filesystem.fs-types-include" => options.fs_types = NameFilter::include(filter()?),
             "collector.filesystem.mount-timeout" => {
-                options.mount_timeout = match parse_duration(&text()?) {
+                options.mount_timeout = match timeout(&text()?) {
                     Ok(timeout) if timeout > Duration::ZERO => timeout,
                     Ok(_) => return Err(FlagError::NoTimeout { flag: flag() }),
                     Err(source) => return Err(FlagError::Duration { flag: flag(), source }),
                 };
             }
-            "collector.textfile.directory" => options.textfile_directories.push(text()?),
+            // Unit files leave the variable of a directory empty.
+            "collector.textfile.directory" => options
+                .textfile_directories
+                .extend(Some(text()?).filter(|directory| !directory.is_empty())),
             "collector.netclass.ignored-devices" => options.netclass_devices.exclude = filter()?,
             "collector.powersupply.ignored-supplies" => options.power_supplies.exclude = filter()?,
             "collector.tapestats.ignored-devices" => options.tape_devices.exclude = filter()?,
@@ -184,8 +233,8 @@ impl CollectorFlags {
 
     /// `--collector.NAME` or `--no-collector.NAME`.
     fn choose_collector(&mut self, name: &str) -> Result<(), FlagError> {
-        if name == "collector.disable-defaults" {
-            self.disable_defaults = true;
+        if name.strip_prefix("no-").unwrap_or(name) == DISABLE_DEFAULTS {
+            self.disable_defaults = name == DISABLE_DEFAULTS;
             return Ok(());
         }
         let (set, collector) = match name.strip_prefix("no-collector.") {
@@ -207,6 +256,28 @@ impl CollectorFlags {
         }
         Ok(())
     }
+}
+
+const DISABLE_DEFAULTS: &str = "collector.disable-defaults";
+
+/// Whether a name without `no-` is that of a switch or of a collector.
+fn is_known_switch(name: &str) -> bool {
+    let collector = name.strip_prefix("collector.").unwrap_or_default();
+    SWITCHES.contains(&name)
+        || name == DISABLE_DEFAULTS
+        || COLLECTORS.iter().any(|info| info.name == collector)
+        || MISSING.iter().any(|(missing, _)| *missing == collector)
+}
+
+/// A duration as in the configuration, or as Go writes it (`1.5s`).
+fn timeout(text: &str) -> Result<Duration, DurationError> {
+    parse_duration(text).or_else(|error| {
+        let in_go = text
+            .parse::<SignedDuration>()
+            .ok()
+            .and_then(|duration| duration.try_into().ok());
+        in_go.ok_or(error)
+    })
 }
 
 /// The labels of a list that commas divide.
@@ -265,172 +336,4 @@ pub fn help() -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn flags(line: &str) -> Result<(Vec<String>, CollectorFlags), FlagError> {
-        let (rest, flags) = take_out(line.split_whitespace().map(OsString::from))?;
-        Ok((rest.into_iter().map(|arg| arg.into_string().unwrap()).collect(), flags))
-    }
-
-    #[test]
-    fn flags_of_a_node_exporter_unit_file_are_accepted() {
-        let line = "run --no-collector.cpu --collector.ntp --collector.netdev.device-exclude ^veth.* --enforce \
-                    --collector.ntp.server=x --no-collector.perf --web.disable-exporter-metrics --collector.filesystem.mount-timeout=2s --collector.textfile.directory /var/lib/metrics \
-                    --collector.netclass.ignored-devices=^tap --collector.arp.device-exclude=^docker";
-        let (rest, flags) = flags(line).unwrap();
-        assert_eq!(rest, ["run", "--enforce"]);
-        assert!(!flags.chosen().contains("cpu") && flags.chosen().contains("meminfo"));
-        assert!(!flags.options.netdev_devices.allows("veth0") && flags.options.netdev_devices.allows("eth0"));
-        assert_eq!(flags.options.textfile_directories, ["/var/lib/metrics"]);
-        assert!(!flags.options.netclass_devices.allows("tap0") && !flags.options.arp_devices.allows("docker0"));
-        assert_eq!(flags.options.mount_timeout, Duration::from_secs(2));
-        assert_eq!(
-            flags.warnings,
-            [
-                "--collector.ntp: evenkeel has no such collector; timex shows the state of the clock",
-                "--collector.ntp.server has no effect: evenkeel has no such collector",
-                "--web.disable-exporter-metrics has no effect: --no-collector.process leaves out process_*",
-            ]
-        );
-    }
-
-    #[test]
-    fn former_names_are_mapped_with_a_warning() {
-        let line = "--collector.filesystem.ignored-mount-points=^/x --collector.filesystem.ignored-fs-types ^y \
-                    --collector.netdev.device-blacklist=^lo$ --collector.systemd.unit-whitelist=ssh.*";
-        let (_, flags) = flags(line).unwrap();
-        let options = &flags.options;
-        assert!(!options.mount_points.allows("/x") && options.mount_points.allows("/proc"));
-        assert!(!options.fs_types.allows("y") && !options.netdev_devices.allows("lo"));
-        assert!(!options.systemd.units.allows("cron.service"));
-        assert_eq!(
-            flags.warnings[0],
-            "--collector.filesystem.ignored-mount-points is now called --collector.filesystem.mount-points-exclude"
-        );
-        assert_eq!(flags.warnings.len(), 4);
-    }
-
-    #[test]
-    fn misspelt_flags_are_refused_with_a_suggestion() {
-        for (line, expected) in [
-            (
-                "--collector.cpuu",
-                "there is no flag --collector.cpuu; did you mean --collector.cpu?",
-            ),
-            (
-                "--colector.cpu",
-                "there is no flag --colector.cpu; did you mean --collector.cpu?",
-            ),
-            (
-                "--no-colector.cpu",
-                "there is no flag --no-colector.cpu; did you mean --no-collector.cpu?",
-            ),
-            (
-                "--collector.netdev.device-exlude=x",
-                "there is no flag --collector.netdev.device-exlude; did you mean --collector.netdev.device-exclude?",
-            ),
-            (
-                "--no-collector.meminfos",
-                "there is no flag --no-collector.meminfos; did you mean --no-collector.meminfo?",
-            ),
-            ("--collector.q=1", "there is no flag --collector.q"),
-            (
-                "--collector.sysctl.include=kernel/x",
-                "--collector.sysctl.include: \"kernel/x\" is not the name of a setting such as fs.file-nr or \
-                 fs.file-nr:total,current,max",
-            ),
-            (
-                "--collector.ipvs.backend-labels=proto,port",
-                "--collector.ipvs.backend-labels: \"port\" is not a label of a backend; the labels are local_address, \
-                 local_port, remote_address, remote_port, proto, local_mark",
-            ),
-        ] {
-            assert_eq!(flags(line).unwrap_err().to_string(), expected, "{line}");
-        }
-    }
-
-    #[test]
-    fn every_option_and_switch_has_an_effect_or_a_reason() {
-        let default = format!("{:?}", CollectorOptions::default());
-        for option in OPTIONS {
-            let value = if option.ends_with("mount-timeout") {
-                "9s"
-            } else {
-                "proto"
-            };
-            let (_, flags) = flags(&format!("--{option}={value}")).unwrap();
-            assert_ne!(format!("{:?}", flags.options), default, "{option}");
-        }
-        for switch in SWITCHES {
-            let both = ["", "no-"].map(|no| flags(&format!("--{no}{switch}")).unwrap().1);
-            let is_unused = UNUSED.iter().any(|(unused, _)| *unused == switch);
-            let differ = format!("{:?}", both[0].options) != format!("{:?}", both[1].options);
-            assert!(
-                differ != is_unused && both.iter().all(|flags| flags.warnings.is_empty() != is_unused),
-                "{switch}"
-            );
-        }
-    }
-
-    #[test]
-    fn patterns_on_the_processor_ask_for_its_families() {
-        let (_, with) = flags("--collector.cpu.info.flags-include=^avx --no-collector.cpufreq").unwrap();
-        assert!(with.options.cpu.has_info && !with.options.cpu.has_frequency);
-        let (_, without) = flags("--no-collector.cpu.info --no-collector.cpu.guest").unwrap();
-        assert!(!without.options.cpu.has_info && without.options.cpu.has_frequency && !without.options.cpu.has_guest);
-        assert!(without.chosen().contains("cpu"));
-    }
-
-    #[test]
-    fn empty_pattern_selects_and_excludes_nothing() {
-        let line = "--collector.netdev.device-include=^eth --collector.netdev.device-exclude= \
-                    --collector.diskstats.device-exclude= --collector.arp.device-include= \
-                    --collector.filesystem.mount-points-exclude= --collector.filesystem.fs-types-exclude= \
-                    --collector.netclass.ignored-devices= --collector.systemd.unit-exclude=";
-        let (_, flags) = flags(line).unwrap();
-        let options = &flags.options;
-        assert!(options.netdev_devices.allows("eth0") && !options.netdev_devices.allows("lo"));
-        assert!(options.diskstats_devices.allows("loop0") && options.arp_devices.allows("eth0"));
-        assert!(options.mount_points.allows("/proc") && options.fs_types.allows("proc"));
-        assert!(options.netclass_devices.allows("eth0") && options.systemd.units.allows("ssh.service"));
-    }
-
-    #[test]
-    fn systemd_switches_have_no_value() {
-        let line = "--collector.systemd --collector.systemd.enable-task-metrics run --collector.systemd.unit-include ssh.* \
-                    --no-collector.systemd.enable-restarts-metrics x";
-        let (rest, flags) = flags(line).unwrap();
-        assert_eq!(rest, ["run", "x"]);
-        let options = &flags.options.systemd;
-        assert!(options.tasks && !options.restarts && !options.start_times);
-        assert!(options.units.allows("sshd.service") && !options.units.allows("my-ssh.service"));
-        assert!(
-            !options.units.allows("ssh.slice"),
-            "what is left out by default stays left out"
-        );
-        assert!(flags.chosen().contains("systemd") && flags.warnings.is_empty());
-    }
-
-    #[test]
-    fn defaults_can_be_switched_off() {
-        let (_, flags) = flags("--collector.disable-defaults --collector.cpu").unwrap();
-        assert_eq!(flags.chosen().into_iter().collect::<Vec<_>>(), ["cpu"]);
-    }
-
-    #[test]
-    fn wrong_patterns_are_refused() {
-        assert!(
-            flags("--collector.vmstat.fields=(")
-                .unwrap_err()
-                .to_string()
-                .contains("vmstat")
-        );
-        assert!(
-            flags("--collector.netdev.device-include")
-                .unwrap_err()
-                .to_string()
-                .contains("needs a value")
-        );
-    }
-}
+mod tests;

@@ -73,6 +73,23 @@ pub const OPTIONS: [&str; 42] = [
     "collector.wifi.fixtures",
 ];
 
+/// Options that node_exporter does not accept together.
+pub const EXCLUSIVE: [(&str, &str); 4] = [
+    (
+        "collector.diskstats.device-exclude",
+        "collector.diskstats.device-include",
+    ),
+    (
+        "collector.filesystem.fs-types-exclude",
+        "collector.filesystem.fs-types-include",
+    ),
+    (
+        "collector.filesystem.mount-points-exclude",
+        "collector.filesystem.mount-points-include",
+    ),
+    ("collector.netdev.device-exclude", "collector.netdev.device-include"),
+];
+
 /// Flags of node_exporter without a use in evenkeel, and why.
 pub const UNUSED: [(&str, &str); 24] = [
     ("collector.arp.netlink", "evenkeel reads /proc/net/arp"),

@@ -3,7 +3,7 @@
 /// A setting to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sysctl {
-    /// As sysctl(8) names it: `fs.file-nr`.
+    /// As sysctl(8) names it: `fs.file-nr` or `fs/file-nr`.
     pub name: String,
     /// Names of its numbers, in order; without any they are numbered.
     pub keys: Vec<String>,
@@ -21,7 +21,8 @@ impl Sysctl {
     /// When the name leads out of `/proc/sys`.
     pub fn parse(text: &str, is_text: bool) -> Result<Sysctl, InvalidSysctl> {
         let (name, keys) = text.split_once(':').unwrap_or((text, ""));
-        if name.is_empty() || name.contains('/') || name.split('.').any(str::is_empty) {
+        // Points and slashes divide, so that no part is `..`.
+        if name.split(['.', '/']).any(str::is_empty) {
             return Err(InvalidSysctl(text.to_owned()));
         }
         let keys = keys
@@ -48,8 +49,19 @@ mod tests {
 
     #[test]
     fn names_stay_below_proc_sys() {
-        for wrong in ["", "..", "a..b", "kernel/x", "../../etc/passwd"] {
+        for wrong in [
+            "",
+            "..",
+            "a..b",
+            "/etc/passwd",
+            "kernel//x",
+            "kernel/../x",
+            "../../etc/passwd",
+        ] {
             assert!(Sysctl::parse(wrong, false).is_err(), "{wrong:?}");
+        }
+        for name in ["kernel.x", "kernel/x"] {
+            assert_eq!(Sysctl::parse(name, false).unwrap().path(), "sys/kernel/x");
         }
     }
 }

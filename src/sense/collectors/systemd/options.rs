@@ -16,17 +16,10 @@ pub struct SystemdOptions {
     pub tasks: bool,
 }
 
-/// A pattern that matches whole names, as these flags of node_exporter do.
-///
-/// # Errors
-/// When the pattern is no regular expression.
-pub fn whole_name(pattern: &str) -> Result<Regex, regex::Error> {
-    Regex::new(&format!("^(?:{pattern})$"))
-}
-
 impl Default for SystemdOptions {
     fn default() -> Self {
-        let pattern = |text| Some(whole_name(text).expect("a constant that tests compile"));
+        // These patterns match whole names, as in node_exporter.
+        let pattern = |text| Some(Regex::new(&format!("^(?:{text})$")).expect("a constant that tests compile"));
         SystemdOptions {
             units: NameFilter {
                 include: pattern(UNIT_INCLUDE),

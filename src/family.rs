@@ -91,7 +91,13 @@ pub enum MetricKind {
     /// `untyped` in text 0.0.4, `unknown` in OpenMetrics.
     Untyped,
     Histogram,
+    /// Series with the label `quantile`. The sums and counts are untyped families beside this one, with its name and
+    /// `_sum` and `_count`.
+    Summary,
 }
+
+/// No series has more labels.
+pub const MAX_LABELS: usize = 64;
 
 /// A label: name and value. The name is nearly always a literal.
 pub type Label = (SharedStr, SharedStr);
@@ -252,7 +258,7 @@ impl Family {
         self.push_value(labels, SampleValue::Histogram(Box::new(histogram)));
     }
 
-    fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: SampleValue) {
+    pub fn push_value(&mut self, labels: impl IntoIterator<Item = Label>, value: SampleValue) {
         // A family under construction does not share its descriptor.
         Arc::make_mut(&mut self.descriptor)
             .labels

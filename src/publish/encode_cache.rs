@@ -316,6 +316,7 @@ mod tests {
             Just("a"),
             Just("a_total"),
             Just("a_sum"),
+            Just("a_count"),
             Just("b_bucket"),
             Just("b"),
             Just("1")
@@ -333,16 +334,17 @@ mod tests {
         );
         let value = (number, histogram, any::<bool>());
         let point = (vec(prop_oneof![Just("x"), Just("y z\n"), Just("")], 0..3), value);
-        (name, 0..4, vec(point, 0..4)).prop_map(|(name, kind, points)| {
+        (name, 0..5, vec(point, 0..4)).prop_map(|(name, kind, points)| {
             let kinds = [
                 MetricKind::Counter,
                 MetricKind::Gauge,
                 MetricKind::Untyped,
                 MetricKind::Histogram,
+                MetricKind::Summary,
             ];
             let mut family = Family::new(name, "Help # 1.", kinds[kind as usize]);
             for (labels, (number, (buckets, count, sum), is_odd)) in points {
-                let labels = ["l", "m"]
+                let labels = ["l", "quantile"]
                     .into_iter()
                     .zip(labels)
                     .map(|(name, value)| label(name, value));

@@ -3,8 +3,9 @@
 
 use super::negotiation::Format;
 use super::normalize::{FamilyOrder, NormalizedFamily, normalize};
-use crate::family::{Family, Histogram, MetricKind, Point, SampleValue, SharedStr};
+use crate::family::{Family, Histogram, LabelSet, MetricKind, Point, SampleValue, SharedStr};
 use crate::sense::CollectorReading;
+use crate::watch::number;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelKey, EncodeLabelValue, LabelKeyEncoder, LabelValueEncoder, MetricEncoder, NoLabelSet,
@@ -64,7 +65,7 @@ pub(super) fn written(content: &Content, format: Format) -> Option<Vec<*const Sa
     };
     match format {
         Format::OpenMetrics => for_each_in_openmetrics(content, |family, _, _| note(family)),
-        Format::Text => for_each_in_text(content, note),
+        Format::Text => for_each_in_text(content, |family, _| note(family)),
     }
     .ok()?;
     is_complete.then_some(points)
@@ -93,7 +94,20 @@ impl Collector for Content {
             let mut metric = encoder.encode_descriptor(name, &help, None, kind)?;
             for point in family.points {
                 // A counter written as `unknown` may have any value.
-                if !(matches!(kind, MetricType::Counter) && is_withheld(*point, family.kind, Format::OpenMetrics)) {
+                if matches!(kind, MetricType::Counter) && is_withheld(*point, family.kind, Format::OpenMetrics) {
+                    continue;
+                }
+                if family.kind == MetricKind::Summary {
+                    let labels = with_canonical_quantile(point.labels);
+                    encode_point(
+                        &mut metric,
+                        &Point {
+                            labels: &labels,
+                            ..*point
+                        },
+                        kind,
+                    )?;
+                } else {
                     encode_point(&mut metric, point, kind)?;
                 }
             }
@@ -138,7 +152,8 @@ impl<'a> ReservedNames<'a> {
                 .filter(|bare| !bare.is_empty())
                 .map(|bare| (bare, MetricType::Counter, &SUFFIXES[..2])),
             MetricKind::Gauge => Some((name, MetricType::Gauge, &[][..])),
-            MetricKind::Untyped => None,
+            // The encoder knows no summaries.
+            MetricKind::Untyped | MetricKind::Summary => None,
             MetricKind::Histogram => Some((name, MetricType::Histogram, &SUFFIXES[1..])),
         };
         let unknown = (kind != MetricKind::Histogram).then_some((name, MetricType::Unknown, &[][..]));
@@ -177,6 +192,27 @@ impl EncodeLabelValue for SharedStr {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
         EncodeLabelValue::encode(&&**self, encoder)
     }
+}
+
+/// The labels with a quantile as Prometheus 3 stores it, which OpenMetrics asks for: `1.0`, not `1`.
+fn with_canonical_quantile(labels: &LabelSet) -> LabelSet {
+    let labels = labels.iter().map(|(name, value)| match quantile(name, value) {
+        Some(quantile) => {
+            let text = number::general(quantile);
+            let is_integer = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+            (
+                name.clone(),
+                SharedStr::from(if is_integer { text + ".0" } else { text }),
+            )
+        }
+        None => (name.clone(), value.clone()),
+    });
+    labels.collect()
+}
+
+/// The number in the label of a summary.
+fn quantile(label: &str, value: &str) -> Option<f64> {
+    (label == "quantile").then(|| value.parse().ok()).flatten()
 }
 
 fn encode_point(metric: &mut MetricEncoder, point: &Point, kind: MetricType) -> fmt::Result {
@@ -241,26 +277,36 @@ fn escape(text: &str, quotes: bool) -> Cow<'_, str> {
 /// Encodes Prometheus' text format 0.0.4.
 fn text(content: &Content) -> Result<String, fmt::Error> {
     let mut out = String::with_capacity(128 << 10);
-    for_each_in_text(content, |family| write_family(&mut out, family))?;
+    for_each_in_text(content, |family, is_part| write_family(&mut out, family, is_part))?;
     Ok(out)
 }
 
-/// Visits the families of the text format in order.
-fn for_each_in_text(content: &Content, mut visit: impl FnMut(&NormalizedFamily) -> fmt::Result) -> fmt::Result {
+/// Visits the families of the text format in order. Sums and counts of a summary come behind its quantiles, without a
+/// head of their own, which is what `true` says.
+fn for_each_in_text(content: &Content, mut visit: impl FnMut(&NormalizedFamily, bool) -> fmt::Result) -> fmt::Result {
     let normalized = normalize(content.families(), &content.order);
-    // A histogram's samples must not collide with a family of their own.
-    let histograms: Vec<&str> = normalized
-        .iter()
-        .filter(|family| family.kind == MetricKind::Histogram)
-        .map(|family| family.name)
-        .collect();
+    // Sorted, as the families are.
+    let names = |kind| {
+        let families = normalized.iter().filter(move |family| family.kind == kind);
+        families.map(|family| family.name).collect::<Vec<_>>()
+    };
+    let (histograms, summaries) = (names(MetricKind::Histogram), names(MetricKind::Summary));
     for family in normalized.iter() {
-        let is_sample = |suffix| {
-            let whose = family.name.strip_suffix(suffix);
-            whose.is_some_and(|name| histograms.contains(&name))
+        let is_sample = |names: &[&str], suffixes: &[&str]| {
+            let mut owners = suffixes.iter().filter_map(|suffix| family.name.strip_suffix(suffix));
+            owners.any(|owner| names.binary_search(&owner).is_ok())
         };
-        if !["_bucket", "_count", "_sum"].into_iter().any(is_sample) {
-            visit(&family)?;
+        // A histogram's samples must not collide with a family of their own. Those of a summary are written with it.
+        if is_sample(&histograms, &["_bucket", "_count", "_sum"]) || is_sample(&summaries, &["_count", "_sum"]) {
+            continue;
+        }
+        visit(&family, false)?;
+        if family.kind == MetricKind::Summary {
+            for suffix in ["_sum", "_count"] {
+                if let Some(part) = normalized.get(&[family.name, suffix].concat()) {
+                    visit(&part, true)?;
+                }
+            }
         }
     }
     Ok(())
@@ -315,18 +361,22 @@ fn finite_buckets(histogram: &Histogram) -> impl Iterator<Item = (f64, u64)> {
     histogram.buckets.iter().copied().filter(|(bound, _)| bound.is_finite())
 }
 
-fn write_family(out: &mut String, family: &NormalizedFamily) -> fmt::Result {
+/// Writes a family; a part of a summary has no head of its own.
+fn write_family(out: &mut String, family: &NormalizedFamily, is_part: bool) -> fmt::Result {
     let name = family.name;
     let kind = match family.kind {
         MetricKind::Counter => "counter",
         MetricKind::Gauge => "gauge",
         MetricKind::Untyped => "untyped",
         MetricKind::Histogram => "histogram",
+        MetricKind::Summary => "summary",
     };
-    if !family.help.is_empty() {
+    if !family.help.is_empty() && !is_part {
         writeln!(out, "# HELP {name} {}", escape(family.help, false))?;
     }
-    writeln!(out, "# TYPE {name} {kind}")?;
+    if !is_part {
+        writeln!(out, "# TYPE {name} {kind}")?;
+    }
     for point in family.points {
         match point.value {
             SampleValue::Number(value) => write_sample(out, name, "", point, None, *value)?,
@@ -473,6 +523,25 @@ mod tests {
              h_bucket{le=\"0.5\",l=\"v\"} 1\nh_bucket{le=\"1.0\",l=\"v\"} 3\nh_bucket{le=\"+Inf\",l=\"v\"} 4\n",
             "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1.0\"} 3\n\
              h_bucket{l=\"v\",le=\"+Inf\"} 4\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n",
+        );
+    }
+
+    #[test]
+    fn summary_is_one_block_in_text_and_unknown_in_openmetrics() {
+        let mut quantiles = Family::new("s", "S.", MetricKind::Summary);
+        quantiles.push([label("l", "v"), label("quantile", "0.5")], 2.5);
+        quantiles.push([label("l", "v"), label("quantile", "1")], 3.0);
+        let mut sums = Family::new("s_sum", "S.", MetricKind::Untyped);
+        sums.push([label("l", "v")], 7.5);
+        let mut counts = Family::new("s_count", "S.", MetricKind::Untyped);
+        counts.push([label("l", "v")], 4.0);
+        check(
+            vec![counts, quantiles, sums, Family::gauge("s_a", "A.").value(1.0)],
+            "# HELP s S.\n# TYPE s unknown\ns{l=\"v\",quantile=\"0.5\"} 2.5\ns{l=\"v\",quantile=\"1.0\"} 3\n\
+             # HELP s_a A.\n# TYPE s_a gauge\ns_a 1\n# HELP s_count S.\n# TYPE s_count unknown\ns_count{l=\"v\"} 4\n\
+             # HELP s_sum S.\n# TYPE s_sum unknown\ns_sum{l=\"v\"} 7.5\n",
+            "# HELP s S.\n# TYPE s summary\ns{l=\"v\",quantile=\"0.5\"} 2.5\ns{l=\"v\",quantile=\"1\"} 3\n\
+             s_sum{l=\"v\"} 7.5\ns_count{l=\"v\"} 4\n# HELP s_a A.\n# TYPE s_a gauge\ns_a 1\n",
         );
     }
 

@@ -1,7 +1,7 @@
 //! The normalization of families before encoding: merged by name, valid names only, every series once. An invalid name
 //! from a text file or a kernel driver must not break the rest of a scrape.
 
-use crate::family::{Family, MetricKind, Point, SampleValue};
+use crate::family::{Family, MAX_LABELS, MetricKind, Point, SampleValue};
 use rustc_hash::{FxBuildHasher, FxHashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::ops::Range;
@@ -24,12 +24,22 @@ pub struct NormalizedFamilies<'a> {
 
 impl<'a> NormalizedFamilies<'a> {
     pub fn iter(&self) -> impl Iterator<Item = NormalizedFamily<'_>> {
-        self.families.iter().map(|(first, range)| NormalizedFamily {
+        self.families.iter().map(|family| self.family(family))
+    }
+
+    /// The family of this name.
+    pub fn get(&self, name: &str) -> Option<NormalizedFamily<'_>> {
+        let place = self.families.binary_search_by(|(family, _)| (*family.name).cmp(name));
+        place.ok().map(|index| self.family(&self.families[index]))
+    }
+
+    fn family(&self, (first, range): &(&'a Family, Range<usize>)) -> NormalizedFamily<'_> {
+        NormalizedFamily {
             name: &first.name,
             help: &first.help,
             kind: first.kind,
             points: &self.points[range.clone()],
-        })
+        }
     }
 }
 
@@ -57,8 +67,11 @@ fn is_name(name: &str, part: u8) -> bool {
 fn is_writable(point: Point, kind: MetricKind) -> bool {
     let labels = point.labels;
     is_of_kind(point, kind)
+        && labels.len() <= MAX_LABELS
         && labels.iter().enumerate().all(|(index, (name, _))| {
+            // Prometheus refuses a whole scrape for this label.
             is_name(name, 1)
+                && name != "__name__"
                 && !(kind == MetricKind::Histogram && name == "le")
                 && labels[..index].iter().all(|(before, _)| before != name)
         })
@@ -209,6 +222,16 @@ mod tests {
             [("a:b".to_owned(), 1)]
         );
         assert_eq!(names(&[Family::new("h", "", MetricKind::Histogram).value(1.0)]), []);
+    }
+
+    #[test]
+    fn labels_that_prometheus_refuses_are_left_out() {
+        let label = |name: String| -> crate::family::Label { (name.into(), "v".into()) };
+        let mut family = Family::gauge("fine", "");
+        family.push([label("__name__".to_owned())], 1.0);
+        family.push((0..=MAX_LABELS).map(|index| label(format!("l{index}"))), 2.0);
+        family.push([label("ok".to_owned())], 3.0);
+        assert_eq!(names(&[family]), [("fine".to_owned(), 1)]);
     }
 
     #[test]

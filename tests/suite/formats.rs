@@ -85,7 +85,7 @@ fn a_prometheus_sees_the_same_in_each_format_and_coding() {
     let file = folder.join(OsStr::from_bytes(b"new\nline \"quote\" back\\slash \xff.prom"));
     std::fs::write(
         &file,
-        b"odd_text{l=\"new\\nline \\\"quote\\\" back\\\\slash \xff\"} 7\n",
+        b"odd_text{l=\"new\\nline \\\"quote\\\" back\\\\slash \xc3\xb6\"} 7\n",
     )
     .expect("a writable folder");
     let mut odd = std::process::Command::new("sh")

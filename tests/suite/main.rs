@@ -48,4 +48,5 @@ mod soak;
 mod sockets;
 mod standalone;
 mod support;
+mod text_files;
 mod webhook;

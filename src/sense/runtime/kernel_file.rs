@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// No file that a collector reads is longer. The bound keeps a broken driver from filling the memory.
 const MAX_FILE_BYTES: usize = 16 << 20;
@@ -215,6 +216,22 @@ pub(in crate::sense) fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) 
     read().map_err(|source| ReadError::io(path, source))
 }
 
+/// Reads a regular file that any user may have written, with the time of its last change. A pipe in its place is an
+/// error: the open does not wait for a writer, and the open file is the one that is checked.
+pub(in crate::sense) fn read_regular_file(path: &Path) -> Result<(Vec<u8>, SystemTime), ReadError> {
+    let read = || {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        if !file.metadata()?.is_file() {
+            return Ok(None);
+        }
+        let bytes = read_open(&mut file, FileLayout::Pieces)?;
+        Ok(Some((bytes, file.metadata()?.modified()?)))
+    };
+    let read = read().map_err(|source| ReadError::io(path, source))?;
+    read.ok_or_else(|| ReadError::malformed(path, ParseError::File("is not a regular file")))
+}
+
 /// Reads the text of a file. Names of devices, mounts and processes may be any bytes; invalid UTF-8 becomes U+FFFD.
 pub(in crate::sense) fn read_text(path: &Path) -> Result<String, ReadError> {
     Ok(into_text(read_bytes(path)?))
@@ -354,6 +371,31 @@ mod tests {
         };
         assert_eq!(read(FileLayout::Pieces), (4480, vec![0, 1540, 4480]));
         assert_eq!(read(FileLayout::Record), (1540, vec![0]));
+    }
+
+    #[test]
+    fn pipe_in_place_of_a_file_does_not_block() {
+        let tree = Tree::new();
+        let path = |name: &str| tree.roots.proc(name);
+        tree.proc("file", "x 1\n");
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (done, finished) = std::sync::mpsc::channel();
+        let read = path("file");
+        std::thread::spawn(move || {
+            let count = (0..5000).filter(|_| read_regular_file(&read).is_ok()).count();
+            let _ = done.send(count);
+        });
+        // The pipe takes the place of the file, and the file that of the pipe, in turns.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while finished.try_recv().is_err() {
+            let (file, pipe) = (path("file"), path("pipe"));
+            let flags = rustix::fs::RenameFlags::EXCHANGE;
+            rustix::fs::renameat_with(rustix::fs::CWD, &file, rustix::fs::CWD, &pipe, flags).unwrap();
+            assert!(
+                std::time::Instant::now() < until,
+                "a read waits for a writer of the pipe"
+            );
+        }
     }
 
     #[test]

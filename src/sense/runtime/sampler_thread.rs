@@ -13,6 +13,7 @@ use super::snapshot::{CollectorReading, EarlyCause, MaxAge, SampleKind, SampleTi
 use super::subscriber::Subscriber;
 use super::ticker::Ticker;
 use crate::sense::collectors::meminfo;
+use crate::sense::collectors::textfile::precedence::put_collectors_first;
 use arc_swap::ArcSwap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
@@ -308,6 +309,7 @@ impl SamplerThread {
             readings.extend(slow.load().iter().cloned());
         }
         readings.extend(self.scrapes.readers.readings());
+        put_collectors_first(&mut readings);
         let filesystem = readings
             .iter()
             .find(|reading| reading.collector == "filesystem" && reading.success());

@@ -409,12 +409,8 @@ fn write_sample(out: &mut String, name: &str, suffix: &str, point: &Point, le: O
         out.push(separator);
         separator = ',';
         out.push_str("le=\"");
-        // As in OpenMetrics, so that a change of format does not create new series.
-        if bound.is_infinite() {
-            out.push_str("+Inf")
-        } else {
-            write!(out, "{bound:?}")?
-        }
+        // As node_exporter writes it. OpenMetrics wants `1.0` for `1`, which Prometheus 3 makes of both.
+        out.push_str(&number::general(bound));
         out.push('"');
     }
     if separator == ',' {
@@ -521,7 +517,7 @@ mod tests {
             vec![family],
             "# HELP h H.\n# TYPE h histogram\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n\
              h_bucket{le=\"0.5\",l=\"v\"} 1\nh_bucket{le=\"1.0\",l=\"v\"} 3\nh_bucket{le=\"+Inf\",l=\"v\"} 4\n",
-            "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1.0\"} 3\n\
+            "# HELP h H.\n# TYPE h histogram\nh_bucket{l=\"v\",le=\"0.5\"} 1\nh_bucket{l=\"v\",le=\"1\"} 3\n\
              h_bucket{l=\"v\",le=\"+Inf\"} 4\nh_sum{l=\"v\"} 7.25\nh_count{l=\"v\"} 4\n",
         );
     }

@@ -60,6 +60,10 @@ fn series(prometheus: &Prometheus, job: &str) -> (BTreeSet<String>, usize) {
         let mut labels: BTreeMap<String, String> =
             serde_json::from_value(series["metric"].clone()).expect("a map of labels");
         labels.remove("job");
+        // As Prometheus 3 stores it in any format; 2 keeps `1` of text and `1.0` of OpenMetrics.
+        if let Some(bound) = labels.get_mut("le") {
+            *bound = format!("{:?}", bound.parse::<f64>().expect("a number"));
+        }
         let values = series["values"].as_array().expect("samples");
         match labels["__name__"].as_str() {
             "up" => scrapes = values.iter().filter(|value| value[1] == "1").count(),

@@ -130,7 +130,7 @@ impl MetricsHandler {
             self.response_cache
                 .get_or_create(snapshot, |snapshot| self.content(snapshot, &filter))
         } else {
-            let missing = filter.missing(&snapshot);
+            let missing = filter.missing(&self.sampler.readings(&snapshot));
             if !missing.is_empty() {
                 let text = format!("disabled collector: {}\n", missing.join(", "));
                 return MetricsReply::plain(ReplyStatus::BadRequest, text);
@@ -149,12 +149,8 @@ impl MetricsHandler {
         let mut own = self.telemetry.families();
         own.push(NODE_EXPORTER_BUILD_INFO.clone());
         own.extend(self.options.sources.iter().flat_map(|source| source()));
-        let readings: Vec<_> = snapshot
-            .readings
-            .iter()
-            .filter(|reading| filter.includes(reading.collector))
-            .cloned()
-            .collect();
+        let mut readings = self.sampler.readings(snapshot);
+        readings.retain(|reading| filter.includes(reading.collector));
         let chosen = Snapshot {
             readings,
             ..snapshot.clone()

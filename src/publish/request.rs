@@ -2,13 +2,14 @@
 
 use super::negotiation::Format;
 use super::page::Range;
-use crate::sense::{COLLECTORS, Pace, Snapshot};
+use crate::sense::{COLLECTORS, CollectorReading, Pace};
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client of the metrics listener wants from the handler.
@@ -161,11 +162,11 @@ impl CollectorFilter {
     }
 
     /// The selected collectors that are disabled.
-    pub fn missing(&self, snapshot: &Snapshot) -> Vec<&'static str> {
+    pub fn missing(&self, readings: &[Arc<CollectorReading>]) -> Vec<&'static str> {
         let CollectorFilter::Only(names) = self else {
             return Vec::new();
         };
-        let on: BTreeSet<_> = snapshot.readings.iter().map(|reading| reading.collector).collect();
+        let on: BTreeSet<_> = readings.iter().map(|reading| reading.collector).collect();
         names.difference(&on).copied().collect()
     }
 }

@@ -18,6 +18,7 @@ mod formats;
 mod freshness;
 mod frontend;
 mod golden;
+mod hanging_driver;
 mod jobs;
 mod ledger;
 mod live;

@@ -14,7 +14,7 @@ use super::sampler_thread::{MemoryPoll, Request, SamplerHandle, SamplerThread, S
 use super::scrape_queue::{ScrapeQueue, WaitingScrape};
 use super::scrape_reader::ScrapeReaders;
 use super::slow_sampler::{self, SlowReadings};
-use super::snapshot::{MaxAge, SampleTime, Snapshot};
+use super::snapshot::{CollectorReading, MaxAge, SampleTime, Snapshot};
 use super::subscriber::Subscriber;
 use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::collectors::options::CollectorOptions;
@@ -81,6 +81,8 @@ pub struct Sampler {
     shared: SharedResults,
     sampling: Sampling,
     handle: SamplerHandle,
+    /// A failed reading of each enabled collector, for as long as it has no other.
+    unread: Vec<Arc<CollectorReading>>,
     /// The watch ends with the sampler.
     pressure_watch: Option<PressureWatch>,
 }
@@ -100,6 +102,8 @@ impl Sampler {
             config.self_protection,
             subscriber,
         )?;
+        let enabled = COLLECTORS.iter().filter(|info| config.collectors.contains(info.name));
+        sampler.unread = enabled.map(|info| CollectorReading::unread(info.name)).collect();
         let handle = sampler.handle.clone();
         sampler.pressure_watch = pressure_watch::start(&config.roots, move |cause| handle.send(Request::Early(cause)))?;
         Ok(sampler)
@@ -165,8 +169,20 @@ impl Sampler {
                 requests: sender,
                 thread: thread.thread().clone(),
             },
+            unread: Vec::new(),
             pressure_watch: None,
         })
+    }
+
+    /// The reading of every enabled collector. One that was never read, because another one on its thread does not
+    /// return, has failed.
+    pub fn readings(&self, snapshot: &Snapshot) -> Vec<Arc<CollectorReading>> {
+        let has_none = |unread: &&Arc<CollectorReading>| {
+            let mut readings = snapshot.readings.iter();
+            !readings.any(|reading| reading.collector == unread.collector)
+        };
+        let unread = self.unread.iter().filter(has_none);
+        snapshot.readings.iter().chain(unread).cloned().collect()
     }
 
     /// The newest snapshot: of the last tick while there are rules, else of the last scrape.

@@ -71,6 +71,19 @@ pub struct CollectorReading {
 }
 
 impl CollectorReading {
+    /// The reading of a collector before its first read has ended.
+    pub fn unread(collector: &'static str) -> Arc<CollectorReading> {
+        Arc::new(CollectorReading {
+            collector,
+            families: Vec::new(),
+            read: SampleTime::now(),
+            duration: Duration::ZERO,
+            freshness: Freshness::Timed,
+            skipped_lines: 0,
+            error: Some("it was not read yet".to_owned()),
+        })
+    }
+
     pub fn success(&self) -> bool {
         self.error.is_none()
     }

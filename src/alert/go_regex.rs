@@ -25,7 +25,17 @@ pub fn anchored(pattern: &str) -> Result<Regex, PatternError> {
     compile(pattern, &format!("^(?:{pattern})$"), false)
 }
 
-/// Compiles `pattern` so that it may match any part of the text, as node_exporter and process-exporter do. Named groups keep their names.
+/// Compiles `pattern` so that it must match the whole text, of which `.` matches every character, as PromQL does. Named
+/// groups keep their names.
+///
+/// # Errors
+/// As [`anchored`].
+pub fn of_promql(pattern: &str) -> Result<Regex, PatternError> {
+    compile(pattern, &format!("^(?s:{pattern})$"), true)
+}
+
+/// Compiles `pattern` so that it may match any part of the text, as node_exporter and process-exporter do. Named groups
+/// keep their names.
 ///
 /// # Errors
 /// When Go's `regexp` would refuse the pattern, or when it is too large.

@@ -9,13 +9,13 @@ use super::over_time::RangeFunction;
 use super::refusal::Refusal;
 use super::scan::{MAX_NESTING, nesting, position};
 use super::{Matcher, by_name};
+use crate::alert::go_regex;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use promql_parser::label::MatchOp;
 use promql_parser::parser::token::*;
 use promql_parser::parser::{self, AggregateExpr, AtModifier, BinaryExpr, Call, Expr, LabelModifier};
 use promql_parser::parser::{MatrixSelector, Offset};
 use promql_parser::parser::{SubqueryExpr, VectorMatchCardinality, VectorSelector};
-use regex::Regex;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Parses an expression and checks that evenkeel supports all of it.
@@ -156,7 +156,12 @@ impl Compiler<'_> {
             .iter()
             .map(|name| Matcher::equal(METRIC_NAME, name))
             .collect();
-        matchers.extend(selector.matchers.matchers.iter().map(Matcher::from_parsed));
+        for parsed in &selector.matchers.matchers {
+            match Matcher::from_parsed(parsed) {
+                Ok(matcher) => matchers.push(matcher),
+                Err(error) => return self.refuse(&parsed.value, error.to_string(), ""),
+            }
+        }
         Some(SeriesSelector::new(matchers, when))
     }
 
@@ -376,9 +381,9 @@ impl Compiler<'_> {
         };
         match (name, texts.as_slice()) {
             ("label_replace", [replacement, source, pattern]) => {
-                let Ok(compiled) = Regex::new(&format!("^(?s:{pattern})$")) else {
-                    let message = format!("label_replace: {pattern:?} is not a regular expression");
-                    return self.refuse(name, message, "");
+                let compiled = match go_regex::of_promql(pattern) {
+                    Ok(compiled) => compiled,
+                    Err(error) => return self.refuse(name, format!("label_replace: {error}"), ""),
                 };
                 Some(LabelFunctionKind::Replace {
                     replacement: replacement.clone(),

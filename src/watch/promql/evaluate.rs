@@ -171,7 +171,7 @@ impl Evaluation<'_> {
                     [phi, ..] => HistogramFunction::Quantile(phi),
                     [] => HistogramFunction::Quantile(f64::NAN),
                 };
-                Ok(function.apply(self.vector(inner, at_ms)?))
+                unique(function.apply(self.vector(inner, at_ms)?))
             }
             Expression::Number(_)
             | Expression::Time

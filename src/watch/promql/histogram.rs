@@ -25,21 +25,22 @@ pub(super) enum HistogramFunction {
 }
 
 impl HistogramFunction {
-    /// The result for each histogram in `elements`. Series without a valid bound are ignored.
+    /// The result for each histogram in `elements`. Series without a valid bound are ignored. Results of histograms that
+    /// differ in their names only have the same labels.
     pub fn apply(self, elements: Vec<Element>) -> Vec<Element> {
         let mut histograms: BTreeMap<LabelSet, Vec<Bucket>> = BTreeMap::new();
         for element in elements {
             let Some(upper_bound) = bound(element.labels.get(BOUND)) else {
                 continue;
             };
-            let labels = element.labels.retain(|name| name != BOUND && name != METRIC_NAME);
+            let labels = element.labels.retain(|name| name != BOUND);
             histograms.entry(labels).or_default().push(Bucket {
                 upper_bound,
                 count: element.value,
             });
         }
         let results = histograms.into_iter().map(|(labels, buckets)| Element {
-            labels,
+            labels: labels.retain(|name| name != METRIC_NAME),
             value: self.of(buckets),
         });
         results.collect()
@@ -79,12 +80,13 @@ fn quantile(phi: f64, mut buckets: Vec<Bucket>) -> f64 {
     let [.., before_last, last] = buckets.as_slice() else {
         return f64::NAN;
     };
-    if last.count == 0.0 || last.count.is_nan() {
+    if last.count == 0.0 {
         return f64::NAN;
     }
     let rank = phi * last.count;
     let finite = &buckets[..buckets.len() - 1];
-    let index = finite.partition_point(|bucket| bucket.count < rank);
+    // As in Prometheus, no bucket reaches a rank that is no number.
+    let index = finite.partition_point(|bucket| bucket.count < rank || rank.is_nan());
     let Some(found) = finite.get(index) else {
         return before_last.upper_bound;
     };
@@ -168,6 +170,25 @@ mod tests {
         };
         assert_eq!(only.labels.to_string(), "{l=\"x\"}");
         only.value
+    }
+
+    #[test]
+    fn histograms_of_two_names_are_not_one() {
+        let mut elements = histogram(&[("1", 1.0), ("+Inf", 2.0)]);
+        let other = elements.iter().map(|element| Element {
+            labels: element.labels.with([(METRIC_NAME.into(), "c".into())]),
+            value: element.value,
+        });
+        let other: Vec<Element> = other.collect();
+        elements.extend(other);
+        let results = HistogramFunction::Quantile(0.5).apply(elements);
+        assert_eq!(results.len(), 2, "{results:?}");
+    }
+
+    #[test]
+    fn total_that_is_no_number_gives_the_highest_bound() {
+        let counts = [("1", 1.0), ("2", 3.0), ("+Inf", f64::NAN)];
+        assert_eq!(value(HistogramFunction::Quantile(0.9), &counts), 2.0);
     }
 
     #[test]

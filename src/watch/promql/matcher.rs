@@ -1,5 +1,6 @@
 //! A matcher on one label of a series, prepared for frequent use.
 
+use crate::alert::go_regex::{self, PatternError};
 use crate::watch::labels::{LabelSet, Text};
 use promql_parser::label::{MatchOp, Matcher as Parsed};
 use regex::Regex;
@@ -18,7 +19,10 @@ enum Test {
     Equal(Text),
     /// An expression of literal alternatives. Comparing is faster, and a compiled expression takes kilobytes.
     OneOf(Vec<Text>),
-    Matches(Regex),
+    Matches {
+        pattern: Text,
+        regex: Regex,
+    },
 }
 
 impl Matcher {
@@ -30,17 +34,23 @@ impl Matcher {
         }
     }
 
-    pub fn from_parsed(parsed: &Parsed) -> Self {
+    /// # Errors
+    /// When Go would refuse a regular expression that the parser accepts.
+    pub fn from_parsed(parsed: &Parsed) -> Result<Self, PatternError> {
         let test = match (&parsed.op, alternatives(&parsed.value)) {
             (MatchOp::Equal | MatchOp::NotEqual, _) => Test::Equal(parsed.value.as_str().into()),
             (MatchOp::Re(_) | MatchOp::NotRe(_), Some(values)) => Test::OneOf(values),
-            (MatchOp::Re(regex) | MatchOp::NotRe(regex), None) => Test::Matches(regex.clone()),
+            // The parser's own has the classes of the regex crate, and `.` without line feeds.
+            (MatchOp::Re(_) | MatchOp::NotRe(_), None) => Test::Matches {
+                pattern: parsed.value.as_str().into(),
+                regex: go_regex::of_promql(&parsed.value)?,
+            },
         };
-        Matcher {
+        Ok(Matcher {
             name: parsed.name.as_str().into(),
             test,
             is_negated: matches!(parsed.op, MatchOp::NotEqual | MatchOp::NotRe(_)),
-        }
+        })
     }
 
     /// Whether the matcher accepts a value. A missing label has the empty value.
@@ -48,7 +58,7 @@ impl Matcher {
         let is_accepted = match &self.test {
             Test::Equal(wanted) => &**wanted == value,
             Test::OneOf(values) => values.iter().any(|one| &**one == value),
-            Test::Matches(regex) => regex.is_match(value),
+            Test::Matches { regex, .. } => regex.is_match(value),
         };
         is_accepted != self.is_negated
     }
@@ -78,18 +88,10 @@ impl Matcher {
 
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The parser anchors expressions.
-        let bare = |regex: &Regex| {
-            let inner = regex
-                .as_str()
-                .strip_prefix("^(?:")
-                .and_then(|rest| rest.strip_suffix(")$"));
-            inner.unwrap_or(regex.as_str()).to_owned()
-        };
         let value = match &self.test {
             Test::Equal(value) => value.to_string(),
             Test::OneOf(values) => values.join("|"),
-            Test::Matches(regex) => bare(regex),
+            Test::Matches { pattern, .. } => pattern.to_string(),
         };
         let op = match (&self.test, self.is_negated) {
             (Test::Equal(_), false) => "=",
@@ -124,12 +126,16 @@ mod tests {
             (r#"{l!~"a.*"}"#, "ab", false),
             (r#"{l=~"a|"}"#, "", true),
             (r#"{l!=""}"#, "", false),
+            (r#"{l=~"a.b"}"#, "a\nb", true),
+            (r#"{l=~"\\d+"}"#, "12", true),
+            (r#"{l=~"\\d+"}"#, "\u{663}", false),
+            (r#"{l=~"\\w+"}"#, "é", false),
         ] {
             let text = format!("m{selector}");
             let Ok(promql_parser::parser::Expr::VectorSelector(parsed)) = promql_parser::parser::parse(&text) else {
                 panic!("{text}");
             };
-            let matcher = Matcher::from_parsed(&parsed.matchers.matchers[0]);
+            let matcher = Matcher::from_parsed(&parsed.matchers.matchers[0]).unwrap();
             assert_eq!(matcher.is_match(value), matches, "{selector} on {value:?}");
         }
     }

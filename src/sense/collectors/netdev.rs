@@ -3,8 +3,10 @@
 mod addresses;
 mod aliases;
 mod detailed;
+pub mod options;
 
 use self::aliases::Aliases;
+use self::options::NetdevOptions;
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
 use crate::family::{DescriptorCache, Family, Label, SharedStr, label};
@@ -36,17 +38,6 @@ pub const INFO: CollectorInfo = CollectorInfo::on("netdev", Pace::Fast, "network
     netdev.options = options.netdev;
     Box::new(move |roots| netdev.read(roots))
 });
-
-/// The switches of node_exporter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct NetdevOptions {
-    /// `--collector.netdev.address-info`
-    pub has_addresses: bool,
-    /// `--collector.netdev.label-ifalias`
-    pub has_aliases: bool,
-    /// `--collector.netdev.enable-detailed-metrics`
-    pub is_detailed: bool,
-}
 
 /// The columns of `/proc/net/dev`: received, then transmitted.
 const COLUMNS: [&str; 16] = [

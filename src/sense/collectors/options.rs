@@ -4,7 +4,7 @@ use super::cpu::options::CpuOptions;
 use super::groups::group::Groups;
 use super::ipvs::labels::BACKEND_LABELS;
 use super::name_filter::NameFilter;
-use super::netdev::NetdevOptions;
+use super::netdev::options::NetdevOptions;
 use super::pcidevice::names::PciNames;
 use super::sysctl::setting::Sysctl;
 use super::systemd::options::SystemdOptions;

@@ -10,6 +10,13 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 
+/// Of fcntl(2), and of ioctl(2) on sockets (asm-generic/fcntl.h, ioctls.h and sockios.h), which libc lacks in part.
+const F_SETSIG: libc::c_int = 10;
+const F_SETOWN_EX: libc::c_int = 15;
+const FIOASYNC: libc::c_int = 0x5452;
+const FIOSETOWN: libc::c_int = 0x8901;
+const SIOCSPGRP: libc::c_int = 0x8902;
+
 type Calls = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// The calls that are allowed with any arguments.
@@ -21,16 +28,9 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_write,
     libc::SYS_writev,
     libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_sendto,
-    libc::SYS_sendmsg,
-    libc::SYS_shutdown,
     libc::SYS_close,
-    libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
-    libc::SYS_fcntl,
     libc::SYS_fstat,
     // Waiting.
     libc::SYS_epoll_ctl,
@@ -141,14 +141,77 @@ fn condition(argument: u8, operator: SeccompCmpOp, value: libc::c_int) -> Result
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
 }
 
-/// The rule for calls whose argument has of these bits exactly those of `value`.
-fn has_of_bits(argument: u8, bits: libc::c_int, value: libc::c_int) -> Result<SeccompRule, BackendError> {
+/// That the argument has of these bits exactly those of `value`.
+fn of_bits(argument: u8, bits: libc::c_int, value: libc::c_int) -> Result<SeccompCondition, BackendError> {
     let mask = SeccompCmpOp::MaskedEq(u64::from(bits.cast_unsigned()));
-    SeccompRule::new(vec![condition(argument, mask, value)?])
+    condition(argument, mask, value)
 }
 
-fn equals(argument: u8, value: libc::c_int) -> Result<SeccompRule, BackendError> {
-    SeccompRule::new(vec![condition(argument, SeccompCmpOp::Eq, value)?])
+fn equal(argument: u8, value: libc::c_int) -> Result<SeccompCondition, BackendError> {
+    condition(argument, SeccompCmpOp::Eq, value)
+}
+
+/// That the argument, a pointer or a number of 64 bits, is zero.
+fn zero(argument: u8) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)
+}
+
+/// The calls that meet all of the conditions.
+fn rule<const COUNT: usize>(
+    conditions: [Result<SeccompCondition, BackendError>; COUNT],
+) -> Result<SeccompRule, BackendError> {
+    SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
+}
+
+/// The rules of a call on sockets, by its arguments. All sockets but those of connections are shared with later
+/// frontends, and standard error with the actuator.
+fn of_sockets() -> Result<[(i64, Vec<SeccompRule>); 5], BackendError> {
+    let stream = condition(0, SeccompCmpOp::Gt, libc::STDERR_FILENO);
+    let option = |level, name| rule([equal(1, level), equal(2, name)]);
+    Ok([
+        // Bytes on a connection, and no new connection (MSG_FASTOPEN).
+        (
+            libc::SYS_sendto,
+            vec![rule([
+                of_bits(3, !(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT), 0),
+                zero(4),
+            ])?],
+        ),
+        // The other directions would end a listening socket for good.
+        (libc::SYS_shutdown, vec![rule([stream, equal(1, libc::SHUT_WR)])?]),
+        (
+            libc::SYS_setsockopt,
+            vec![
+                option(libc::IPPROTO_TCP, libc::TCP_NODELAY)?,
+                option(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT)?,
+            ],
+        ),
+        (libc::SYS_getsockopt, vec![option(libc::SOL_SOCKET, libc::SO_ERROR)?]),
+        // Flags, which are read and not set.
+        (
+            libc::SYS_fcntl,
+            vec![rule([equal(1, libc::F_GETFD)])?, rule([equal(1, libc::F_GETFL)])?],
+        ),
+    ])
+}
+
+/// The rules of calls that make the kernel signal any process of the same user when something arrives on a socket.
+fn of_signals() -> Result<[(i64, Vec<SeccompRule>); 2], BackendError> {
+    let commands = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG];
+    let mut fcntl: Vec<_> = commands
+        .into_iter()
+        .map(|command| rule([equal(1, command)]))
+        .collect::<Result<_, _>>()?;
+    fcntl.push(rule([
+        equal(1, libc::F_SETFL),
+        of_bits(2, libc::O_ASYNC, libc::O_ASYNC),
+    ])?);
+    let requests = [FIOASYNC, FIOSETOWN, SIOCSPGRP];
+    let ioctl = requests.into_iter().map(|request| rule([equal(1, request)]));
+    Ok([
+        (libc::SYS_fcntl, fcntl),
+        (libc::SYS_ioctl, ioctl.collect::<Result<_, _>>()?),
+    ])
 }
 
 fn allowed(own_pid: libc::c_int) -> Result<Calls, BackendError> {
@@ -157,30 +220,29 @@ fn allowed(own_pid: libc::c_int) -> Result<Calls, BackendError> {
     let of_clone = NAMESPACES
         .iter()
         .fold(libc::CLONE_THREAD, |bits, namespace| bits | namespace);
-    allowed.insert(libc::SYS_clone, vec![has_of_bits(0, of_clone, libc::CLONE_THREAD)?]);
+    allowed.insert(libc::SYS_clone, vec![rule([of_bits(0, of_clone, libc::CLONE_THREAD)])?]);
     // Memory that does not run.
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        allowed.insert(call, vec![has_of_bits(2, libc::PROT_EXEC, 0)?]);
+        allowed.insert(call, vec![rule([of_bits(2, libc::PROT_EXEC, 0)])?]);
     }
     // The names of threads and of memory.
     let names = [libc::PR_SET_NAME, libc::PR_SET_VMA];
-    let names = names.into_iter().map(|name| equals(0, name));
+    let names = names.into_iter().map(|name| rule([equal(0, name)]));
     allowed.insert(libc::SYS_prctl, names.collect::<Result<_, _>>()?);
     // abort(3).
-    allowed.insert(libc::SYS_tgkill, vec![equals(0, own_pid)?]);
+    allowed.insert(libc::SYS_tgkill, vec![rule([equal(0, own_pid)])?]);
     // Limits of this process, which are read and not set.
-    let unset = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?;
-    allowed.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![unset])?]);
-    let nonblocking = libc::c_int::try_from(libc::FIONBIO).unwrap_or_default();
-    allowed.insert(libc::SYS_ioctl, vec![equals(1, nonblocking)?]);
+    allowed.insert(libc::SYS_prlimit64, vec![rule([zero(2)])?]);
+    allowed.extend(of_sockets()?);
     Ok(allowed)
 }
 
 fn deadly(own_pid: libc::c_int) -> Result<Calls, BackendError> {
     let mut deadly: Calls = DEADLY.iter().map(|&call| (call, Vec::new())).collect();
-    deadly.insert(libc::SYS_clone, vec![has_of_bits(0, libc::CLONE_THREAD, 0)?]);
-    let others = condition(0, SeccompCmpOp::Ne, own_pid)?;
-    deadly.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![others])?]);
+    deadly.insert(libc::SYS_clone, vec![rule([of_bits(0, libc::CLONE_THREAD, 0)])?]);
+    let others = condition(0, SeccompCmpOp::Ne, own_pid);
+    deadly.insert(libc::SYS_tgkill, vec![rule([others])?]);
+    deadly.extend(of_signals()?);
     Ok(deadly)
 }
 
@@ -244,6 +306,49 @@ mod tests {
         let denied = Errno::EPERM;
         assert_eq!(answers, [denied, denied, denied, Errno::ENOSYS, Errno::EBADF]);
         assert_eq!(thread, 7);
+    }
+
+    #[test]
+    fn sockets_send_and_end_but_connect_and_change_nothing() {
+        use std::io::{Read, Write};
+        use std::net::{Shutdown, TcpListener, TcpStream};
+        use std::os::fd::AsRawFd;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        let fd = libc::c_long::from(listener.as_raw_fd());
+        let (tcp, socket) = (libc::IPPROTO_TCP.into(), libc::SOL_SOCKET.into());
+        let filtered = std::thread::spawn(move || {
+            allow_only().unwrap();
+            let denied = [
+                errno(libc::SYS_shutdown, [fd, libc::SHUT_RDWR.into(), 0]),
+                errno(libc::SYS_shutdown, [fd, libc::SHUT_RD.into(), 0]),
+                errno(
+                    libc::SYS_shutdown,
+                    [libc::STDERR_FILENO.into(), libc::SHUT_WR.into(), 0],
+                ),
+                errno(libc::SYS_setsockopt, [fd, socket, libc::SO_LOCK_FILTER.into()]),
+                errno(libc::SYS_getsockopt, [fd, socket, libc::SO_PEERCRED.into()]),
+                errno(libc::SYS_sendmsg, [fd, 0, 0]),
+                // Its fourth argument, the flags, is -1 in all calls of the test.
+                errno(libc::SYS_sendto, [fd, 0, 0]),
+                errno(libc::SYS_fcntl, [fd, libc::F_SETFL.into(), 0]),
+                errno(libc::SYS_ioctl, [fd, libc::FIONBIO.cast_signed(), 0]),
+            ];
+            stream.set_nodelay(true).unwrap();
+            assert!(stream.take_error().unwrap().is_none());
+            stream.write_all(b"x").unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let no_value = errno(libc::SYS_setsockopt, [fd, tcp, libc::TCP_USER_TIMEOUT.into()]);
+            (denied, no_value)
+        });
+        let (denied, no_value) = filtered.join().unwrap();
+        assert_eq!(denied, [Errno::EPERM; 9]);
+        assert_ne!(no_value, Errno::EPERM);
+        let mut text = String::new();
+        peer.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
+        assert!(TcpStream::connect(listener.local_addr().unwrap()).is_ok());
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NO_RULES: &str = "rules: []\n";
+/// Requests of fcntl(2) and ioctl(2) that libc lacks.
+const F_SETSIG: u64 = 10;
+const FIOASYNC: u64 = 0x5452;
 /// The number of the user that a test adds.
 const OWN_USER: u32 = 61_234;
 
@@ -188,9 +191,12 @@ fn code_in_the_frontend_is_refused_and_counted() {
     let for_writing = libc::O_WRONLY.cast_unsigned().into();
     let here = u64::from(libc::AT_FDCWD.cast_unsigned());
     let own = daemon.pid().into();
+    // The filter looks at no descriptor.
+    let socket = 3;
+    let command = |command: libc::c_int| command.cast_unsigned().into();
     type Attempt<'a> = (&'a str, libc::c_long, Option<&'a str>, [u64; 4]);
     // The path takes the place of the argument that is `u64::MAX`.
-    let attempts: [Attempt<'_>; 8] = [
+    let attempts: [Attempt<'_>; 12] = [
         (
             "open /etc/shadow",
             libc::SYS_openat,
@@ -224,6 +230,30 @@ fn code_in_the_frontend_is_refused_and_counted() {
         ),
         ("open a socket", libc::SYS_socket, None, [2, 1, 0, 0]),
         ("become root", libc::SYS_setresuid, None, [0; 4]),
+        (
+            "have the kernel signal the daemon",
+            libc::SYS_fcntl,
+            None,
+            [socket, command(libc::F_SETOWN), own, 0],
+        ),
+        (
+            "choose SIGKILL for that",
+            libc::SYS_fcntl,
+            None,
+            [socket, F_SETSIG, command(libc::SIGKILL), 0],
+        ),
+        (
+            "ask for signals",
+            libc::SYS_fcntl,
+            None,
+            [socket, command(libc::F_SETFL), command(libc::O_ASYNC), 0],
+        ),
+        (
+            "ask for signals by ioctl",
+            libc::SYS_ioctl,
+            None,
+            [socket, FIOASYNC, 1, 0],
+        ),
     ];
     for (count, (attempt, number, text, arguments)) in attempts.into_iter().enumerate() {
         let pid = frontend(&daemon);
@@ -242,6 +272,39 @@ fn code_in_the_frontend_is_refused_and_counted() {
     }
     log_has(&daemon, "a system call that no part of it makes");
     assert!(!is_gone(daemon.pid()));
+}
+
+/// The listening sockets are those of the next frontend, and standard error is the daemon's.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn code_in_the_frontend_cannot_break_sockets() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    let code = Injected::attach(frontend(&daemon));
+    let denied = Outcome::Returned(-i64::from(libc::EPERM));
+    let argument = |argument: libc::c_int| u64::from(argument.cast_unsigned());
+    for descriptor in 2..20 {
+        for (attempt, number, arguments) in [
+            ("shut down", libc::SYS_shutdown, [argument(libc::SHUT_RDWR), 0, 0]),
+            ("stop receiving", libc::SYS_shutdown, [argument(libc::SHUT_RD), 0, 0]),
+            ("connect", libc::SYS_sendto, [0, 0, argument(libc::MSG_FASTOPEN)]),
+            (
+                "keep a filter",
+                libc::SYS_setsockopt,
+                [argument(libc::SOL_SOCKET), argument(libc::SO_LOCK_FILTER), 0],
+            ),
+        ] {
+            let [first, second, third] = arguments;
+            let outcome = code.call(number, [descriptor, first, second, third]);
+            assert_eq!(outcome, denied, "{attempt} {descriptor}");
+        }
+    }
+    let end_of_log = [argument(libc::STDERR_FILENO), argument(libc::SHUT_WR), 0, 0];
+    assert_eq!(code.call(libc::SYS_shutdown, end_of_log), denied);
+    drop(code);
+    assert_eq!(post(&daemon, TOKEN), 200);
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
 }
 
 /// Code in the frontend writes to its channel.

@@ -48,8 +48,11 @@ fn start(
     log: &mut ProcessLog,
     telemetry: &Telemetry,
 ) -> io::Result<()> {
-    // It opens descriptors, which the sandbox denies.
+    // The sandbox denies opening descriptors and changing their flags.
     let runtime = runtime::new(|| ())?;
+    for socket in sockets.metrics.iter().chain([&sockets.webhook, &sockets.channel]) {
+        rustix::io::ioctl_fionbio(socket, true)?;
+    }
     let Some(report) = sandbox::isolate(user, sockets.starter) else {
         return Ok(());
     };
@@ -63,9 +66,7 @@ fn start(
 }
 
 async fn serve(sockets: FrontendSockets, report: Report, telemetry: Telemetry) -> io::Result<()> {
-    let channel = std::os::unix::net::UnixStream::from(sockets.channel);
-    channel.set_nonblocking(true)?;
-    let (input, output) = UnixStream::from_std(channel)?.into_split();
+    let (input, output) = UnixStream::from_std(sockets.channel.into())?.into_split();
     let (client, outgoing) = ActuatorClient::new();
     let writer = tokio::spawn(async move { Outgoing::write(outgoing, output, &telemetry).await });
     client.send(&ToActuator::Started(report)).await;
@@ -146,21 +147,17 @@ impl Listeners {
         };
         let mut serving = Vec::new();
         for listener in metrics {
-            serving.push(tokio::spawn(self.metrics.clone().run(listening(listener)?, stop())));
+            let listener = TcpListener::from_std(listener.into())?;
+            serving.push(tokio::spawn(self.metrics.clone().run(listener, stop())));
         }
-        self.webhook.run(listening(webhook)?, self.webhook_limits, stop()).await;
+        let webhook = TcpListener::from_std(webhook.into())?;
+        self.webhook.run(webhook, self.webhook_limits, stop()).await;
         self.client.send(&ToActuator::WebhookDrained).await;
         for listener in serving {
             let _ = listener.await;
         }
         Ok(())
     }
-}
-
-fn listening(socket: OwnedFd) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::from(socket);
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 /// The access rules of a listener, whose changes the actuator has.

@@ -98,6 +98,7 @@ impl Injected {
         // Nothing to restart.
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10] = arguments;
+        [registers.r8, registers.r9] = [0; 2];
         let is_there = ptrace(libc::PTRACE_SETREGS, self.pid, (&raw mut registers).cast())
             && ptrace(libc::PTRACE_SINGLESTEP, self.pid, std::ptr::null_mut());
         if !is_there {

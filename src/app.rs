@@ -45,7 +45,7 @@ use arc_swap::ArcSwap;
 use day_file::DayFile;
 use frontend::starter::Starter;
 use kept_alerts::KeptAlerts;
-use listeners::{ListenerSettings, Listeners};
+use listeners::{ListenerSettings, Listeners, ListeningSockets};
 use log::ProcessLog;
 use own_evaluation::SETTLING;
 use reload::Reloader;
@@ -134,7 +134,7 @@ pub fn run(run: cli::Run) -> ExitCode {
     let started = catch_unwind(AssertUnwindSafe(|| start(run, telemetry, &mut log)));
     // A start that failed early has not written its lines.
     if let Err(error) = log.write() {
-        log.write_waiting();
+        log.flush(LAST_LINES);
         eprintln!("error: no thread for the log: {error}");
         return ExitCode::FAILURE;
     }
@@ -148,16 +148,19 @@ pub fn run(run: cli::Run) -> ExitCode {
             tracing::error!(reason, "startup failed");
             ExitCode::FAILURE
         }
+        Ok(Err(Stop::Failed)) => ExitCode::FAILURE,
         Err(_) => ExitCode::from(PANICKED),
     };
     log.flush(LAST_LINES);
     status
 }
 
-/// The reason why the daemon did not start.
+/// The reason why the daemon did not start, or ended by itself.
 enum Stop {
     Findings(Vec<Diagnostic>),
     Because(String),
+    /// After the start, and logged already.
+    Failed,
 }
 
 impl Stop {
@@ -212,7 +215,11 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     }
     let storage = claim_storage(&run.storage.path, policy.enforce)?;
     let runtime = runtime::new(self_priority::reset_priority).map_err(because("no runtime"))?;
-    let sockets = runtime.block_on(Sockets::open(&run, inherited))?;
+    let (starter, without_frontend) = match starter {
+        Ok(starter) => (Some(starter), None),
+        Err(reason) => (None, Some(reason)),
+    };
+    let sockets = runtime.block_on(Sockets::open(&run, inherited, starter))?;
     let directory = storage.as_ref().ok().map(|claimed| claimed.path.as_path());
     let leases = match (directory, &procfs) {
         (Some(directory), Some(procfs)) => stored_leases(directory, procfs.boot),
@@ -221,7 +228,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     let needs = sandbox::needs(&run, &loaded.config, &loaded.rules, directory, leases.as_deref());
     // Before evenkeel raises its own priority, which commands must not inherit, and gives up the right to start programs.
     let runner = needs.runs_jobs.then(runner::start).transpose().unwrap_or_else(|error| {
-        tracing::error!(%error, "could not start the process for commands and requests, all of them are refused");
+        tracing::error!(%error, "could not start the process for commands and requests, each command and request of a rule will be refused");
         None
     });
     let protection = SelfProtection::of(run.no_self_protection);
@@ -234,11 +241,10 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     let sandbox = sandbox::apply(&run, &needs, runner.is_some(), &telemetry);
     // No thread may start before the sandbox.
     log.write().map_err(because("no thread for the log"))?;
-    if let Err(reason) = &starter {
+    if let Some(reason) = &without_frontend {
         sandbox::report_without_frontend(reason, &telemetry);
     }
     let access = ListenerAccess {
-        starter: starter.ok(),
         scrapers,
         webhook,
         sockets,
@@ -262,8 +268,8 @@ fn start_frontend_starter(run: &cli::Run, log: &mut ProcessLog, telemetry: &Tele
     }
     // The starter and each frontend have a copy of the heap.
     self_priority::release_free_heap();
-    let frontend = |sockets| frontend::process::run(sockets, OwnUser::find(), log, telemetry);
-    frontend::starter::start(frontend).map_err(|error| {
+    let frontend = |sockets, log: &mut ProcessLog| frontend::process::run(sockets, OwnUser::find(), log, telemetry);
+    frontend::starter::start(log, frontend).map_err(|error| {
         tracing::error!(%error, "could not start the process for HTTP, the main process serves it");
         error.to_string()
     })
@@ -348,8 +354,10 @@ type Began = tokio::sync::oneshot::Sender<()>;
 
 /// The sockets of the two listeners, and the signals.
 struct Sockets {
-    metrics: Vec<TcpListener>,
-    webhook: TcpListener,
+    listening: ListeningSockets,
+    metrics_listeners: usize,
+    /// Where clients on this host reach the first metrics listener and the webhook listener.
+    addresses: [Option<String>; 2],
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -358,8 +366,12 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Binds the sockets that systemd has not passed on.
-    async fn open(run: &cli::Run, inherited: Inherited<std::net::TcpListener>) -> Result<Sockets, Stop> {
+    /// Binds the sockets that systemd has not passed on, and gives them to the frontend, if there is one.
+    async fn open(
+        run: &cli::Run,
+        inherited: Inherited<std::net::TcpListener>,
+        starter: Option<Starter>,
+    ) -> Result<Sockets, Stop> {
         let handler = |kind| signal(kind).map_err(because("no signal handler"));
         // Handlers come first, because a signal may arrive as soon as a listener is logged.
         let [terminate, interrupt, hangup, hand_over] = [
@@ -383,8 +395,9 @@ impl Sockets {
             None => bind("webhook", run.webhook_listen).await?,
         };
         Ok(Sockets {
-            metrics,
-            webhook,
+            addresses: [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable)),
+            metrics_listeners: metrics.len(),
+            listening: ListeningSockets::of(starter, metrics, webhook).map_err(because("no process for HTTP"))?,
             terminate,
             interrupt,
             hangup,
@@ -395,7 +408,6 @@ impl Sockets {
 
 /// The access rules of the two listeners, their sockets, and what the process may still do.
 struct ListenerAccess {
-    starter: Option<Starter>,
     scrapers: Access,
     webhook: Access,
     sockets: Sockets,
@@ -415,8 +427,9 @@ async fn serve(
 ) -> Result<(), Stop> {
     let directory = storage.as_ref().ok().map(|claimed| claimed.path.clone());
     let Sockets {
-        metrics,
-        webhook,
+        listening,
+        metrics_listeners,
+        addresses,
         mut terminate,
         mut interrupt,
         mut hangup,
@@ -425,7 +438,7 @@ async fn serve(
     let service_manager = Arc::new(ServiceManager::from_environment());
 
     let wanted = ServerLimits::default().max_connections;
-    let all = wanted + metrics.len() * publish::MAX_CONNECTIONS;
+    let all = wanted + metrics_listeners * publish::MAX_CONNECTIONS;
     let [webhook_connections, metrics_connections] =
         [wanted, publish::MAX_CONNECTIONS].map(|wanted| access.file_limit.connections(wanted, all));
 
@@ -583,7 +596,6 @@ async fn serve(
             stopped(),
         )));
     }
-    let addresses = [metrics.first(), Some(&webhook)].map(|listener| listener?.local_addr().ok().map(reachable));
     let settings = ListenerSettings {
         handler: Arc::clone(&handler),
         inbox: CountingInbox::new(door.clone(), telemetry.clone()),
@@ -594,11 +606,7 @@ async fn serve(
         metrics_connections,
         webhook_connections,
     };
-    let mut listeners = match access.starter {
-        None => Listeners::here(settings, metrics, webhook, &stop.subscribe()),
-        Some(starter) => Listeners::in_frontend(settings, starter, &metrics, &webhook, stop.subscribe())
-            .map_err(because("no process for HTTP"))?,
-    };
+    let mut listeners = Listeners::serve(settings, listening, stop.subscribe());
     let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
     let reload: control::ReloadFn = {
         let reloader = Arc::clone(&reloader);
@@ -642,11 +650,12 @@ async fn serve(
     let mut warmed_up = std::pin::pin!(warmed_up);
     let mut is_settled = false;
 
-    let mut failure = None;
+    let mut has_failed = false;
     let leases_at_exit = loop {
         tokio::select! {
             error = listeners.failed() => {
-                failure = Some(error);
+                tracing::error!(%error, "daemon failed");
+                has_failed = true;
                 break LeasesAtExit::AsConfigured;
             }
             () = &mut warmed_up, if !is_settled => {
@@ -689,7 +698,10 @@ async fn serve(
         file.write(&sampler, &telemetry);
     }
     tracing::info!("stopped");
-    failure.map_or(Ok(()), |error| Err(Stop::because(error)))
+    match has_failed {
+        true => Err(Stop::Failed),
+        false => Ok(()),
+    }
 }
 
 /// Waits until the engine has reverted its leases, for which it may need this runtime.

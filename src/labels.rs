@@ -42,6 +42,13 @@ impl Labels {
         self.0.is_empty()
     }
 
+    /// Memory beside the value itself.
+    pub fn heap_bytes(&self) -> usize {
+        let of_text = |text: &SmolStr| if text.is_heap_allocated() { text.len() } else { 0 };
+        let texts = self.0.iter().map(|(name, value)| of_text(name) + of_text(value));
+        texts.sum::<usize>() + size_of_val(&*self.0)
+    }
+
     /// The labels for which `keep` is true.
     #[must_use]
     pub fn filtered(self, keep: impl Fn(&str, &str) -> bool) -> Labels {
@@ -131,6 +138,15 @@ mod tests {
         for wrong in [r#"{"a":"1","b":"2","a":"1"}"#, r#"{"a":1}"#, r#"["a"]"#, "null"] {
             assert!(serde_json::from_str::<Labels>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn heap_holds_pairs_and_long_strings() {
+        let short = Labels::from([("a", "1"), ("b", "2")]);
+        let pair = size_of::<(SmolStr, SmolStr)>();
+        assert_eq!(short.heap_bytes(), 2 * pair);
+        let long = Labels::from([("a", "x".repeat(100))]);
+        assert_eq!(long.heap_bytes(), pair + 100);
     }
 
     proptest! {

@@ -63,6 +63,11 @@ impl Alert {
     pub fn name(&self) -> &str {
         self.labels.get("alertname").unwrap_or_default()
     }
+
+    /// Memory of the alert.
+    pub fn bytes(&self) -> usize {
+        size_of::<Alert>() + self.labels.heap_bytes() + self.annotations.heap_bytes()
+    }
 }
 
 /// Interval at which own evaluation reports its firing alerts, which renews their leases.

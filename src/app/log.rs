@@ -35,16 +35,13 @@ impl ProcessLog {
         Ok(())
     }
 
-    /// Writes the lines so far without a thread, which may block.
-    pub fn write_waiting(&self) {
-        if let Some(waiting) = &self.waiting {
-            waiting.write(std::io::stderr());
-        }
-    }
-
-    /// Waits until the lines so far are written, and for at most `patience`.
+    /// Waits until the lines so far are written, and for at most `patience`. Before [`ProcessLog::write`] it writes them
+    /// itself, which may block.
     pub fn flush(&self, patience: Duration) {
-        self.queue.flush(patience);
+        match &self.waiting {
+            Some(waiting) => waiting.write(std::io::stderr()),
+            None => self.queue.flush(patience),
+        }
     }
 }
 

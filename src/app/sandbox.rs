@@ -94,7 +94,7 @@ pub fn apply(run: &cli::Run, needs: &DaemonNeeds, has_runner: bool, telemetry: &
         tracing::info!(
             part = RUNNER,
             in_force = "",
-            missing = "all: commands would inherit them",
+            reason = "commands would inherit each measure",
             "sandbox"
         );
     }

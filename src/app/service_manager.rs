@@ -72,7 +72,8 @@ impl ServiceManager {
 
     /// Sends the status line where it changed, and the watchdog's message after each answer of the engine, until
     /// `stopped`. An engine that does not answer ends the messages, so that the service manager restarts evenkeel. It
-    /// runs on the thread that serves HTTP, so that a thread that hangs ends them as well.
+    /// runs on the main thread's runtime, as HTTP or the channel to the frontend does, so that a main thread that hangs
+    /// ends them as well.
     pub async fn report(
         self: Arc<Self>,
         engine: Option<EngineHandle>,

@@ -103,6 +103,17 @@ pub fn lower_oom_score_adj() -> io::Result<()> {
     Ok(())
 }
 
+/// Raises a negative `oom_score_adj` to 0, for a process that the kernel may kill instead of evenkeel's others.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn give_up_oom_protection() -> io::Result<()> {
+    if own_oom_score_adj()? < 0 {
+        fs::write("/proc/self/oom_score_adj", "0")?;
+    }
+    Ok(())
+}
+
 fn own_oom_score_adj() -> io::Result<i32> {
     let text = fs::read_to_string("/proc/self/oom_score_adj")?;
     text.trim().parse().map_err(io::Error::other)

@@ -6,8 +6,11 @@ use super::web_file::{Active, WebContents, WebFileError};
 use serde::{Deserialize, Serialize};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
+
+/// Time for the other process to answer. Until then requests wait, and afterwards the last known contents count.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the files of a listener say.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +38,8 @@ pub struct RemoteAccess {
 
 struct State {
     version: u64,
-    checked_at: Instant,
+    /// `None` before the first answer, because the first contents may be old.
+    checked_at: Option<Instant>,
     current: Arc<RemoteSettings>,
 }
 
@@ -61,7 +65,7 @@ impl RemoteAccess {
     pub fn new(first: &AccessVersion, fetch: FetchAccess) -> Result<RemoteAccess, WebFileError> {
         let state = State {
             version: first.version,
-            checked_at: Instant::now(),
+            checked_at: None,
             current: Arc::new(RemoteSettings::new(&first.contents)?),
         };
         Ok(RemoteAccess {
@@ -73,11 +77,16 @@ impl RemoteAccess {
     pub(super) async fn current(&self) -> Arc<RemoteSettings> {
         let mut state = self.state.lock().await;
         let now = Instant::now();
-        if now.saturating_duration_since(state.checked_at) < REMEMBERED {
+        let age = state
+            .checked_at
+            .map(|checked_at| now.saturating_duration_since(checked_at));
+        if age.is_some_and(|age| age < REMEMBERED) {
             return Arc::clone(&state.current);
         }
-        let newer = (self.fetch)(state.version).await;
-        state.checked_at = now;
+        let fetched = tokio::time::timeout(FETCH_TIMEOUT, (self.fetch)(state.version)).await;
+        // After a timeout other requests must not wait at once again.
+        state.checked_at = Some(if fetched.is_ok() { now } else { Instant::now() });
+        let newer = fetched.unwrap_or_default();
         if let Some(AccessVersion { version, contents }) = newer {
             state.version = version;
             match RemoteSettings::new(&contents) {
@@ -138,6 +147,21 @@ mod tests {
             panic!("admitted without a token file")
         };
         assert!(denied.to_string().contains("cannot read the token file"), "{denied}");
+    }
+
+    #[tokio::test]
+    async fn contents_stay_while_the_other_process_does_not_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "known").unwrap();
+        let contents = Access::open().with_token_file(&path).unwrap().contents();
+        let first = AccessVersion { version: 1, contents };
+        let silent: FetchAccess = Box::new(|_| Box::pin(std::future::pending()));
+        let access = Access::remote(RemoteAccess::new(&first, silent).unwrap());
+        let begun = Instant::now();
+        access.admit(&bearer("known")).await.unwrap();
+        assert!(begun.elapsed() < 5 * FETCH_TIMEOUT, "{:?}", begun.elapsed());
+        assert!(matches!(access.admit(&bearer("other")).await, Err(Denied::Wrong(_))));
     }
 
     #[tokio::test]

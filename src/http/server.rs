@@ -15,6 +15,7 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpUserTimeout;
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +71,7 @@ const FULL_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Concurrent requests on one HTTP/2 connection. Prometheus and Alertmanager send one.
 const MAX_STREAMS: u32 = 16;
 
-/// Serves `service` on `listener` until `shutdown` is done, then waits for pending requests. `access` provides TLS and
+/// Serves `service` on `listener` until `shutdown` is done or the socket was shut down, then waits for pending requests. `access` provides TLS and
 /// headers. The service itself calls [`Access::admit`], because the requirements differ by path.
 pub async fn serve<S, F>(
     listener: TcpListener,
@@ -91,15 +92,22 @@ pub async fn serve<S, F>(
     let mut shutdown = pin!(shutdown);
     loop {
         let accepted = tokio::select! {
-                    () = &mut shutdown => break,
-                    accepted = listener.accept() => accepted,
-        // The set keeps the results of closed connections until they are joined.
-                    Some(_) = connections.join_next() => continue,
-                };
+            () = &mut shutdown => break,
+            accepted = listener.accept() => accepted,
+            // The set keeps the results of closed connections until they are joined.
+            Some(_) = connections.join_next() => continue,
+        };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
+            // The socket does not listen any more, and never will again.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                tracing::error!(%error, "listening socket shut down");
+                break;
+            }
             Err(error) => {
-                tracing::warn!(%error, "could not accept a connection");
+                if let Some(Permit { left_out }) = log_limit.permit("accept") {
+                    tracing::warn!(%error, left_out, "could not accept a connection");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -321,26 +329,27 @@ impl Connection {
         let mut begun_before = 0;
         loop {
             tokio::select! {
-                            ended = connection.as_mut() => return self.log_end(ended),
-                            _ = self.stopped.changed() => {
-                                graceful_shutdown(connection.as_mut());
-                                return self.log_end(connection.await);
-                            }
-                            () = self.requests.make_room.notified() => {
-            // A request may have arrived meanwhile.
-                                if self.requests.is_idle() {
-                                    return tracing::debug!(peer = %self.peer.address, "idle connection closed, because the connection limit is reached");
-                                }
-                            }
-            // hyper has no timeout for idle HTTP/2 connections, nor for connections without a first request.
-                            () = tokio::time::sleep(self.limits.header_timeout) => {
-                                let begun = self.requests.begun.load(Ordering::Relaxed);
-                                if begun == begun_before && self.requests.is_idle() {
-                                    return;
-                                }
-                                begun_before = begun;
-                            }
-                        }
+                ended = connection.as_mut() => return self.log_end(ended),
+                _ = self.stopped.changed() => {
+                    graceful_shutdown(connection.as_mut());
+                    return self.log_end(connection.await);
+                }
+                () = self.requests.make_room.notified() => {
+                    // A request may have arrived meanwhile.
+                    if self.requests.is_idle() {
+                        let peer = self.peer.address;
+                        return tracing::debug!(%peer, "idle connection closed, because the connection limit is reached");
+                    }
+                }
+                // hyper has no timeout for idle HTTP/2 connections, nor for connections without a first request.
+                () = tokio::time::sleep(self.limits.header_timeout) => {
+                    let begun = self.requests.begun.load(Ordering::Relaxed);
+                    if begun == begun_before && self.requests.is_idle() {
+                        return;
+                    }
+                    begun_before = begun;
+                }
+            }
         }
     }
 

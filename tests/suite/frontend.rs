@@ -14,6 +14,7 @@ use crate::support::daemon::{Daemon, Home, TOKEN};
 use crate::support::inject::{Injected, Outcome};
 use crate::support::payload::about;
 use crate::support::process::child;
+use crate::support::tools::succeed;
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -158,6 +159,181 @@ fn frontend_ends_with_the_daemon_and_the_daemon_with_the_starter() {
     let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
     assert!(!status.success() && is_gone(frontend), "{status}");
     log_has(&daemon, "the starter of the frontend ended");
+    let log = daemon.log();
+    let place = |text: &str| log.iter().position(|line| line.contains(text));
+    assert!(
+        place("daemon failed").is_some() && place("daemon failed") < place("shutting down"),
+        "{log:?}"
+    );
+    assert_eq!(place("startup failed"), None);
+}
+
+#[test]
+fn crash_of_the_frontend_is_told_from_other_ends() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    kill(Pid::from_raw(frontend(&daemon).cast_signed()), Signal::SIGABRT).expect("our own process");
+    log_has(&daemon, "it was killed by SIGABRT");
+    assert_eq!((restarts(&daemon, "crashed"), restarts(&daemon, "ended")), (1.0, 0.0));
+}
+
+#[test]
+fn frontend_without_descriptors_says_why() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    // The pipe that shows whether the frontend lives is closed with it.
+    let open = fs::read_dir(format!("/proc/{starter}/fd")).expect("its files").count() - 1;
+    // Enough to start the frontend, and too few for its runtime.
+    limit_files(starter, open + 4);
+    kill(Pid::from_raw(frontend.cast_signed()), Signal::SIGKILL).expect("our own process");
+    for text in ["Too many open files", "it exited with 1"] {
+        log_has(&daemon, text);
+    }
+    limit_files(starter, open + 1);
+    log_has(&daemon, "the kernel starts no process: Too many open files");
+    limit_files(starter, 1024);
+    let answer = eventually("metrics", TIMEOUT, || http::get(daemon.metrics, "/metrics").ok());
+    assert_eq!(answer.status, 200);
+}
+
+fn limit_files(pid: u32, files: usize) {
+    let limit = format!("--nofile={files}:1024");
+    succeed(Command::new("prlimit").args([format!("--pid={pid}"), limit]));
+}
+
+/// The sockets of a process, as descriptor and inode.
+fn sockets(pid: u32) -> Vec<(u64, String)> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process runs");
+    let socket = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
+        Some((entry.file_name().to_str()?.parse().ok()?, inode))
+    };
+    open.filter_map(|entry| socket(entry.expect("a descriptor"))).collect()
+}
+
+/// The descriptors of a process that listen for TCP connections.
+fn listening(pid: u32) -> Vec<u64> {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the sockets of the host");
+    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let inodes: Vec<String> = rows
+        .filter(|row| row.get(3) == Some(&"0A"))
+        .filter_map(|row| Some((*row.get(9)?).to_owned()))
+        .collect();
+    let sockets = sockets(pid).into_iter();
+    sockets
+        .filter(|(_, inode)| inodes.contains(inode))
+        .map(|(descriptor, _)| descriptor)
+        .collect()
+}
+
+/// Shuts a listening socket of a process down, for all that hold it.
+fn shut_down(pid: u32, descriptor: u64) {
+    let none: libc::c_long = 0;
+    // SAFETY: the calls take numbers, and return descriptors that nothing else owns.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), none);
+        let socket = libc::syscall(libc::SYS_pidfd_getfd, process, descriptor, none);
+        assert!(socket >= 0, "{}", std::io::Error::last_os_error());
+        assert_eq!(
+            libc::shutdown(i32::try_from(socket).expect("a descriptor"), libc::SHUT_RDWR),
+            0
+        );
+        libc::syscall(libc::SYS_close, socket);
+        libc::syscall(libc::SYS_close, process);
+    }
+}
+
+#[test]
+fn daemon_keeps_no_listening_socket_and_ends_without_one() {
+    let home = Home::new(NO_RULES);
+    let mut daemon = home.start(&[]);
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    assert_eq!(
+        (
+            listening(daemon.pid()),
+            listening(starter).len(),
+            listening(frontend).len()
+        ),
+        (vec![], 2, 2)
+    );
+    shut_down(starter, listening(starter)[0]);
+    let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
+    assert!(!status.success(), "{status}");
+    for text in ["listening socket shut down", "daemon failed", "start evenkeel again"] {
+        log_has(&daemon, text);
+    }
+    let mut daemon = home.start(&["--no-sandbox"]);
+    shut_down(daemon.pid(), listening(daemon.pid())[1]);
+    let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
+    assert!(!status.success(), "{status}");
+    log_has(&daemon, "a listening socket was shut down");
+}
+
+#[test]
+fn listener_has_many_addresses_and_too_many_are_named() {
+    let home = Home::new(NO_RULES);
+    let more = "--web.listen-address=127.0.0.1:0";
+    let daemon = home.start(&[more; 70]);
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    drop(daemon);
+    let mut command = home.run_command("127.0.0.1:0", "127.0.0.1:0");
+    let output = command.args([more; 252]).output().expect("evenkeel ends by itself");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("may name 252 addresses"),
+        "{said}"
+    );
+}
+
+#[test]
+fn frontend_is_killed_first_and_its_memory_is_bounded() {
+    let home = Home::new(NO_RULES);
+    // Only a process with CAP_SYS_RESOURCE can lower it.
+    let mut command = Command::new("sh");
+    command.args([
+        "-c",
+        "(echo -900 >/proc/$$/oom_score_adj) 2>/dev/null; exec \"$@\"",
+        "sh",
+    ]);
+    let daemon = home.start_by(command, &[]);
+    let of = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process runs");
+    let pid = frontend(&daemon);
+    let own: i32 = of(daemon.pid(), "oom_score_adj").trim().parse().expect("a number");
+    assert_eq!(of(pid, "oom_score_adj").trim(), own.max(0).to_string());
+    let limits = of(pid, "limits");
+    assert_eq!(
+        line(&limits, "Max data size").split_whitespace().collect::<Vec<_>>(),
+        ["1073741824", "1073741824", "bytes"]
+    );
+}
+
+/// A FIFO, which opens once something writes to it, as a file system that does not answer.
+#[test]
+fn token_file_that_does_not_answer_stops_nothing() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    assert_eq!(post(&daemon, TOKEN), 200);
+    let token = home.path().join("webhook.token");
+    fs::remove_file(&token).expect("our own file");
+    nix::unistd::mkfifo(&token, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    eventually("the error", TIMEOUT, || {
+        assert_eq!(post(&daemon, TOKEN), 200);
+        let log = daemon.log();
+        let is_logged = log
+            .iter()
+            .any(|line| line.contains("does not answer, keeping the last known"));
+        is_logged.then_some(())
+    });
+    kill(Pid::from_raw(frontend(&daemon).cast_signed()), Signal::SIGKILL).expect("our own process");
+    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    assert_eq!(
+        (post(&daemon, TOKEN), post(&daemon, "another-token-of-the-tests")),
+        (200, 401)
+    );
+    // Lets the reading end, as the shutdown waits for it.
+    fs::write(&token, TOKEN).expect("a reader");
 }
 
 #[test]
@@ -305,6 +481,28 @@ fn code_in_the_frontend_cannot_break_sockets() {
     drop(code);
     assert_eq!(post(&daemon, TOKEN), 200);
     assert!(daemon.metric("node_load1", &[]) >= 0.0);
+}
+
+/// Code in the frontend closes its channel and lives on.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn frontend_that_closes_its_channel_is_replaced() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    let pid = frontend(&daemon);
+    let code = Injected::attach(pid);
+    let unix = fs::read_to_string("/proc/net/unix").expect("the sockets of the host");
+    let is_unix = |inode: &str| unix.lines().any(|row| row.split_whitespace().nth(6) == Some(inode));
+    for (descriptor, inode) in sockets(pid) {
+        if descriptor > 2 && is_unix(&inode) {
+            assert_eq!(code.call(libc::SYS_close, [descriptor, 0, 0, 0]), Outcome::Returned(0));
+        }
+    }
+    drop(code);
+    eventually("another frontend", TIMEOUT, || {
+        processes(&daemon).filter(|processes| processes[1] != pid)
+    });
+    assert_eq!(restarts(&daemon, "ended"), 1.0);
 }
 
 /// Code in the frontend writes to its channel.

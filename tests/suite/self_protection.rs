@@ -52,6 +52,12 @@ impl Protection {
     }
 }
 
+#[test]
+fn unit_outlasts_the_oom_kill_of_one_process() {
+    let unit = include_str!("../../packaging/evenkeel.service");
+    assert!(unit.lines().any(|line| line == "OOMPolicy=continue"));
+}
+
 /// Starts a daemon with an oom_score_adj and a nice value of 0, because it changes only these values.
 fn start(home: &Home, flags: &[&str]) -> Daemon {
     let mut shell = Command::new("sh");

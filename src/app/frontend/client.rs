@@ -2,8 +2,10 @@
 
 use super::frame::{encode, read_frame, write_frame};
 use super::message::{
-    Answer, DeliveredAlerts, Listener, MAX_DELIVERIES, MAX_OTHERS, Question, TO_FRONTEND, ToActuator, ToFrontend,
+    Answer, DeliveredAlerts, Listener, MAX_ACCESS, MAX_DELIVERIES, MAX_METRICS, Question, TO_FRONTEND, ToActuator,
+    ToFrontend,
 };
+use crate::alert::alert::Alert;
 use crate::alert::receiver::{Delivery, Inbox, NotAccepted, Receipt};
 use crate::http::remote_access::AccessVersion;
 use crate::publish::request::{MetricsReply, MetricsRequest, MetricsService, ReplyStatus};
@@ -18,7 +20,9 @@ use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// Questions, and a few messages beside them.
-const MAX_WAITING: usize = MAX_DELIVERIES + MAX_OTHERS + 8;
+const MAX_WAITING: usize = MAX_DELIVERIES + MAX_METRICS + 2 * MAX_ACCESS + 8;
+/// Memory of alerts from which their message is made on another thread, because other requests would wait for it.
+const ENCODE_INLINE_BYTES: usize = 64 * 1024;
 
 /// Asks the actuator. Cheap to clone.
 #[derive(Clone)]
@@ -30,7 +34,9 @@ struct Shared {
     asked: Mutex<BTreeMap<u64, Asked>>,
     next_id: AtomicU64,
     deliveries: Arc<Semaphore>,
-    others: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
+    /// By listener, so that no request waits for the scrapes of others before it is admitted.
+    access: [Arc<Semaphore>; 2],
     responses: Arc<Responses>,
 }
 
@@ -72,7 +78,8 @@ impl ActuatorClient {
             asked: Mutex::default(),
             next_id: AtomicU64::default(),
             deliveries: Arc::new(Semaphore::new(MAX_DELIVERIES)),
-            others: Arc::new(Semaphore::new(MAX_OTHERS)),
+            metrics: Arc::new(Semaphore::new(MAX_METRICS)),
+            access: [(); 2].map(|()| Arc::new(Semaphore::new(MAX_ACCESS))),
             responses: Arc::clone(&responses),
         });
         let outgoing = Outgoing { messages, responses };
@@ -95,7 +102,8 @@ impl ActuatorClient {
 
     /// The access rules of a listener, if their number is not this one.
     pub async fn access(&self, listener: Listener, known: u64) -> Option<AccessVersion> {
-        let permit = Arc::clone(&self.0.others).acquire_owned().await.ok()?;
+        let permits = &self.0.access[listener as usize];
+        let permit = Arc::clone(permits).acquire_owned().await.ok()?;
         let (sender, answer) = oneshot::channel();
         let question = Question::Access { listener, known };
         self.ask(question, Reply::Access(sender), permit)?;
@@ -185,7 +193,7 @@ impl MetricsService for ActuatorClient {
             let text = "The process that has the metrics does not answer, try again later.\n";
             MetricsReply::plain(ReplyStatus::Unavailable, text)
         };
-        let Ok(permit) = Arc::clone(&self.0.others).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&self.0.metrics).acquire_owned().await else {
             return unavailable();
         };
         let (sender, answer) = oneshot::channel();
@@ -203,8 +211,77 @@ impl Inbox for ActuatorClient {
     fn deliver(&self, delivery: Delivery) -> Result<(), NotAccepted> {
         let permit = Arc::clone(&self.0.deliveries).try_acquire_owned();
         let permit = permit.map_err(|_| NotAccepted::Full)?;
-        let question = Question::Deliver(DeliveredAlerts::of(&delivery));
-        self.ask(question, Reply::Receipt(delivery.reply), permit)
-            .ok_or(NotAccepted::Stopped)
+        let bytes: usize = delivery.alerts.iter().map(Alert::bytes).sum();
+        let client = self.clone();
+        let ask = move || {
+            let question = Question::Deliver(DeliveredAlerts::of(&delivery));
+            client.ask(question, Reply::Receipt(delivery.reply), permit)
+        };
+        if bytes <= ENCODE_INLINE_BYTES {
+            return ask().ok_or(NotAccepted::Stopped);
+        }
+        // A request whose reply is dropped is answered with 503.
+        drop(tokio::task::spawn_blocking(ask));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alert::alert::{Source, Status};
+    use crate::labels::Labels;
+    use jiff::Timestamp;
+    use std::time::Instant;
+
+    fn asked(message: &[u8]) -> String {
+        String::from_utf8_lossy(&message[..message.len().min(100)]).into_owned()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn access_rules_do_not_wait_for_scrapes() {
+        let (client, mut outgoing) = ActuatorClient::new();
+        for _ in 0..=MAX_METRICS {
+            let client = client.clone();
+            drop(tokio::spawn(
+                async move { client.answer(MetricsRequest::Readiness).await },
+            ));
+        }
+        for _ in 0..MAX_METRICS {
+            assert!(asked(&outgoing.messages.recv().await.unwrap()).contains("Readiness"));
+        }
+        let webhook = client.clone();
+        drop(tokio::spawn(async move { webhook.access(Listener::Webhook, 0).await }));
+        drop(tokio::spawn(async move { client.access(Listener::Metrics, 0).await }));
+        for listener in ["Webhook", "Metrics"] {
+            assert!(asked(&outgoing.messages.recv().await.unwrap()).contains(listener));
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn large_delivery_is_encoded_on_another_thread() {
+        let (client, mut outgoing) = ActuatorClient::new();
+        let delivery = |bytes: usize| Delivery {
+            alerts: Arc::new(vec![Alert {
+                labels: Labels::from([("a", "x".repeat(bytes))]),
+                annotations: Labels::new(),
+                status: Status::Firing,
+                starts_at: Timestamp::UNIX_EPOCH,
+                ends_at: None,
+                fingerprint: "0123456789abcdef".into(),
+                source: Source::Alertmanager,
+                generator_url: None,
+            }]),
+            invalid: 0,
+            truncated: 0,
+            received_at: Instant::now(),
+            reply: oneshot::channel().0,
+        };
+        client.deliver(delivery(10)).unwrap();
+        assert!(outgoing.messages.try_recv().is_ok());
+        client.deliver(delivery(64 * ENCODE_INLINE_BYTES)).unwrap();
+        assert!(outgoing.messages.try_recv().is_err());
+        let message = outgoing.messages.recv().await.unwrap();
+        assert!(message.len() > 64 * ENCODE_INLINE_BYTES && asked(&message).contains("Deliver"));
     }
 }

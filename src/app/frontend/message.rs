@@ -19,14 +19,17 @@ use tokio::sync::oneshot;
 
 /// Webhook requests whose receipt the frontend waits for: one for each connection.
 pub const MAX_DELIVERIES: usize = 256;
-/// Memory for the messages of these requests in KiB, twice that of the bodies that the frontend may hold.
-pub const MAX_DELIVERIES_KIB: usize = 64 * 1024;
-/// Other requests that the frontend waits for.
-pub const MAX_OTHERS: usize = 128;
+/// Memory for the alerts of these requests in KiB. A larger request is taken while there is no other.
+pub const MAX_DELIVERIES_KIB: u32 = 32 * 1024;
+/// Scrapes and pages that the frontend waits for. The access rules of a listener do not wait for them.
+pub const MAX_METRICS: usize = 128;
+/// Questions for the access rules of one listener.
+pub const MAX_ACCESS: usize = 1;
 
-/// The frames to the actuator. Decoded alerts take hardly more than the body that they were in.
+/// The frames to the actuator. The smallest alerts of a body take twice their size, because times and fingerprints are
+/// added.
 pub const TO_ACTUATOR: FrameLimits = FrameLimits {
-    head_bytes: 4 * MAX_BODY_BYTES,
+    head_bytes: 5 * MAX_BODY_BYTES / 2,
     body_bytes: 0,
 };
 /// The frames to the frontend: certificates, and a scrape of a large host.
@@ -166,6 +169,12 @@ impl DeliveredAlerts {
         }
     }
 
+    /// Memory of the alerts, which is several times that of their JSON where they are small.
+    pub fn bytes(&self) -> usize {
+        let bytes = |(labels, annotations, ..): &DeliveredAlert| labels.heap_bytes() + annotations.heap_bytes();
+        self.alerts.len() * size_of::<DeliveredAlert>() + self.alerts.iter().map(bytes).sum::<usize>()
+    }
+
     /// The delivery, if it is one that the decoder of webhooks could return.
     ///
     /// # Errors
@@ -257,6 +266,39 @@ mod tests {
         let delivery = deliver(&serde_json::to_string(&DeliveredAlerts::of(&delivery)).unwrap()).unwrap();
         assert_eq!(*delivery.alerts, alerts);
         assert_eq!((delivery.invalid, delivery.truncated), (2, 3));
+    }
+
+    #[test]
+    fn message_of_any_body_fits_into_a_frame() {
+        let entry = |labels: &str| format!("{{\"status\":\"resolved\",\"labels\":{{{labels}}}}}");
+        let mut body = format!("{{\"version\":\"4\",\"alerts\":[{}", entry("\"a\":\"b\"") + ",").repeat(1);
+        let smallest = entry("\"a\":\"b\"") + ",";
+        body.push_str(&smallest.repeat(MAX_ENTRIES - 2));
+        let rest = MAX_BODY_BYTES - body.len() - entry("\"a\":\"\"").len() - "]}".len();
+        body.push_str(&entry(&format!("\"a\":\"{}\"", "x".repeat(rest))));
+        body.push_str("]}");
+        assert_eq!(body.len(), MAX_BODY_BYTES);
+        let envelope = decode(body.as_bytes(), Timestamp::now()).unwrap();
+        let alerts: Vec<Alert> = envelope.alerts.into_iter().map(Result::unwrap).collect();
+        assert_eq!(alerts.len(), MAX_ENTRIES);
+        let bytes: usize = alerts.iter().map(Alert::bytes).sum();
+        let delivery = Delivery {
+            alerts: Arc::new(alerts),
+            invalid: 0,
+            truncated: 0,
+            received_at: Instant::now(),
+            reply: oneshot::channel().0,
+        };
+        let delivered = DeliveredAlerts::of(&delivery);
+        let text = serde_json::to_vec(&delivered).unwrap();
+        assert!(text.len() + 1024 < TO_ACTUATOR.head_bytes, "{}", text.len());
+        // What is charged is memory, and not JSON.
+        assert!(delivered.bytes() > text.len(), "{} {}", delivered.bytes(), text.len());
+        assert!(
+            delivered.bytes().abs_diff(bytes) < bytes / 4,
+            "{} {bytes}",
+            delivered.bytes()
+        );
     }
 
     #[test]

@@ -7,12 +7,13 @@ use super::starter::FrontendSockets;
 use crate::alert::receiver::WebhookReceiver;
 use crate::app::log::ProcessLog;
 use crate::app::runtime;
-use crate::host::program_pages;
+use crate::host::{program_pages, self_priority};
 use crate::http::remote_access::{AccessVersion, RemoteAccess};
 use crate::http::{Access, ServerLimits, WebFileError};
 use crate::publish::MetricsServer;
 use crate::sandbox::{self, OwnUser, OwnUserError, Report};
 use crate::telemetry::Telemetry;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -21,9 +22,13 @@ use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
-/// Maximum wait at the end for the reader of the log.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Maximum wait for the last messages to the actuator.
+const LAST_MESSAGES: Duration = Duration::from_secs(1);
+/// Memory of the process (RLIMIT_DATA), so that a frontend that was taken over cannot use up the host's. It leaves space
+/// for the bodies of webhooks at ten times their size (320 MiB) and for the stacks of all threads (128 MiB).
+const MAX_MEMORY: u64 = 1024 * 1024 * 1024;
 
 /// Runs a frontend to its end. No thread may have started.
 pub fn run(
@@ -35,10 +40,25 @@ pub fn run(
     match start(sockets, user, log, telemetry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "frontend ended");
-            log.flush(LAST_LINES);
+            tracing::error!(%error, "frontend failed");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Makes the process the first that the kernel kills when memory is short, unlike the actuator, and bounds its memory.
+fn bound_memory() {
+    if let Err(error) = self_priority::give_up_oom_protection() {
+        tracing::warn!(%error, "could not raise oom_score_adj of the frontend");
+    }
+    let former = getrlimit(Resource::Data);
+    let most = Some(former.maximum.map_or(MAX_MEMORY, |maximum| maximum.min(MAX_MEMORY)));
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    if let Err(error) = setrlimit(Resource::Data, limit) {
+        tracing::warn!(%error, "memory of the frontend not limited");
     }
 }
 
@@ -48,6 +68,7 @@ fn start(
     log: &mut ProcessLog,
     telemetry: &Telemetry,
 ) -> io::Result<()> {
+    bound_memory();
     // The sandbox denies opening descriptors and changing their flags.
     let runtime = runtime::new(|| ())?;
     for socket in sockets.metrics.iter().chain([&sockets.webhook, &sockets.channel]) {
@@ -60,9 +81,7 @@ fn start(
     log.write()?;
     // The thread for blocking calls stays, so that one exists where later none could be had.
     drop(runtime.spawn_blocking(|| ()));
-    runtime.block_on(serve(sockets, report, telemetry.clone()))?;
-    log.flush(LAST_LINES);
-    Ok(())
+    runtime.block_on(serve(sockets, report, telemetry.clone()))
 }
 
 async fn serve(sockets: FrontendSockets, report: Report, telemetry: Telemetry) -> io::Result<()> {
@@ -99,7 +118,7 @@ async fn serve(sockets: FrontendSockets, report: Report, telemetry: Telemetry) -
     }?;
     drop(client);
     // The last messages.
-    let _ = tokio::time::timeout(LAST_LINES, writer).await;
+    let _ = tokio::time::timeout(LAST_MESSAGES, writer).await;
     Ok(())
 }
 
@@ -145,18 +164,30 @@ impl Listeners {
             let mut stopped = self.stopped.clone();
             async move { drop(stopped.wait_for(|is_stopped| *is_stopped).await) }
         };
-        let mut serving = Vec::new();
+        let check_stopped = || match *self.stopped.borrow() {
+            true => Ok(()),
+            false => Err(io::Error::other("a listener ended")),
+        };
+        let mut serving = JoinSet::new();
         for listener in metrics {
             let listener = TcpListener::from_std(listener.into())?;
-            serving.push(tokio::spawn(self.metrics.clone().run(listener, stop())));
+            serving.spawn(self.metrics.clone().run(listener, stop()));
         }
+        let serve_metrics = async {
+            while let Some(ended) = serving.join_next().await {
+                ended?;
+                check_stopped()?;
+            }
+            Ok(())
+        };
         let webhook = TcpListener::from_std(webhook.into())?;
-        self.webhook.run(webhook, self.webhook_limits, stop()).await;
-        self.client.send(&ToActuator::WebhookDrained).await;
-        for listener in serving {
-            let _ = listener.await;
-        }
-        Ok(())
+        let serve_webhook = async {
+            self.webhook.run(webhook, self.webhook_limits, stop()).await;
+            check_stopped()?;
+            self.client.send(&ToActuator::WebhookDrained).await;
+            Ok(())
+        };
+        tokio::try_join!(serve_metrics, serve_webhook).map(drop)
     }
 }
 

@@ -3,8 +3,8 @@
 
 use super::frame::{Frame, FrameError, encode, read_frame, write_frame};
 use super::message::{
-    Answer, DeliveredAlerts, InvalidMessage, Listener, MAX_DELIVERIES, MAX_DELIVERIES_KIB, MAX_OTHERS, Question,
-    Settings, TO_ACTUATOR, TO_FRONTEND, ToActuator, ToFrontend, checked_code, checked_lines,
+    Answer, DeliveredAlerts, InvalidMessage, Listener, MAX_ACCESS, MAX_DELIVERIES, MAX_DELIVERIES_KIB, MAX_METRICS,
+    Question, Settings, TO_ACTUATOR, TO_FRONTEND, ToActuator, ToFrontend, checked_code, checked_lines,
 };
 use crate::alert::receiver::{Inbox, Receipt};
 use crate::http::Access;
@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 /// The label value of `evenkeel_sandbox{part}`.
 pub const PART: &str = "frontend";
@@ -32,6 +33,11 @@ const MAX_SILENT_INTERVALS: u32 = 5;
 const RECEIPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// Size from which messages are decoded on another thread.
 const DECODE_INLINE_BYTES: usize = 64 * 1024;
+/// Memory in KiB for deliveries that wait until a large one before them is decoded: the largest one, and small ones.
+/// Reading stops while there is none left.
+const MAX_WAITING_KIB: usize = TO_ACTUATOR.head_bytes / 1024 + 2048;
+/// Time to read the files of access rules. A file system may not answer.
+const READ_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// What the actuator does for a frontend.
 pub struct Services<S, I> {
@@ -49,38 +55,75 @@ pub struct Services<S, I> {
 
 /// The access rules of a listener, with the number of their present contents.
 pub struct ServedAccess {
+    listener: &'static str,
     files: Access,
-    served: Arc<Mutex<AccessVersion>>,
+    /// What the files said last.
+    known: Mutex<AccessVersion>,
+    /// A reading that has not ended. There is one at a time, because each takes a thread.
+    reading: tokio::sync::Mutex<Option<Reading>>,
 }
 
-impl From<Access> for ServedAccess {
-    fn from(files: Access) -> ServedAccess {
-        let first = AccessVersion {
-            version: 0,
-            contents: AccessContents::default(),
-        };
-        ServedAccess {
-            files,
-            served: Arc::new(Mutex::new(first)),
-        }
-    }
+struct Reading {
+    task: JoinHandle<AccessContents>,
+    is_reported: bool,
 }
 
 impl ServedAccess {
-    async fn current(&self) -> AccessVersion {
-        let (files, served) = (self.files.clone(), Arc::clone(&self.served));
-        let read = move || {
-            let contents = files.contents();
-            let mut served = served.lock().unwrap_or_else(PoisonError::into_inner);
-            if served.contents != contents {
-                let version = served.version + 1;
-                *served = AccessVersion { version, contents };
-            }
-            served.clone()
+    /// The access rules that these files describe. Touches the file system.
+    pub fn new(listener: &'static str, files: Access) -> ServedAccess {
+        let first = AccessVersion {
+            version: 1,
+            contents: files.contents(),
         };
-        // Reading files may block. The join fails only while the runtime shuts down.
-        let read = tokio::task::spawn_blocking(read).await;
-        read.unwrap_or_else(|_| self.served.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        ServedAccess {
+            listener,
+            files,
+            known: Mutex::new(first),
+            reading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The last known rules. Touches no file.
+    fn known(&self) -> AccessVersion {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The present rules, or the last known ones while the files cannot be read in time.
+    async fn current(&self) -> AccessVersion {
+        let mut reading = self.reading.lock().await;
+        let begun = reading.get_or_insert_with(|| {
+            let files = self.files.clone();
+            Reading {
+                task: tokio::task::spawn_blocking(move || files.contents()),
+                is_reported: false,
+            }
+        });
+        match tokio::time::timeout(READ_TIMEOUT, &mut begun.task).await {
+            Ok(read) => {
+                *reading = None;
+                // The join fails only while the runtime shuts down.
+                if let Ok(contents) = read {
+                    self.update(contents);
+                }
+            }
+            Err(_) if begun.is_reported => {}
+            Err(_) => {
+                begun.is_reported = true;
+                tracing::error!(
+                    listener = self.listener,
+                    "token or web config file does not answer, keeping the last known access rules"
+                );
+            }
+        }
+        self.known()
+    }
+
+    fn update(&self, contents: AccessContents) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contents != contents {
+            let version = known.version + 1;
+            *known = AccessVersion { version, contents };
+        }
     }
 }
 
@@ -120,13 +163,24 @@ struct Outgoing {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// A message that waits for the large ones before it, so that deliveries keep their order.
+struct Waiting {
+    content: WaitingContent,
+    _memory: OwnedSemaphorePermit,
+}
+
+enum WaitingContent {
+    Frame(Frame),
+    Message(ToActuator),
+}
+
 struct Session<S, I> {
     services: Arc<Services<S, I>>,
     outgoing: mpsc::UnboundedSender<Outgoing>,
     deliveries: Arc<Semaphore>,
     deliveries_kib: Arc<Semaphore>,
-    others: Arc<Semaphore>,
-    has_started: bool,
+    metrics: Arc<Semaphore>,
+    access: [Arc<Semaphore>; 2],
     /// Whether a message came in this interval of pings.
     was_heard: Arc<AtomicBool>,
 }
@@ -142,19 +196,19 @@ pub async fn serve<S: MetricsService, I: Inbox>(
     let (outgoing, messages) = mpsc::unbounded_channel();
     let settings = Settings {
         telemetry_path: services.telemetry_path.clone(),
-        metrics_access: services.metrics_access.current().await,
-        webhook_access: services.webhook_access.current().await,
+        metrics_access: services.metrics_access.known(),
+        webhook_access: services.webhook_access.known(),
         metrics_connections: services.metrics_connections,
         webhook_connections: services.webhook_connections,
     };
     let was_heard = Arc::new(AtomicBool::new(true));
-    let mut session = Session {
+    let session = Session {
         services,
         outgoing: outgoing.clone(),
         deliveries: Arc::new(Semaphore::new(MAX_DELIVERIES)),
-        deliveries_kib: Arc::new(Semaphore::new(MAX_DELIVERIES_KIB)),
-        others: Arc::new(Semaphore::new(MAX_OTHERS)),
-        has_started: false,
+        deliveries_kib: Arc::new(Semaphore::new(MAX_DELIVERIES_KIB as usize)),
+        metrics: Arc::new(Semaphore::new(MAX_METRICS)),
+        access: [(); 2].map(|()| Arc::new(Semaphore::new(MAX_ACCESS))),
         was_heard: Arc::clone(&was_heard),
     };
     send(
@@ -163,6 +217,7 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         Bytes::new(),
         None,
     );
+    let (waiting, deliveries) = mpsc::unbounded_channel();
     let stop = async {
         // The sender is dropped only after the session.
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
@@ -170,7 +225,8 @@ pub async fn serve<S: MetricsService, I: Inbox>(
         std::future::pending().await
     };
     tokio::select! {
-        end = session.receive(input) => end,
+        received = session.receive(input, waiting) => received.err().unwrap_or(SessionEnd::Closed),
+        end = session.handle_waiting(deliveries) => end,
         end = write(messages, output) => end,
         end = stop => end,
         end = silence(&was_heard, &outgoing) => end,
@@ -225,41 +281,73 @@ fn send(
 }
 
 impl<S: MetricsService, I: Inbox> Session<S, I> {
-    async fn receive(&mut self, input: impl AsyncRead + Unpin) -> SessionEnd {
+    /// Reads messages until the channel ends, and handles those that are no deliveries.
+    async fn receive(
+        &self,
+        input: impl AsyncRead + Unpin,
+        waiting: mpsc::UnboundedSender<Waiting>,
+    ) -> Result<(), SessionEnd> {
         let mut input = BufReader::new(input);
-        loop {
-            let handled = match read_frame(&mut input, TO_ACTUATOR).await {
-                Ok(Some(frame)) => {
-                    self.was_heard.store(true, Ordering::Relaxed);
-                    self.handle(frame).await
-                }
-                Ok(None) => return SessionEnd::Closed,
-                Err(error) => return error.into(),
+        let memory = Arc::new(Semaphore::new(MAX_WAITING_KIB));
+        let mut has_started = false;
+        while let Some(frame) = read_frame(&mut input, TO_ACTUATOR).await? {
+            self.was_heard.store(true, Ordering::Relaxed);
+            let bytes = frame.head_bytes();
+            let content = match bytes {
+                0..=DECODE_INLINE_BYTES => match frame.decode()? {
+                    ToActuator::Started(report) if !has_started => {
+                        has_started = true;
+                        log_sandbox(&report, &self.services.telemetry)?;
+                        continue;
+                    }
+                    message @ ToActuator::Ask {
+                        question: Question::Deliver(_),
+                        ..
+                    } => WaitingContent::Message(message),
+                    message if has_started => {
+                        self.handle(message)?;
+                        continue;
+                    }
+                    message => WaitingContent::Message(message),
+                },
+                _ => WaitingContent::Frame(frame),
             };
-            if let Err(end) = handled {
+            if !has_started {
+                return Err(SessionEnd::Protocol("another message before the first one".to_owned()));
+            }
+            let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+            // Neither fails before the end of the session.
+            if let Ok(memory) = Arc::clone(&memory).acquire_many_owned(kib).await {
+                let _ = waiting.send(Waiting {
+                    content,
+                    _memory: memory,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Handles the messages that wait, in their order. Large ones are decoded on another thread, and others are read
+    /// meanwhile.
+    async fn handle_waiting(&self, mut waiting: mpsc::UnboundedReceiver<Waiting>) -> SessionEnd {
+        while let Some(Waiting { content, _memory }) = waiting.recv().await {
+            let message = match content {
+                WaitingContent::Message(message) => Ok(message),
+                WaitingContent::Frame(frame) => decode_aside(frame).await,
+            };
+            if let Err(end) = message.and_then(|message| self.handle(message)) {
                 return end;
             }
         }
+        // The receiver of messages has ended, and says why.
+        std::future::pending().await
     }
 
-    async fn handle(&mut self, frame: Frame) -> Result<(), SessionEnd> {
-        let bytes = frame.head_bytes();
-        let message = match bytes {
-            0..=DECODE_INLINE_BYTES => frame.decode()?,
-            // The join fails only while the runtime shuts down.
-            _ => tokio::task::spawn_blocking(move || frame.decode())
-                .await
-                .map_err(|_| SessionEnd::Closed)??,
-        };
+    fn handle(&self, message: ToActuator) -> Result<(), SessionEnd> {
         let telemetry = &self.services.telemetry;
         match message {
-            ToActuator::Started(report) if !self.has_started => {
-                self.has_started = true;
-                log_sandbox(&report, telemetry)
-            }
-            _ if !self.has_started => Err(SessionEnd::Protocol("another message before the first one".to_owned())),
             ToActuator::Started(_) => Err(SessionEnd::Protocol("a second first message".to_owned())),
-            ToActuator::Ask { id, question } => self.answer(id, question, bytes),
+            ToActuator::Ask { id, question } => self.answer(id, question),
             ToActuator::Responded { code, count } => {
                 telemetry.webhook_requests(checked_code(code)?, count);
                 Ok(())
@@ -277,10 +365,11 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
     }
 
     /// Answers on a task of its own.
-    fn answer(&self, id: u64, question: Question, bytes: usize) -> Result<(), SessionEnd> {
+    fn answer(&self, id: u64, question: Question) -> Result<(), SessionEnd> {
         let permits = match question {
             Question::Deliver(_) => &self.deliveries,
-            Question::Metrics(_) | Question::Access { .. } => &self.others,
+            Question::Metrics(_) => &self.metrics,
+            Question::Access { listener, .. } => &self.access[listener as usize],
         };
         let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
             return Err(SessionEnd::Protocol("more questions at once than allowed".to_owned()));
@@ -299,7 +388,8 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
                 }));
             }
             Question::Deliver(alerts) => {
-                let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+                let kib = u32::try_from(alerts.bytes().div_ceil(1024)).unwrap_or(u32::MAX);
+                let kib = kib.min(MAX_DELIVERIES_KIB);
                 let Ok(memory) = Arc::clone(&self.deliveries_kib).try_acquire_many_owned(kib) else {
                     let reason = "too many requests at once".to_owned();
                     reply(Answer::Receipt(Receipt::Unavailable(reason)), Bytes::new());
@@ -337,6 +427,12 @@ impl<S: MetricsService, I: Inbox> Session<S, I> {
     }
 }
 
+async fn decode_aside(frame: Frame) -> Result<ToActuator, SessionEnd> {
+    let decoded = tokio::task::spawn_blocking(move || frame.decode()).await;
+    // The join fails only while the runtime shuts down.
+    Ok(decoded.map_err(|_| SessionEnd::Closed)??)
+}
+
 async fn receipt_of(receipt: oneshot::Receiver<Receipt>) -> Receipt {
     match tokio::time::timeout(RECEIPT_TIMEOUT, receipt).await {
         Ok(Ok(receipt)) => receipt,
@@ -361,13 +457,16 @@ fn log_sandbox(report: &Report, telemetry: &Telemetry) -> Result<(), SessionEnd>
     for (measure, result) in &report.measures {
         telemetry.set_sandbox(PART, measure.as_str(), result.is_ok());
     }
-    tracing::info!(
-        part = PART,
-        in_force = report.in_force(),
-        missing = report.missing(),
-        capabilities = crate::sandbox::capabilities::names(report.capabilities),
-        "sandbox"
-    );
+    let is_whole = report.measures.iter().all(|(measure, result)| {
+        // It needs a user that not every host has.
+        result.is_ok() || *measure == Measure::User
+    });
+    let (in_force, missing) = (report.in_force(), report.missing());
+    let capabilities = crate::sandbox::capabilities::names(report.capabilities);
+    match is_whole {
+        true => tracing::info!(part = PART, in_force, missing, capabilities, "sandbox"),
+        false => tracing::warn!(part = PART, in_force, missing, capabilities, "sandbox incomplete"),
+    }
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! The starter: a small process without threads that starts the frontend, and another one when it dies, because the
 //! actuator gives up the right to do so. It was copied from the actuator before that read its configuration, so that
-//! neither it nor a frontend has secrets in its memory that it does not need. After the sockets it reads single bytes.
+//! neither it nor a frontend has secrets in its memory that it does not need. After the sockets it reads orders of five bytes
+//! at most.
 
 use super::{FRONTEND, STARTER};
+use crate::app::log::ProcessLog;
 use crate::host::fork::fork;
 use crate::host::program_pages;
 use crate::sandbox::{CapabilitySet, capabilities};
@@ -13,9 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+    SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair, sockopt,
 };
+use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
+use std::fmt;
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut, PipeReader};
 use std::mem::MaybeUninit;
@@ -25,8 +29,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::net::UnixDatagram;
 
-/// The listening sockets of both listeners; more addresses are not served.
-pub const MAX_LISTENERS: usize = 64;
+/// The most sockets that the kernel passes on at once (SCM_MAX_FD), which bounds the addresses of the listeners.
+pub const MAX_LISTENERS: usize = 253;
+/// Maximum wait at the end for the reader of the log.
+pub const LAST_LINES: Duration = Duration::from_secs(1);
 /// Pauses before another frontend is started. They double while frontends die at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -38,11 +44,27 @@ const NEEDED: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::KILL);
 
-const SOCKETS: u8 = b'S';
+/// The first message of the actuator, which comes with the sockets.
+const SOCKETS: &[u8] = b"S";
+const NO_MORE: &[u8] = b"N";
+/// Followed by the number of a frontend.
 const KILL: u8 = b'K';
-const NO_MORE: u8 = b'N';
-/// To the actuator, without a socket.
-const NOT_STARTED: u8 = b'F';
+const MAX_ORDER: usize = 5;
+/// The longest report of the starter.
+const MAX_REPORT: usize = 256;
+
+/// A message to the actuator.
+#[derive(Debug, Serialize, Deserialize)]
+enum Report {
+    /// Comes with the actuator's end of the channel of a frontend.
+    Started {
+        number: u32,
+        former: Option<FormerEnd>,
+    },
+    /// The error number says why.
+    NotStarted(i32),
+    NotListening,
+}
 
 /// The actuator's end of the channel to the starter.
 #[derive(Debug)]
@@ -51,6 +73,8 @@ pub struct Starter(OwnedFd);
 /// A frontend that was started.
 #[derive(Debug)]
 pub struct Started {
+    /// Names it in orders. An order may arrive when the next one runs.
+    pub number: u32,
     /// The actuator's end of its channel.
     pub channel: OwnedFd,
     /// How the one before it ended.
@@ -62,31 +86,48 @@ pub struct Started {
 pub enum NoFrontend {
     #[error("the starter of the frontend ended")]
     StarterEnded,
-    #[error("the kernel starts no process")]
-    NotStarted,
+    #[error("a listening socket was shut down; start evenkeel again, and its socket units if it has any")]
+    NotListening,
+    #[error("the kernel starts no process: {0}")]
+    NotStarted(io::Error),
+    #[error("its channel did not arrive, this process may have too many open files")]
+    NoChannel,
 }
 
 /// How a frontend ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FormerEnd {
-    Exited,
-    /// Killed for a system call that no part of it makes.
-    DeniedCall,
+    Exited(i32),
+    /// The number of the signal.
+    Killed(i32),
 }
 
 impl FormerEnd {
-    fn byte(former: Option<FormerEnd>) -> u8 {
-        match former {
-            None => b'0',
-            Some(FormerEnd::Exited) => b'1',
-            Some(FormerEnd::DeniedCall) => b'2',
+    fn of(status: WaitStatus) -> FormerEnd {
+        match status {
+            WaitStatus::Signaled(_, signal, _) => FormerEnd::Killed(signal as i32),
+            WaitStatus::Exited(_, code) => FormerEnd::Exited(code),
+            // waitpid(2) without options returns nothing else.
+            _ => FormerEnd::Exited(0),
         }
     }
 
-    fn of_byte(byte: u8) -> Option<FormerEnd> {
-        [FormerEnd::Exited, FormerEnd::DeniedCall]
-            .into_iter()
-            .find(|end| FormerEnd::byte(Some(*end)) == byte)
+    /// The signal that killed it.
+    pub fn signal(self) -> Option<Signal> {
+        match self {
+            FormerEnd::Exited(_) => None,
+            FormerEnd::Killed(number) => Signal::try_from(number).ok(),
+        }
+    }
+}
+
+impl fmt::Display for FormerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self, self.signal()) {
+            (FormerEnd::Exited(code), _) => write!(f, "it exited with {code}"),
+            (FormerEnd::Killed(_), Some(signal)) => write!(f, "it was killed by {signal}"),
+            (FormerEnd::Killed(number), None) => write!(f, "it was killed by signal {number}"),
+        }
     }
 }
 
@@ -104,14 +145,18 @@ pub struct FrontendSockets {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn start(frontend: impl FnMut(FrontendSockets) -> ExitCode) -> io::Result<Starter> {
+pub fn start(
+    log: &mut ProcessLog,
+    frontend: impl FnMut(FrontendSockets, &mut ProcessLog) -> ExitCode,
+) -> io::Result<Starter> {
     let (own, others) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     if fork()?.is_some() {
         return Ok(Starter(own));
     }
     drop(own);
     // A panic must not unwind into what the actuator does. Its hook has logged it.
-    let ended = catch_unwind(AssertUnwindSafe(|| run(&others, frontend)));
+    let ended = catch_unwind(AssertUnwindSafe(|| run(&others, log, frontend)));
+    log.flush(LAST_LINES);
     exit(ended.unwrap_or(ExitCode::FAILURE))
 }
 
@@ -122,6 +167,12 @@ impl Starter {
     /// When there are too many, or the starter has ended.
     pub fn pass_on(&self, metrics: &[BorrowedFd<'_>], webhook: BorrowedFd<'_>) -> io::Result<()> {
         let all: Vec<BorrowedFd<'_>> = metrics.iter().copied().chain([webhook]).collect();
+        if all.len() > MAX_LISTENERS {
+            let most = MAX_LISTENERS - 1;
+            return Err(io::Error::other(format!(
+                "--web.listen-address may name {most} addresses"
+            )));
+        }
         send_with(&self.0, SOCKETS, &all)
     }
 
@@ -140,20 +191,28 @@ impl Starter {
     /// # Errors
     /// Of kind `WouldBlock` when there is none yet.
     pub fn next(&self) -> io::Result<Result<Started, NoFrontend>> {
-        let (byte, sockets) = receive_with(&self.0, RecvFlags::DONTWAIT)?;
-        let Some(byte) = byte else {
+        let (report, sockets) = receive_with(&self.0, RecvFlags::DONTWAIT)?;
+        if report.is_empty() {
             return Ok(Err(NoFrontend::StarterEnded));
-        };
-        let started = sockets.into_iter().next().map(|channel| Started {
-            channel,
-            former: FormerEnd::of_byte(byte),
-        });
-        Ok(started.ok_or(NoFrontend::NotStarted))
+        }
+        Ok(match serde_json::from_slice(&report)? {
+            Report::Started { number, former } => match sockets.into_iter().next() {
+                Some(channel) => Ok(Started {
+                    number,
+                    channel,
+                    former,
+                }),
+                None => Err(NoFrontend::NoChannel),
+            },
+            Report::NotStarted(errno) => Err(NoFrontend::NotStarted(io::Error::from_raw_os_error(errno))),
+            Report::NotListening => Err(NoFrontend::NotListening),
+        })
     }
 
-    /// Kills the frontend; another one follows.
-    pub fn kill(&self) {
-        self.order(KILL);
+    /// Kills this frontend, unless it has ended; another one follows.
+    pub fn kill(&self, number: u32) {
+        let [a, b, c, d] = number.to_be_bytes();
+        self.order(&[KILL, a, b, c, d]);
     }
 
     /// Lets the frontend end without another one, and closes the listening sockets.
@@ -162,34 +221,35 @@ impl Starter {
     }
 
     /// A starter that has ended is noticed elsewhere.
-    fn order(&self, byte: u8) {
-        let _ = send(&self.0, &[byte], SendFlags::NOSIGNAL);
+    fn order(&self, order: &[u8]) {
+        let _ = send(&self.0, order, SendFlags::NOSIGNAL);
     }
 }
 
-fn send_with(socket: impl AsFd, byte: u8, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+fn send_with(socket: impl AsFd, message: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !control.push(SendAncillaryMessage::ScmRights(sockets)) {
-        return Err(io::Error::other(format!("more than {MAX_LISTENERS} sockets")));
+        return Err(Errno::NOSPC.into());
     }
-    sendmsg(socket, &[IoSlice::new(&[byte])], &mut control, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(message)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
-/// A byte, `None` at the end of the channel, and the sockets that came with it.
-fn receive_with(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Option<u8>, Vec<OwnedFd>)> {
+/// A message, which is empty at the end of the channel, and the sockets that came with it.
+fn receive_with(socket: impl AsFd, flags: RecvFlags) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_LISTENERS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut byte = [0];
+    let mut message = vec![0; MAX_REPORT];
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
-    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, flags)?;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut message)], &mut control, flags)?;
     let rights = control.drain().filter_map(|message| match message {
         RecvAncillaryMessage::ScmRights(sockets) => Some(sockets),
         _ => None,
     });
     let sockets = rights.flatten().collect();
-    Ok(((received.bytes == 1).then_some(byte[0]), sockets))
+    message.truncate(received.bytes);
+    Ok((message, sockets))
 }
 
 /// Ends the process without a return into what the actuator does.
@@ -206,7 +266,11 @@ fn set_name(name: &str) {
     }
 }
 
-fn run(control: &OwnedFd, frontend: impl FnMut(FrontendSockets) -> ExitCode) -> ExitCode {
+fn run(
+    control: &OwnedFd,
+    log: &mut ProcessLog,
+    frontend: impl FnMut(FrontendSockets, &mut ProcessLog) -> ExitCode,
+) -> ExitCode {
     set_name(STARTER);
     ignore_signals();
     close_others(control.as_raw_fd());
@@ -214,16 +278,19 @@ fn run(control: &OwnedFd, frontend: impl FnMut(FrontendSockets) -> ExitCode) -> 
     let _ = capabilities::keep_only(NEEDED);
     let _ = rustix::thread::set_no_new_privs(true);
     // At the end of the channel before any socket, the actuator has refused to start.
-    let Ok((Some(SOCKETS), mut metrics)) = receive_with(control, RecvFlags::empty()) else {
-        return ExitCode::SUCCESS;
+    let mut metrics = match receive_with(control, RecvFlags::empty()) {
+        Ok((first, sockets)) if first == SOCKETS => sockets,
+        _ => return ExitCode::SUCCESS,
     };
     let Some(webhook) = metrics.pop() else {
         return ExitCode::FAILURE;
     };
     let mut frontends = Frontends {
         control,
+        log,
         sockets: Some((metrics, webhook)),
         frontend,
+        started: 0,
     };
     frontends.keep_running();
     ExitCode::SUCCESS
@@ -264,13 +331,17 @@ fn close_others(kept: RawFd) {
 /// The frontends of a starter, one after the other.
 struct Frontends<'c, F> {
     control: &'c OwnedFd,
+    log: &'c mut ProcessLog,
     /// `None` once no frontend may be started any more.
     sockets: Option<(Vec<OwnedFd>, OwnedFd)>,
     frontend: F,
+    /// The number of the last one.
+    started: u32,
 }
 
 /// A running frontend.
 struct Running {
+    number: u32,
     pid: Pid,
     /// Closed when the process ends.
     alive: PipeReader,
@@ -281,17 +352,34 @@ struct Running {
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
     Ended,
-    Order(u8),
+    Kill(u32),
+    NoMore,
+    /// Nothing that this process has to act on.
+    Nothing,
     /// The actuator has ended.
     Closed,
     Timeout,
 }
 
-impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
+impl Event {
+    fn of_order(order: &[u8]) -> Event {
+        match *order {
+            [KILL, a, b, c, d] => Event::Kill(u32::from_be_bytes([a, b, c, d])),
+            _ if order == NO_MORE => Event::NoMore,
+            _ => Event::Nothing,
+        }
+    }
+}
+
+impl<F: FnMut(FrontendSockets, &mut ProcessLog) -> ExitCode> Frontends<'_, F> {
     /// Starts frontends until the actuator ends.
     fn keep_running(&mut self) {
         let (mut former, mut pause) = (None, FIRST_PAUSE);
         while self.sockets.is_some() {
+            if !self.are_listening() {
+                self.report(&Report::NotListening, &[]);
+                return;
+            }
             match self.start(former) {
                 Ok(running) => {
                     program_pages::release();
@@ -301,7 +389,7 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
                     }
                 }
                 // The actuator logs it, because this process must not wait for the reader of the log.
-                Err(_) => drop(send(self.control, &[NOT_STARTED], SendFlags::NOSIGNAL)),
+                Err(error) => self.report(&Report::NotStarted(error.raw_os_error().unwrap_or_default()), &[]),
             }
             if !self.rest(pause) {
                 return;
@@ -310,9 +398,28 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
         }
     }
 
+    /// False once code in a frontend, or another holder of a listening socket, has shut it down for all.
+    fn are_listening(&self) -> bool {
+        let sockets = self
+            .sockets
+            .iter()
+            .flat_map(|(metrics, webhook)| metrics.iter().chain([webhook]));
+        sockets
+            .into_iter()
+            .all(|socket| sockopt::socket_acceptconn(socket) != Ok(false))
+    }
+
+    /// An actuator that has ended is noticed while waiting.
+    fn report(&self, report: &Report, sockets: &[BorrowedFd<'_>]) {
+        if let Ok(message) = serde_json::to_vec(report) {
+            let _ = send_with(self.control, &message, sockets);
+        }
+    }
+
     fn start(&mut self, former: Option<FormerEnd>) -> io::Result<Running> {
         let (own, channel) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let (alive, holder) = io::pipe()?;
+        // The other end stays open as long as the process lives.
+        let (alive, _holder) = io::pipe()?;
         let starter = rustix::process::getpid();
         let Some(pid) = fork()? else {
             set_name(FRONTEND);
@@ -322,32 +429,36 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
             let Some((metrics, webhook)) = self.sockets.take() else {
                 exit(ExitCode::FAILURE)
             };
-            let code = (self.frontend)(FrontendSockets {
+            let sockets = FrontendSockets {
                 channel,
                 metrics,
                 webhook,
                 starter,
-            });
-            drop(holder);
-            exit(code)
+            };
+            // A panic, whose line is written first, must not close the pipe before the process has ended.
+            let ended = catch_unwind(AssertUnwindSafe(|| (self.frontend)(sockets, self.log)));
+            self.log.flush(LAST_LINES);
+            exit(ended.unwrap_or(ExitCode::FAILURE))
         };
-        let running = Running {
+        self.started = self.started.wrapping_add(1);
+        let number = self.started;
+        self.report(&Report::Started { number, former }, &[own.as_fd()]);
+        Ok(Running {
+            number,
             pid,
             alive,
             since: Instant::now(),
-        };
-        // An actuator that has ended is noticed while waiting.
-        let _ = send_with(self.control, FormerEnd::byte(former), &[own.as_fd()]);
-        Ok(running)
+        })
     }
 
     /// Waits until the frontend has ended, and kills it if the actuator wants that or has ended.
     fn wait(&mut self, running: &Running) -> FormerEnd {
         loop {
             match self.next_event(Some(&running.alive), None) {
-                Event::Order(NO_MORE) => self.sockets = None,
-                Event::Order(KILL) | Event::Closed | Event::Ended => break,
-                Event::Order(_) | Event::Timeout => {}
+                Event::NoMore => self.sockets = None,
+                Event::Kill(number) if number != running.number => {}
+                Event::Kill(_) | Event::Closed | Event::Ended => break,
+                Event::Nothing | Event::Timeout => {}
             }
         }
         // It may have closed the pipe only.
@@ -355,8 +466,8 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
         loop {
             return match waitpid(running.pid, None) {
                 Err(nix::errno::Errno::EINTR) => continue,
-                Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => FormerEnd::DeniedCall,
-                _ => FormerEnd::Exited,
+                Err(_) => FormerEnd::Exited(0),
+                Ok(status) => FormerEnd::of(status),
             };
         }
     }
@@ -368,8 +479,8 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
             match self.next_event(None, Some(end.saturating_duration_since(Instant::now()))) {
                 Event::Timeout => return true,
                 Event::Closed => return false,
-                Event::Order(NO_MORE) => self.sockets = None,
-                Event::Order(_) | Event::Ended => {}
+                Event::NoMore => self.sockets = None,
+                Event::Kill(_) | Event::Nothing | Event::Ended => {}
             }
         }
         false
@@ -383,17 +494,80 @@ impl<F: FnMut(FrontendSockets) -> ExitCode> Frontends<'_, F> {
         match poll(&mut watched, timeout.as_ref()) {
             Ok(0) => return Event::Timeout,
             Ok(_) => {}
-            Err(Errno::INTR) => return Event::Order(0),
+            Err(Errno::INTR) => return Event::Nothing,
             Err(_) => return Event::Closed,
         }
         if !watched[0].revents().is_empty() {
-            let mut byte = [0];
-            return match recv(self.control, &mut byte[..], RecvFlags::DONTWAIT) {
-                Ok((1, _)) => Event::Order(byte[0]),
-                Err(Errno::AGAIN | Errno::INTR) => Event::Order(0),
+            let mut order = [0; MAX_ORDER];
+            return match recv(self.control, &mut order[..], RecvFlags::DONTWAIT) {
+                Ok((length @ 1.., _)) => Event::of_order(&order[..length.min(MAX_ORDER)]),
+                Err(Errno::AGAIN | Errno::INTR) => Event::Nothing,
                 _ => Event::Closed,
             };
         }
         Event::Ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starter() -> (Starter, OwnedFd) {
+        let (own, others) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+        (Starter(own), others)
+    }
+
+    #[test]
+    fn order_names_one_frontend() {
+        let (starter, control) = starter();
+        starter.kill(0x0102_0304);
+        starter.start_no_more();
+        let orders = [(); 2].map(|()| {
+            let mut order = [0; MAX_ORDER];
+            let (length, _) = recv(&control, &mut order[..], RecvFlags::empty()).unwrap();
+            Event::of_order(&order[..length])
+        });
+        assert_eq!(orders, [Event::Kill(0x0102_0304), Event::NoMore]);
+        assert_eq!(Event::of_order(b"K"), Event::Nothing);
+    }
+
+    #[test]
+    fn reports_say_why_there_is_no_frontend() {
+        let (starter, control) = starter();
+        let report = |report: &Report, sockets: &[BorrowedFd<'_>]| {
+            send_with(&control, &serde_json::to_vec(report).unwrap(), sockets).unwrap();
+            starter.next().unwrap()
+        };
+        let started = Report::Started {
+            number: u32::MAX,
+            former: Some(FormerEnd::Killed(i32::MIN)),
+        };
+        let channel = report(&started, &[control.as_fd()]).unwrap();
+        assert_eq!(
+            (channel.number, channel.former),
+            (u32::MAX, Some(FormerEnd::Killed(i32::MIN)))
+        );
+        let without = report(&started, &[]).unwrap_err().to_string();
+        assert!(without.contains("did not arrive"), "{without}");
+        let refused = report(&Report::NotStarted(nix::libc::EMFILE), &[])
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("Too many open files"), "{refused}");
+        let silent = report(&Report::NotListening, &[]).unwrap_err().to_string();
+        assert!(silent.contains("shut down"), "{silent}");
+        drop(control);
+        assert!(matches!(starter.next().unwrap(), Err(NoFrontend::StarterEnded)));
+    }
+
+    #[test]
+    fn sockets_are_as_many_as_the_kernel_passes_on() {
+        let (starter, control) = starter();
+        let one = control.as_fd();
+        starter.pass_on(&[one; MAX_LISTENERS - 1], one).unwrap();
+        let (first, sockets) = receive_with(&control, RecvFlags::empty()).unwrap();
+        assert_eq!((&*first, sockets.len()), (SOCKETS, MAX_LISTENERS));
+        let refused = starter.pass_on(&[one; MAX_LISTENERS], one).unwrap_err();
+        assert!(refused.to_string().contains("252"), "{refused}");
     }
 }

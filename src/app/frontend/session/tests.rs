@@ -31,14 +31,18 @@ struct Fixture {
 }
 
 fn start(inbox: impl Inbox) -> Fixture {
+    start_with(inbox, Access::open())
+}
+
+fn start_with(inbox: impl Inbox, webhook: Access) -> Fixture {
     let telemetry = Telemetry::default();
     let services = Services {
         metrics: Arc::new(Echo),
         inbox: CountingInbox::new(inbox, telemetry.clone()),
         telemetry: telemetry.clone(),
         telemetry_path: "/metrics".to_owned(),
-        metrics_access: Access::open().into(),
-        webhook_access: Access::open().into(),
+        metrics_access: ServedAccess::new("metrics", Access::open()),
+        webhook_access: ServedAccess::new("webhook", webhook),
         metrics_connections: 1,
         webhook_connections: 1,
         webhook_drained: Arc::default(),
@@ -82,12 +86,16 @@ impl Fixture {
         let _ = write_frame(&mut self.channel, bytes, &[]).await;
     }
 
+    /// The next message that is no ping.
     async fn next(&mut self) -> (ToFrontend, Bytes) {
-        let frame = read_frame(&mut self.channel, TO_FRONTEND)
-            .await
-            .unwrap()
-            .expect("a message");
-        (frame.decode().unwrap(), frame.body)
+        loop {
+            let frame = read_frame(&mut self.channel, TO_FRONTEND).await.unwrap();
+            let frame = frame.expect("a message");
+            let message = frame.decode().unwrap();
+            if !matches!(message, ToFrontend::Ping) {
+                return (message, frame.body);
+            }
+        }
     }
 
     async fn end(self) -> String {
@@ -128,7 +136,7 @@ async fn each_question_gets_one_answer() {
             answer: Answer::Receipt(Receipt::Durable)
         }
     ));
-    for (known, is_known) in [(0, true), (1, false)] {
+    for (known, is_known) in [(1, true), (2, false)] {
         fixture
             .ask(9, &format!(r#"{{"Access":{{"listener":"Webhook","known":{known}}}}}"#))
             .await;
@@ -158,7 +166,7 @@ async fn each_question_gets_one_answer() {
 #[tokio::test(flavor = "current_thread")]
 async fn panic_is_an_answer_and_ends_nothing() {
     let mut fixture = Fixture::started(durable).await;
-    for id in 0..=MAX_OTHERS as u64 {
+    for id in 0..=MAX_METRICS as u64 {
         fixture.ask(id, r#"{"Metrics":"Readiness"}"#).await;
         let answer = fixture.next().await.0;
         let ToFrontend::Answer {
@@ -241,6 +249,74 @@ async fn more_questions_than_allowed_end_the_session() {
         fixture.ask(id, ALERT).await;
     }
     assert!(fixture.end().await.contains("more questions at once"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn access_rules_do_not_wait_for_scrapes_or_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token");
+    std::fs::write(&path, "known").unwrap();
+    let access = Access::open().with_token_file(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // It writes nothing, so that reading blocks until the end of the test.
+    let _writer = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut fixture = start_with(durable, access);
+    fixture.say(&started()).await;
+    let ToFrontend::Configure(settings) = fixture.next().await.0 else {
+        panic!("no settings")
+    };
+    assert_eq!(settings.webhook_access.version, 1);
+    for id in 0..3 {
+        fixture.ask(id, r#"{"Access":{"listener":"Webhook","known":1}}"#).await;
+        fixture.ask(10 + id, STATUS).await;
+        assert!(matches!(fixture.next().await.0, ToFrontend::Answer { id: 10.., .. }));
+        let ToFrontend::Answer { answer, .. } = fixture.next().await.0 else {
+            panic!("no answer")
+        };
+        assert!(matches!(answer, Answer::Access(None)));
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn more_access_questions_than_allowed_end_the_session() {
+    let mut fixture = Fixture::started(durable).await;
+    for id in 0..=MAX_ACCESS as u64 {
+        fixture.ask(id, r#"{"Access":{"listener":"Webhook","known":0}}"#).await;
+    }
+    assert!(fixture.end().await.contains("more questions at once"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn large_delivery_delays_no_answer_and_is_charged_by_its_memory() {
+    let kept = Mutex::new(Vec::new());
+    let inbox = move |delivery| {
+        kept.lock().unwrap().push(delivery);
+        Ok(())
+    };
+    let mut fixture = Fixture::started(inbox).await;
+    let labels: Vec<String> = (0..MAX_DELIVERIES_KIB * 24)
+        .map(|name| format!("\"{name:x}\":\"1\""))
+        .collect();
+    let large = ALERT.replace(r#""a":"1""#, &labels.join(","));
+    assert!(large.len() < TO_ACTUATOR.head_bytes, "{}", large.len());
+    fixture.ask(1, &large).await;
+    fixture.ask(2, ALERT).await;
+    fixture.ask(3, STATUS).await;
+    let limit = Duration::from_secs(120);
+    // The status comes first, although the others were asked before.
+    let first = tokio::time::timeout(limit, fixture.next()).await.expect("an answer").0;
+    assert!(matches!(first, ToFrontend::Answer { id: 3, .. }));
+    // The large one is kept, alone.
+    let second = tokio::time::timeout(limit, fixture.next()).await.expect("an answer").0;
+    let ToFrontend::Answer {
+        id: 2,
+        answer: Answer::Receipt(Receipt::Unavailable(reason)),
+    } = second
+    else {
+        panic!("another answer")
+    };
+    assert!(reason.contains("too many"), "{reason}");
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -556,7 +556,7 @@ mod tests {
         assert!(refused.contains("Too many open files"), "{refused}");
         let silent = report(&Report::NotListening, &[]).unwrap_err().to_string();
         assert!(silent.contains("shut down"), "{silent}");
-        drop(control);
+        drop((control, channel));
         assert!(matches!(starter.next().unwrap(), Err(NoFrontend::StarterEnded)));
     }
 

@@ -31,10 +31,10 @@ struct Fixture {
 }
 
 fn start(inbox: impl Inbox) -> Fixture {
-    start_with(inbox, Access::open())
+    start_with(inbox, ServedAccess::new("webhook", Access::open()))
 }
 
-fn start_with(inbox: impl Inbox, webhook: Access) -> Fixture {
+fn start_with(inbox: impl Inbox, webhook_access: ServedAccess) -> Fixture {
     let telemetry = Telemetry::default();
     let services = Services {
         metrics: Arc::new(Echo),
@@ -42,7 +42,7 @@ fn start_with(inbox: impl Inbox, webhook: Access) -> Fixture {
         telemetry: telemetry.clone(),
         telemetry_path: "/metrics".to_owned(),
         metrics_access: ServedAccess::new("metrics", Access::open()),
-        webhook_access: ServedAccess::new("webhook", webhook),
+        webhook_access,
         metrics_connections: 1,
         webhook_connections: 1,
         webhook_drained: Arc::default(),
@@ -256,7 +256,7 @@ async fn access_rules_do_not_wait_for_scrapes_or_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token");
     std::fs::write(&path, "known").unwrap();
-    let access = Access::open().with_token_file(&path).unwrap();
+    let access = ServedAccess::new("webhook", Access::open().with_token_file(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // It writes nothing, so that reading blocks until the end of the test.

@@ -26,12 +26,12 @@ const PLAY: &str = "\
                 actions: [{nice: 5}]
 ";
 
-/// Runs the play and returns Ansible's summary of the host.
+/// Runs the play, which may fail, and returns Ansible's summary of the host.
 fn play(text: &str) -> String {
     std::fs::write("/tmp/play.yml", text).expect("a writable guest");
     let output = sh(&format!(
         "cd {ANSIBLE}; export HOME=/root LC_ALL=C.UTF-8 ANSIBLE_PIPELINING=1 ANSIBLE_LOCALHOST_WARNING=no ANSIBLE_ROLES_PATH={ANSIBLE}/roles; \
-         ansible-playbook --inventory localhost, --connection local /tmp/play.yml 2>&1"
+         ansible-playbook --inventory localhost, --connection local /tmp/play.yml 2>&1 || true"
     ));
     println!("{output}");
     let summary = output.lines().find(|line| line.starts_with("localhost "));

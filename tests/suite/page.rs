@@ -135,6 +135,20 @@ pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
             browser.evaluate(
                 "document.querySelectorAll('.figures td').forEach((found) => found.textContent = '1023.9 MiB/s')",
             );
+            browser.evaluate(
+                "for (const lane of document.querySelectorAll('.drawing .lane')) {
+                    const texts = document.createTreeWalker(lane, NodeFilter.SHOW_TEXT);
+                    while (texts.nextNode())
+                        texts.currentNode.data = texts.currentNode.data.replace(/[\\d.]+ %/, '100.0 %');
+                }",
+            );
+            // A drawing hides what does not fit.
+            let cut = browser.evaluate(
+                "[...document.querySelectorAll('.drawing text')]
+                    .filter((text) => text.getBoundingClientRect().right > text.ownerSVGElement.getBoundingClientRect().right + 0.5)
+                    .map((text) => text.textContent)",
+            );
+            assert_eq!(cut.as_array().map(Vec::len), Some(0), "{what}: cut off: {cut}");
             let needed = browser.evaluate("document.documentElement.scrollWidth");
             let wide = "[...document.querySelectorAll('body *')]
                 .filter((found) => found.getBoundingClientRect().right > innerWidth)

@@ -28,11 +28,11 @@ const LANES: [(&str, &[(HistoryMetric, &str)]); 5] = [
     ("CPU", &[(HistoryMetric::CpuBusy, "busy")]),
     ("Memory", &[(HistoryMetric::MemoryUsed, "used")]),
     (
-        "Waiting",
+        "Waiting for",
         &[
-            (HistoryMetric::CpuWaiting, "for CPU"),
-            (HistoryMetric::IoWaiting, "for I/O"),
-            (HistoryMetric::MemoryWaiting, "for memory"),
+            (HistoryMetric::CpuWaiting, "CPU"),
+            (HistoryMetric::IoWaiting, "I/O"),
+            (HistoryMetric::MemoryWaiting, "memory"),
         ],
     ),
     (

@@ -247,9 +247,14 @@ fn rates_are_right_at_every_scrape_interval() {
 
     let is_over = AtomicBool::new(false);
     let (mut cpu, mut running) = (Reference::default(), Reference::default());
+    // The last record is later than every sample.
     let repeat = |pause, work: &mut dyn FnMut()| {
-        while !is_over.load(Ordering::Relaxed) {
+        loop {
+            let is_last = is_over.load(Ordering::Relaxed);
             work();
+            if is_last {
+                return;
+            }
             std::thread::sleep(pause);
         }
     };

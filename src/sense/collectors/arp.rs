@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The published metrics.
 const METRICS: &str = "node_arp_entries";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Scrape, "ARP entries", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::on("arp", Pace::Slow, "ARP entries", METRICS, |options| {
     let devices = options.arp_devices.clone();
     Box::new(move |roots| read_arp(roots, &devices))
 });

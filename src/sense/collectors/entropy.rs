@@ -9,7 +9,7 @@ use crate::sense::runtime::roots::Roots;
 const METRICS: &str = "node_entropy_available_bits node_entropy_pool_size_bits";
 
 pub const INFO: CollectorInfo =
-    CollectorInfo::on("entropy", Pace::Scrape, "entropy", METRICS, |_| Box::new(read_entropy));
+    CollectorInfo::on("entropy", Pace::Slow, "entropy", METRICS, |_| Box::new(read_entropy));
 
 pub fn read_entropy(roots: &Roots) -> Result<Vec<Family>, ReadError> {
     let mut families = Vec::new();

@@ -18,10 +18,9 @@ const METRICS: &str = "\
     process_cpu_seconds_total process_max_fds process_open_fds process_resident_memory_bytes \
     process_start_time_seconds process_virtual_memory_bytes process_virtual_memory_max_bytes";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("process", Pace::Scrape, "evenkeel itself: process_*", METRICS, |_| {
-        Box::new(|_| read())
-    });
+pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Fast, "evenkeel itself: process_*", METRICS, |_| {
+    Box::new(|_| read())
+});
 
 pub fn read() -> Result<Vec<Family>, ReadError> {
     let root = Path::new("/proc");

@@ -11,7 +11,7 @@ const METRICS: &str = "node_udp_queues";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "udp_queues",
-    Pace::Scrape,
+    Pace::Fast,
     "bytes that wait in UDP sockets",
     METRICS,
     |_| Box::new(read_udp_queues),

@@ -75,6 +75,8 @@ impl Collector {
             }
             self.last_error.clone_from(&error);
         }
+        let has_nothing = absent || (error.is_none() && families.iter().all(Family::is_empty));
+        let freshness = freshness(self.freshness, duration, has_nothing);
         // After a failed read no descriptors are shared with the next one.
         self.descriptors.share(&mut families);
         Arc::new(CollectorReading {
@@ -82,7 +84,7 @@ impl Collector {
             families,
             read,
             duration,
-            freshness: freshness(self.freshness, duration, absent),
+            freshness,
             skipped_lines: self.skipped_lines,
             error,
         })
@@ -115,10 +117,11 @@ impl Collector {
     }
 }
 
-/// The freshness of a reading that took `duration`. What the host lacks is not looked for at each scrape.
-fn freshness(of_collector: Freshness, duration: Duration, is_absent: bool) -> Freshness {
+/// The freshness of a reading that took `duration`. A collector that has nothing to show on this host is not read for each
+/// scrape, and so no thread is woken for it.
+fn freshness(of_collector: Freshness, duration: Duration, has_nothing: bool) -> Freshness {
     match of_collector {
-        Freshness::Scraped { valid_for: longest } if !is_absent => Freshness::Scraped {
+        Freshness::Scraped { valid_for: longest } if !has_nothing => Freshness::Scraped {
             valid_for: longest.min(duration * VALID_PER_DURATION),
         },
         other => other,

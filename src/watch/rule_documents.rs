@@ -62,9 +62,16 @@ impl Reader {
                 }
             }
             ("v1", "List") | (OPERATOR, "PrometheusRuleList") => {
-                let items = object.get("items").and_then(Unread::as_sequence);
-                for (index, item) in items.into_iter().flatten().enumerate() {
-                    self.object(item.clone(), &at.key("items").index(index), groups);
+                let what = format!("a {kind}");
+                self.refuse_unknown(&object, &["apiVersion", "kind", "metadata", "items"], at, &what);
+                match object.get("items") {
+                    Some(Unread::Sequence(items)) => {
+                        for (index, item) in items.iter().enumerate() {
+                            self.object(item.clone(), &at.key("items").index(index), groups);
+                        }
+                    }
+                    Some(_) => self.error(&at.key("items"), "`items` is a list".into(), None),
+                    None => self.error(at, format!("{what} lacks `items`"), None),
                 }
             }
             (_, "PrometheusRule" | "PrometheusRuleList") => {

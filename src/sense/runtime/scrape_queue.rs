@@ -45,10 +45,14 @@ impl ScrapeQueue {
         }
     }
 
-    /// Removes the scrapes that have all that they get. Returns also when another one stops waiting.
+    /// Removes the scrapes that have all that they get, and those whose client has gone. Returns also when another one
+    /// stops waiting.
     pub fn take_ready(&mut self, now: Instant) -> (Vec<WaitingScrape>, Option<Instant>) {
         let (readers, mut next) = (&self.readers, None::<Instant>);
         let ready = self.waiting.extract_if(.., |scrape| {
+            if scrape.reply.is_closed() {
+                return true;
+            }
             let until = readers.wait_until(scrape.at, scrape.max_age, scrape.patience, now);
             next = next.into_iter().chain(until).min();
             until.is_none()

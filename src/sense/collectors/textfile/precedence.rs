@@ -34,15 +34,23 @@ fn without_what_collectors_read(
     if !text.families.iter().any(is_touched) {
         return None;
     }
-    let mut is_wrong = false;
+    let clashing = text.families.iter().filter(|family| clashes(family, &read));
+    // A summary has three families.
+    let wrong: FxHashSet<String> = clashing
+        .flat_map(|family| {
+            tracing::debug!(metric = %family.name, "metric of a text file has another type in a collector");
+            let own = [String::from(&*family.name)].into_iter();
+            own.chain(names_of_samples(family))
+        })
+        .collect();
+    let is_wrong = !wrong.is_empty();
     let mut families = Vec::with_capacity(text.families.len());
     for family in &text.families {
         let of_collectors = read.get(&*family.name).map_or(&[][..], Vec::as_slice);
-        let clashes = |known: &&Family| known.kind != family.kind;
-        if is_from_file(family) && (of_collectors.iter().any(clashes) || hides_another(family, &read)) {
-            tracing::debug!(metric = %family.name, "metric of a text file has another type in a collector");
-            is_wrong = true;
-        } else if of_collectors.is_empty() {
+        if is_from_file(family) && wrong.contains(&*family.name) {
+            continue;
+        }
+        if of_collectors.is_empty() {
             families.push(family.clone());
         } else {
             families.push(without_series_of(family, of_collectors));
@@ -61,15 +69,26 @@ fn is_from_file(family: &Family) -> bool {
     !RESERVED.iter().any(|reserved| family.name.starts_with(reserved))
 }
 
+/// Whether a family of a text file has another type than a collector's, or hides one.
+fn clashes(family: &Family, read: &FxHashMap<&str, Vec<&Family>>) -> bool {
+    let of_collectors = read.get(&*family.name).map_or(&[][..], Vec::as_slice);
+    let has_another_type = of_collectors.iter().any(|known| known.kind != family.kind);
+    is_from_file(family) && (has_another_type || hides_another(family, read))
+}
+
 /// Whether a sample of a histogram or summary has the name of a collector's family.
 fn hides_another(family: &Family, read: &FxHashMap<&str, Vec<&Family>>) -> bool {
+    names_of_samples(family).any(|name| read.contains_key(name.as_str()))
+}
+
+/// The names of the samples of a histogram or summary beside its own.
+fn names_of_samples(family: &Family) -> impl Iterator<Item = String> {
     let suffixes: &[&str] = match family.kind {
         MetricKind::Histogram => &["_bucket", "_sum", "_count"],
         MetricKind::Summary => &["_sum", "_count"],
         MetricKind::Counter | MetricKind::Gauge | MetricKind::Untyped => &[],
     };
-    let is_read = |suffix: &&str| read.contains_key([&*family.name, suffix].concat().as_str());
-    suffixes.iter().any(is_read)
+    suffixes.iter().map(|suffix| [&*family.name, suffix].concat())
 }
 
 fn without_series_of(family: &Family, others: &[&Family]) -> Family {
@@ -149,6 +168,22 @@ mod tests {
                 left(vec![wrong, gauge("own", &[("", 1.0)])]),
                 ["node_textfile_scrape_error 1", "own{l=\"\"} 1"]
             );
+        }
+    }
+
+    #[test]
+    fn summary_goes_with_its_sums_and_counts() {
+        let of_files = |text: &[u8]| crate::sense::collectors::textfile::text_format::parse(text).unwrap();
+        let own = "own 1\n";
+        for summary in [
+            "# TYPE x summary\nx{quantile=\"0.5\"} 1\nx_sum 3\nx_count 2\n",
+            // Without quantiles.
+            "# TYPE x summary\nx_sum 3\nx_count 2\n",
+            // One that is in the way itself.
+            "# TYPE fs summary\nfs{quantile=\"0.5\"} 1\nfs_sum 3\nfs_count 2\n",
+        ] {
+            let families = of_files([own, summary].concat().as_bytes());
+            assert_eq!(left(families), ["node_textfile_scrape_error 1", "own 1"], "{summary}");
         }
     }
 }

@@ -194,6 +194,9 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
     for warning in &run.collectors.warnings {
         tracing::warn!(warning, "flag of node_exporter");
     }
+    for flag in run.process_exporter.flags_without_effect() {
+        tracing::warn!(flag, "flag has no effect without --process-exporter.config");
+    }
     let policy = policy::policy(&loaded.config, loaded.rules.clone(), run.enforce);
     let webhook = webhook_access(&run, &loaded.config)?;
     let scrapers = with_web_config(Access::open(), run.web_config.as_deref())?;

@@ -1,6 +1,7 @@
 //! The command line: commands, and flags as Prometheus and node_exporter spell them.
 
 mod collectors;
+mod duration;
 mod listen;
 pub mod manual;
 mod node_exporter_flags;

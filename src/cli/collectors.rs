@@ -1,13 +1,13 @@
 //! The flags of collectors, as node_exporter spells them. evenkeel accepts every flag of node_exporter, so that its unit
 //! files keep working, and logs a warning about those without an effect.
 
+use super::duration;
 use super::node_exporter_flags::{
     EXCLUSIVE, FORMER, MISSING, NO_COLLECTOR, OPTIONS, SWITCHES, UNUSED, is_ours, is_switch, suggestion,
 };
 use crate::alert::go_regex::{self, PatternError};
 use crate::sense::{BACKEND_LABELS, COLLECTORS, CollectorOptions, InvalidSysctl, NameFilter, Sysctl};
-use crate::yaml::{DurationError, parse_duration};
-use jiff::SignedDuration;
+use crate::yaml::DurationError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::time::Duration;
@@ -193,7 +193,7 @@ impl CollectorFlags {
             "collector.filesystem.fs-types-exclude" => options.fs_types.exclude = filter()?,
             "collector.filesystem.fs-types-include" => options.fs_types = NameFilter::include(filter()?),
             "collector.filesystem.mount-timeout" => {
-                options.mount_timeout = match timeout(&text()?) {
+                options.mount_timeout = match duration::parse(&text()?) {
                     Ok(timeout) if timeout > Duration::ZERO => timeout,
                     Ok(_) => return Err(FlagError::NoTimeout { flag: flag() }),
                     Err(source) => return Err(FlagError::Duration { flag: flag(), source }),
@@ -267,17 +267,6 @@ fn is_known_switch(name: &str) -> bool {
         || name == DISABLE_DEFAULTS
         || COLLECTORS.iter().any(|info| info.name == collector)
         || MISSING.iter().any(|(missing, _)| *missing == collector)
-}
-
-/// A duration as in the configuration, or as Go writes it (`1.5s`).
-fn timeout(text: &str) -> Result<Duration, DurationError> {
-    parse_duration(text).or_else(|error| {
-        let in_go = text
-            .parse::<SignedDuration>()
-            .ok()
-            .and_then(|duration| duration.try_into().ok());
-        in_go.ok_or(error)
-    })
 }
 
 /// The labels of a list that commas divide.

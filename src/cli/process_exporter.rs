@@ -1,7 +1,7 @@
 //! The flags of process-exporter, with its defaults, behind the prefix `--process-exporter.`.
 
+use super::duration;
 use crate::sense::groups::group::ExporterOptions;
-use crate::yaml::parse_duration;
 use clap::{ArgAction, Args};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub struct ProcessExporter {
     )]
     pub recheck: bool,
     /// Match processes without a group again until they have this age
-    #[arg(long = "process-exporter.recheck-with-time-limit", value_name = "DURATION", value_parser = duration)]
+    #[arg(long = "process-exporter.recheck-with-time-limit", value_name = "DURATION", value_parser = duration::parse)]
     pub recheck_limit: Option<Duration>,
     /// Forget groups without processes
     #[arg(
@@ -93,8 +93,61 @@ impl ProcessExporter {
             remove_empty_groups: self.remove_empty_groups,
         }
     }
+
+    /// The flags that change nothing, because no file is named.
+    pub fn flags_without_effect(&self) -> impl Iterator<Item = &'static str> {
+        let is_changed = [
+            ("--process-exporter.children", !self.children),
+            ("--process-exporter.threads", !self.threads),
+            ("--process-exporter.gather-smaps", !self.gather_smaps),
+            ("--process-exporter.recheck", self.recheck),
+            (
+                "--process-exporter.recheck-with-time-limit",
+                self.recheck_limit.is_some(),
+            ),
+            ("--process-exporter.remove-empty-groups", self.remove_empty_groups),
+        ];
+        let has_file = self.file.path.is_some();
+        let changed = is_changed.into_iter().filter(move |(_, changed)| *changed && !has_file);
+        changed.map(|(flag, _)| flag)
+    }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
+#[cfg(test)]
+mod tests {
+    use crate::cli::{Cli, Command};
+    use std::time::Duration;
+
+    fn parse(flags: &str) -> super::ProcessExporter {
+        let args = ["evenkeel", "run"].into_iter().chain(flags.split_whitespace());
+        let Command::Run(run) = Cli::parse_from_args(args.map(Into::into)).unwrap().command else {
+            panic!("not run")
+        };
+        run.process_exporter
+    }
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, seconds) in [("1.5h", 5400), ("2m", 120), ("1m30s", 90), ("1h0m0.5s", 3600)] {
+            let options = parse(&format!("--process-exporter.recheck-with-time-limit={text}")).options();
+            assert_eq!(options.recheck.map(|limit| limit.as_secs()), Some(seconds), "{text}");
+        }
+        let options = parse("--process-exporter.recheck --process-exporter.recheck-with-time-limit=0s").options();
+        assert_eq!(options.recheck, Some(Duration::MAX));
+    }
+
+    #[test]
+    fn flags_without_a_file_have_no_effect() {
+        let all = "--process-exporter.children=false --process-exporter.threads=false \
+                   --process-exporter.gather-smaps=false --process-exporter.recheck \
+                   --process-exporter.recheck-with-time-limit=1h --process-exporter.remove-empty-groups";
+        let expected: Vec<&str> = all
+            .split_whitespace()
+            .map(|flag| flag.split('=').next().unwrap())
+            .collect();
+        assert_eq!(parse(all).flags_without_effect().collect::<Vec<_>>(), expected);
+        let with_file = format!("--process-exporter.config=x.yml {all}");
+        assert_eq!(parse(&with_file).flags_without_effect().count(), 0);
+        assert_eq!(parse("").flags_without_effect().count(), 0);
+    }
 }

@@ -399,3 +399,17 @@ fn reload_reads_the_file_of_process_exporter_again() {
         (has("after") && !has("before")).then_some(())
     });
 }
+
+#[test]
+fn flags_without_the_file_of_process_exporter_are_logged() {
+    let home = Home::new("rules: []\n");
+    let evenkeel = home.start(&["--process-exporter.remove-empty-groups", "--process-exporter.threads"]);
+    let lines = evenkeel.log();
+    let mut about = lines
+        .iter()
+        .filter(|line| line.contains("without --process-exporter.config"));
+    let line = about.next().expect("a line about the flag");
+    assert!(line.contains("flag=--process-exporter.remove-empty-groups"), "{line}");
+    // The default is no change.
+    assert_eq!(about.next(), None);
+}

@@ -250,6 +250,48 @@ fn only_the_yaml_module_knows_a_yaml_crate() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
+/// What the YAML module offers beside trees and formats: values with their place, and notations of numbers.
+const VALUES: [&str; 7] = [
+    "Text",
+    "DurationError",
+    "SizeError",
+    "parse_duration",
+    "parse_milliseconds",
+    "parse_size",
+    "size_text",
+];
+
+#[test]
+fn files_that_know_yaml_are_listed() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).expect("ARCHITECTURE.md");
+    let begin = page.find("know YAML").expect("the invariant about YAML");
+    let invariant = page[begin..].split("\n5. ").next().unwrap_or_default();
+    let listed: BTreeSet<&str> = invariant.split('`').skip(1).step_by(2).collect();
+    let is_listed = |file: &str| {
+        let folders = file.match_indices('/').map(|(end, _)| &file[..=end]);
+        folders.chain([file]).any(|path| listed.contains(path))
+    };
+    let knows = |code: &str| {
+        paths(code).iter().any(|path| {
+            let mut segments = path.segments.iter().map(String::as_str);
+            (segments.next(), segments.next()) == (Some("crate"), Some("yaml"))
+                && segments.next().is_none_or(|name| !VALUES.contains(&name))
+        })
+    };
+    let of_yaml: Vec<String> = files()
+        .into_iter()
+        .filter(|(file, code)| top_module_of(file) != "yaml" && knows(code))
+        .map(|(file, _)| file)
+        .collect();
+    let wrong: Vec<&String> = of_yaml.iter().filter(|file| !is_listed(file)).collect();
+    assert!(wrong.is_empty(), "not in the invariant: {wrong:?}");
+    let is_needed = |path: &&str| path.ends_with('/') || path.ends_with(".rs");
+    let is_used = |path: &&str| of_yaml.iter().any(|file| file.starts_with(*path));
+    let unused: Vec<&&str> = listed.iter().filter(|path| is_needed(path) && !is_used(path)).collect();
+    assert!(unused.is_empty(), "in the invariant without need: {unused:?}");
+}
+
 /// A path in a file: `a::{b, c::d as e}` is two paths.
 struct WrittenPath {
     segments: Vec<String>,

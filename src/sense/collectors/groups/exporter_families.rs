@@ -4,6 +4,7 @@ use super::group::ExtraMetrics;
 use super::tally::GroupTally;
 use super::totals::EXPORTER_STATES;
 use crate::family::{Family, Label, label};
+use crate::process::ProcessFields;
 use crate::process::table::TICKS_PER_SECOND;
 
 const TICKS: f64 = TICKS_PER_SECOND as f64;
@@ -53,7 +54,7 @@ impl ScrapeErrors {
     }
 }
 
-/// The families of these groups.
+/// The families of these groups; each holds only the groups whose `metrics` include it.
 pub fn families<'g>(groups: impl Iterator<Item = &'g GroupTally> + Clone, booted_at: f64) -> Vec<Family> {
     let mut families = gauges(groups.clone(), booted_at);
     families.extend(counters(groups.clone()));
@@ -95,11 +96,10 @@ fn gauges<'g>(groups: impl Iterator<Item = &'g GroupTally>, booted_at: f64) -> V
         let totals = &group.totals;
         processes.push([name(group)], totals.processes as f64);
         threads.push([name(group)], totals.threads as f64);
-        let mut kinds = vec![
-            ("resident", totals.resident_bytes),
-            ("virtual", totals.virtual_bytes),
-            ("swapped", totals.swap_bytes),
-        ];
+        let mut kinds = vec![("resident", totals.resident_bytes), ("virtual", totals.virtual_bytes)];
+        if group.metrics.contains(ProcessFields::SWAP) {
+            kinds.push(("swapped", totals.swap_bytes));
+        }
         if group.extra.contains(ExtraMetrics::SMAPS) {
             kinds.push(("proportionalResident", totals.proportional.resident_bytes));
             kinds.push(("proportionalSwapped", totals.proportional.swap_bytes));
@@ -107,8 +107,10 @@ fn gauges<'g>(groups: impl Iterator<Item = &'g GroupTally>, booted_at: f64) -> V
         for (kind, bytes) in kinds {
             memory.push([name(group), label("memtype", kind)], bytes as f64);
         }
-        fds.push([name(group)], totals.open_fds as f64);
-        ratio.push([name(group)], totals.worst_fd_ratio.unwrap_or(0.0));
+        if group.metrics.contains(ProcessFields::OPEN_FDS) {
+            fds.push([name(group)], totals.open_fds as f64);
+            ratio.push([name(group)], totals.worst_fd_ratio.unwrap_or(0.0));
+        }
         if let Some(born_at) = totals.oldest {
             oldest.push([name(group)], (booted_at + born_at.as_secs_f64()).floor());
         }
@@ -154,13 +156,15 @@ fn counters<'g>(groups: impl Iterator<Item = &'g GroupTally>) -> Vec<Family> {
         cpu.push([name(group), label("mode", "system")], totals[SYSTEM] / TICKS);
         major.push([name(group)], totals[MAJOR]);
         minor.push([name(group)], totals[MINOR]);
-        switches.push([name(group), label("ctxswitchtype", "voluntary")], totals[VOLUNTARY]);
-        switches.push(
-            [name(group), label("ctxswitchtype", "nonvoluntary")],
-            totals[INVOLUNTARY],
-        );
-        read.push([name(group)], totals[READ]);
-        write.push([name(group)], totals[WRITE]);
+        if group.metrics.contains(ProcessFields::CONTEXT_SWITCHES) {
+            let kind = |kind| label("ctxswitchtype", kind);
+            switches.push([name(group), kind("voluntary")], totals[VOLUNTARY]);
+            switches.push([name(group), kind("nonvoluntary")], totals[INVOLUNTARY]);
+        }
+        if group.metrics.contains(ProcessFields::IO) {
+            read.push([name(group)], totals[READ]);
+            write.push([name(group)], totals[WRITE]);
+        }
     }
     vec![cpu, major, minor, switches, read, write]
 }

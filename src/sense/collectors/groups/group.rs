@@ -34,6 +34,9 @@ bitflags::bitflags! {
     }
 }
 
+/// The extra metrics for which each thread is read.
+pub const EACH_THREAD: ExtraMetrics = ExtraMetrics::THREADS.union(ExtraMetrics::WAITS);
+
 /// The extra metrics by the names that `metrics` uses.
 pub const EXTRA_METRICS: [(&str, ExtraMetrics); 2] =
     [("threads", ExtraMetrics::THREADS), ("smaps", ExtraMetrics::SMAPS)];

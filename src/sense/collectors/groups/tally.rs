@@ -2,7 +2,7 @@
 //! make. Pure.
 
 use super::account::{Account, COUNTERS, Counters};
-use super::group::ExtraMetrics;
+use super::group::{EACH_THREAD, ExtraMetrics};
 use super::totals::{ExtraReading, GroupTotals, counters};
 use crate::process::{Identity, Process, ProcessFields};
 use std::collections::{BTreeMap, HashMap};
@@ -58,7 +58,8 @@ pub struct GroupTally {
     is_made: bool,
     members: Members,
     account: Account,
-    /// The context switches of all threads, where they are read.
+    /// The context switches of all threads where they are read, else of the first ones. The first thread has the
+    /// identity of its process, so that the sums go on when this changes.
     switch_members: Members,
     switches: Account,
 }
@@ -87,14 +88,8 @@ impl GroupTally {
     /// The counters with the context switches of all threads, where they are read.
     pub fn counters_of_threads(&self) -> [u64; COUNTERS] {
         let mut totals = self.account.totals();
-        if self.reads_threads() {
-            totals[4..=5].copy_from_slice(&self.switches.totals()[4..=5]);
-        }
+        totals[4..=5].copy_from_slice(&self.switches.totals()[4..=5]);
         totals
-    }
-
-    fn reads_threads(&self) -> bool {
-        self.extra.intersects(ExtraMetrics::THREADS.union(ExtraMetrics::WAITS))
     }
 }
 
@@ -221,15 +216,16 @@ impl Tally {
         let read_at = self.read_at;
         let group = &mut self.groups[index];
         let own = counters(process);
-        group.totals.add(process, group.metrics, extra);
+        group.totals.add(process, group.metrics, group.extra, extra);
         group.members.insert(process.identity, (process.born_at, own));
-        if !group.reads_threads() {
-            return;
-        }
-        if extra.threads.is_empty() {
+        let threads = match group.extra.intersects(EACH_THREAD) {
+            true => extra.threads.as_slice(),
+            false => &[],
+        };
+        if threads.is_empty() {
             group.switch_members.insert(process.identity, (process.born_at, own));
         }
-        for thread in &extra.threads {
+        for thread in threads {
             let member = (thread.born_at, thread.counters);
             group.switch_members.insert(thread.identity, member);
             if !group.extra.contains(ExtraMetrics::THREADS) {
@@ -258,11 +254,9 @@ impl Tally {
     pub fn finish(&mut self, boot_now: Duration, bounds: &Bounds) {
         for group in &mut self.groups {
             group.account.update(std::mem::take(&mut group.members), boot_now);
-            if group.reads_threads() {
-                group
-                    .switches
-                    .update(std::mem::take(&mut group.switch_members), boot_now);
-            }
+            group
+                .switches
+                .update(std::mem::take(&mut group.switch_members), boot_now);
             for threads in group.threads.values_mut() {
                 threads.account.update(std::mem::take(&mut threads.members), boot_now);
             }

@@ -1,6 +1,7 @@
 //! Tests of groups on fixture trees and on real child processes.
 
 mod names;
+mod overlap;
 
 use super::group::EXPENSIVE_METRICS;
 use super::*;

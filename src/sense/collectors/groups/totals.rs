@@ -1,7 +1,7 @@
 //! What a group uses at one moment: the sum over its members. Pure.
 
 use super::account::Counters;
-use super::group::ExtraMetrics;
+use super::group::{EACH_THREAD, ExtraMetrics};
 use crate::process::proc_dir::{OpenProcess, ProportionalMemory};
 use crate::process::table::Procfs;
 use crate::process::user_names::UserNames;
@@ -31,7 +31,7 @@ pub struct ExtraReading {
     pub threads: Vec<ThreadReading>,
     wait: Option<String>,
     memory: Option<ProportionalMemory>,
-    is_incomplete: bool,
+    lacks_memory: bool,
 }
 
 impl ExtraReading {
@@ -41,13 +41,12 @@ impl ExtraReading {
         let (procfs, boot_now) = reader;
         if extra.contains(ExtraMetrics::SMAPS) {
             reading.memory = files.proportional_memory();
-            reading.is_incomplete |= reading.memory.is_none() && !process.is_kernel_thread;
+            reading.lacks_memory = reading.memory.is_none() && !process.is_kernel_thread;
         }
         if extra.contains(ExtraMetrics::WAITS) {
             reading.wait = files.wait_channel();
         }
-        let needs_threads = extra.intersects(ExtraMetrics::THREADS.union(ExtraMetrics::WAITS));
-        if !needs_threads || process.threads < 2 {
+        if !extra.intersects(EACH_THREAD) || process.threads < 2 {
             return reading;
         }
         let mut needs = ProcessFields::CONTEXT_SWITCHES;
@@ -94,8 +93,8 @@ pub struct GroupTotals {
 }
 
 impl GroupTotals {
-    /// Adds a member, of which `needs` and the extra metrics were read.
-    pub fn add(&mut self, process: &Process, needs: ProcessFields, extra: &ExtraReading) {
+    /// Adds a member, of which `needs` and `wanted` were read. Other groups may have needed more.
+    pub fn add(&mut self, process: &Process, needs: ProcessFields, wanted: ExtraMetrics, extra: &ExtraReading) {
         let usage = &process.details.usage;
         self.processes += 1;
         self.threads += u64::from(process.threads);
@@ -112,29 +111,30 @@ impl GroupTotals {
             self.oldest
                 .map_or(process.born_at, |oldest| oldest.min(process.born_at)),
         );
-        let memory = extra.memory.unwrap_or_default();
-        self.proportional.resident_bytes += memory.resident_bytes;
-        self.proportional.swap_bytes += memory.swap_bytes;
-        let threads = &extra.threads;
-        for state in [process.state]
-            .into_iter()
-            .chain(threads.iter().map(|thread| thread.state))
-        {
-            self.exporter_states[exporter_state(state)] += 1;
+        if wanted.contains(ExtraMetrics::SMAPS) {
+            let memory = extra.memory.unwrap_or_default();
+            self.proportional.resident_bytes += memory.resident_bytes;
+            self.proportional.swap_bytes += memory.swap_bytes;
         }
-        for wait in extra
-            .wait
-            .iter()
-            .chain(threads.iter().filter_map(|thread| thread.wait.as_ref()))
-        {
-            *self.waits.entry(wait.clone()).or_default() += 1;
+        self.exporter_states[exporter_state(process.state)] += 1;
+        if wanted.intersects(EACH_THREAD) {
+            for thread in &extra.threads {
+                self.exporter_states[exporter_state(thread.state)] += 1;
+            }
+        }
+        if wanted.contains(ExtraMetrics::WAITS) {
+            let of_threads = extra.threads.iter().filter_map(|thread| thread.wait.as_ref());
+            for wait in extra.wait.iter().chain(of_threads) {
+                *self.waits.entry(wait.clone()).or_default() += 1;
+            }
         }
         // Kernel threads have no memory that could be in swap.
         let needs = match process.is_kernel_thread {
             true => needs.difference(ProcessFields::SWAP),
             false => needs,
         };
-        self.incomplete += u64::from(extra.is_incomplete || !usage.is_complete(needs));
+        let lacks_memory = wanted.contains(ExtraMetrics::SMAPS) && extra.lacks_memory;
+        self.incomplete += u64::from(lacks_memory || !usage.is_complete(needs));
     }
 }
 

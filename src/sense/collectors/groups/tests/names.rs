@@ -24,7 +24,7 @@ fn of_file(entries: &[(&str, &str)], options: ExporterOptions) -> GroupConfig {
 }
 
 /// A process of a fixture: its pid, its parent, its `comm` and its arguments.
-fn process(tree: &Tree, pid: i32, parent: i32, name: &str, arguments: &[&str]) {
+pub(super) fn process(tree: &Tree, pid: i32, parent: i32, name: &str, arguments: &[&str]) {
     let stat = format!("{pid} ({name}) S {parent} 1 1 0 -1 0 7 0 0 0 50 50 0 0 20 0 1 0 5000 8192 2 1 1 1\n");
     tree.proc(&format!("{pid}/stat"), stat);
     let status = "Uid:\t0\t0\t0\t0\nVmSwap: 4 kB\nvoluntary_ctxt_switches: 1\nnonvoluntary_ctxt_switches: 2\n";

@@ -6,7 +6,9 @@ use crate::process::{ProcessFields, Selector};
 use crate::rule::file::{SELECT, read_select};
 use crate::rule::{Scope, compile_select};
 use crate::schema::{Kind, Object, optional, required};
-use crate::sense::groups::group::{DEFAULT_METRICS, EXPENSIVE_METRICS, EXTRA_METRICS, ExtraMetrics, Group, Grouping};
+use crate::sense::groups::group::{
+    DEFAULT_METRICS, EXPENSIVE_METRICS, EXTRA_METRICS, ExtraMetrics, Group, Grouping, OTHER,
+};
 use crate::sense::groups::name_template::{NameTemplate, TemplateError};
 use crate::yaml::{Fields, Text};
 use std::sync::Arc;
@@ -75,6 +77,7 @@ const METRIC_NAMES: Kind = Kind::Choice(&[EVENKEEL, PROCESS_EXPORTER]);
 
 pub(super) fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let mut other = None;
     for group in fields.objects("process_groups", &GROUP, findings) {
         let name = group.text("name", findings);
         let select = group.get("select").and_then(|node| read_select(node, findings));
@@ -103,6 +106,9 @@ pub(super) fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<Group
         let Ok(template) = read_template(&name, &selector, findings) else {
             continue;
         };
+        if name.value == OTHER {
+            other = Some(name.span);
+        }
         groups.push(Group {
             name: name.value,
             template,
@@ -110,6 +116,14 @@ pub(super) fn read_groups(fields: &Fields, findings: &mut Findings) -> Vec<Group
             metrics,
             extra,
         });
+    }
+    let has_template = groups.iter().any(|group| group.template.is_some());
+    if let Some(span) = other.filter(|_| has_template) {
+        findings.error(
+            span,
+            format!("beside a template, no group can have the name `{OTHER}`"),
+            "give it another name: the processes for which templates make no group of their own count in this group",
+        );
     }
     groups
 }

@@ -81,6 +81,20 @@ struct OwnGroups {
     cpu_baselines: CpuBaselines,
 }
 
+impl OwnGroups {
+    /// Adds a process to its groups, first to those that always exist.
+    fn add(&mut self, joined: &[(&Group, Option<String>)], process: &Process, extra: &ExtraReading, bounds: &Bounds) {
+        for (group, _) in joined.iter().filter(|(_, name)| name.is_none()) {
+            self.tally.add_to_fixed(&group.name, process, extra, bounds);
+        }
+        for (group, name) in joined {
+            if let Some(name) = name {
+                self.tally.add_to_made(name, entry(group), process, extra, bounds);
+            }
+        }
+    }
+}
+
 /// The groups of process-exporter's file.
 #[derive(Default)]
 struct FromFile {
@@ -216,12 +230,7 @@ impl GroupsReader {
                     return;
                 }
                 let extra = ExtraReading::read(&process, files, extra, (procfs, boot_now));
-                for (group, name) in &joined {
-                    match name {
-                        None => own.tally.add_to_fixed(&group.name, &process, &extra, &bounds),
-                        Some(name) => own.tally.add_to_made(name, entry(group), &process, &extra, &bounds),
-                    }
-                }
+                own.add(&joined, &process, &extra, &bounds);
                 if let Some((file, name)) = in_file {
                     let entry = file_entry(file);
                     from_file
@@ -270,7 +279,8 @@ impl GroupsReader {
         }
         let makes_names = config.exporter.is_some() || config.groups.iter().any(|group| group.template.is_some());
         if makes_names {
-            families.push(families::overflow(own.overflow() + from_file.overflow()));
+            let processes = own.overflow().union(from_file.overflow());
+            families.push(families::overflow(processes.count()));
         }
         if grouping.exporter_names || config.exporter.is_some() {
             // A series must not occur twice, and the file is the authority for process-exporter's names.

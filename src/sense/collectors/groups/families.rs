@@ -217,11 +217,11 @@ fn threads(groups: &[GroupTally]) -> [Family; 7] {
     [count, cpu, major, minor, switches, read, write]
 }
 
-/// The number of processes that have no group of their own, where templates make names.
-pub fn overflow(processes: u64) -> Family {
+/// The number of processes that lack a group of their own, where templates make names.
+pub fn overflow(processes: usize) -> Family {
     Family::gauge(
         "evenkeel_group_overflow_processes",
-        "Processes that count in the group `other`, because there are too many names of groups.",
+        "Processes in the group `other`, because templates made too many names or that of another group.",
     )
     .value(processes as f64)
 }

@@ -21,6 +21,9 @@ pub const DEFAULT_METRICS: ProcessFields = ProcessFields::SWAP
     .union(ProcessFields::CONTEXT_SWITCHES)
     .union(ProcessFields::IO);
 
+/// The group, and the name of threads, that counts what lacks a name of its own.
+pub const OTHER: &str = "other";
+
 bitflags::bitflags! {
     /// Metrics of a group that cost several files per process.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,14 +2,11 @@
 //! make. Pure.
 
 use super::account::{Account, COUNTERS, Counters};
-use super::group::{EACH_THREAD, ExtraMetrics};
+use super::group::{EACH_THREAD, ExtraMetrics, OTHER};
 use super::totals::{ExtraReading, GroupTotals, counters};
 use crate::process::{Identity, Process, ProcessFields};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
-
-/// The group, and the name of threads, that counts what is beyond the bound.
-pub const OTHER: &str = "other";
 
 type Members = HashMap<Identity, (Duration, Counters)>;
 
@@ -100,13 +97,16 @@ pub struct Tally {
     by_name: HashMap<String, usize>,
     /// CLOCK_BOOTTIME of the last read with the present configuration.
     read_at: Option<Duration>,
-    /// The number of groups with names that templates made, without `OTHER`.
+    /// The number of groups that count for the bound.
     made: usize,
     thread_names: usize,
     /// Members that count in `OTHER` for lack of a name.
-    overflow: u64,
+    overflow: HashSet<Identity>,
+    /// Whether the bound was reached in this read.
+    is_full: bool,
     thread_overflow: u64,
     has_warned: bool,
+    has_warned_of_name: bool,
 }
 
 impl Tally {
@@ -119,8 +119,8 @@ impl Tally {
     }
 
     /// Members in the last read that count in the group `OTHER` for lack of a name.
-    pub fn overflow(&self) -> u64 {
-        self.overflow
+    pub fn overflow(&self) -> &HashSet<Identity> {
+        &self.overflow
     }
 
     /// Takes over a configuration: `fixed` are the groups that always exist. Other groups stay if one of `templates` has
@@ -145,21 +145,21 @@ impl Tally {
         made.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         self.groups.append(&mut made);
         self.read_at = None;
-        self.has_warned = false;
+        (self.has_warned, self.has_warned_of_name) = (false, false);
         self.index();
     }
 
     fn index(&mut self) {
         let names = self.groups.iter().enumerate();
         self.by_name = names.map(|(index, group)| (group.name.clone(), index)).collect();
-        let made = self.groups.iter().filter(|group| group.is_made && group.name != OTHER);
-        self.made = made.count();
+        let made = self.groups.iter().filter(|group| group.is_made);
+        self.made = made.filter(|group| group.name != OTHER).count();
         self.thread_names = self.groups.iter().map(|group| group.threads.len()).sum();
     }
 
     /// Begins a read. Where a bound was reached, names without members make space for others.
     pub fn begin(&mut self) {
-        if self.overflow > 0 {
+        if self.is_full {
             self.groups.retain(|group| !group.is_made || group.totals.processes > 0);
             self.index();
         }
@@ -169,7 +169,8 @@ impl Tally {
             }
             self.index();
         }
-        (self.overflow, self.thread_overflow) = (0, 0);
+        self.overflow.clear();
+        (self.is_full, self.thread_overflow) = (false, 0);
         for group in &mut self.groups {
             group.totals = GroupTotals::default();
             group.members = Members::with_capacity(group.account.members());
@@ -184,24 +185,42 @@ impl Tally {
         }
     }
 
-    /// Adds a member to the group with a name that a template made.
+    /// Adds a member to the group with a name that a template made. Users choose such names, so that they lead neither
+    /// into a group that always exists nor beyond the bound. Groups that always exist come first: a member of such a
+    /// group stays there.
     pub fn add_to_made(&mut self, name: &str, entry: Entry, process: &Process, extra: &ExtraReading, bounds: &Bounds) {
-        let index = match self.by_name.get(name) {
-            Some(index) => *index,
-            None => {
-                let is_beyond = self.made >= bounds.groups;
-                self.overflow += u64::from(is_beyond);
-                let name = if is_beyond { OTHER } else { name };
-                match self.by_name.get(name) {
-                    Some(index) => *index,
-                    None => self.push(name, entry),
+        let index = match self.by_name.get(name).map(|index| (*index, &self.groups[*index])) {
+            Some((index, group)) if group.is_made => index,
+            Some((_, group)) if group.members.contains_key(&process.identity) => return,
+            Some(_) => {
+                if !std::mem::replace(&mut self.has_warned_of_name, true) {
+                    tracing::warn!(
+                        group = name,
+                        "a template makes the name of another process group, the processes count as `{OTHER}`"
+                    );
                 }
+                self.overflow_into(entry, process)
             }
+            None if self.made >= bounds.groups && name != OTHER => {
+                self.is_full = true;
+                self.overflow_into(entry, process)
+            }
+            None => self.push(name, entry),
         };
         let group = &mut self.groups[index];
         group.metrics |= entry.metrics;
         group.extra |= entry.extra;
         self.add_at(index, process, extra, bounds);
+    }
+
+    /// The index of the group for members that lack a group of their own. The configuration has no such group where it
+    /// has templates.
+    fn overflow_into(&mut self, entry: Entry, process: &Process) -> usize {
+        self.overflow.insert(process.identity);
+        match self.by_name.get(OTHER) {
+            Some(index) => *index,
+            None => self.push(OTHER, entry),
+        }
     }
 
     fn push(&mut self, name: &str, entry: Entry) -> usize {
@@ -215,15 +234,18 @@ impl Tally {
     fn add_at(&mut self, index: usize, process: &Process, extra: &ExtraReading, bounds: &Bounds) {
         let read_at = self.read_at;
         let group = &mut self.groups[index];
-        let own = counters(process);
+        let own = (process.born_at, counters(process));
+        // Several entries may yield the name of this group.
+        if group.members.insert(process.identity, own).is_some() {
+            return;
+        }
         group.totals.add(process, group.metrics, group.extra, extra);
-        group.members.insert(process.identity, (process.born_at, own));
         let threads = match group.extra.intersects(EACH_THREAD) {
             true => extra.threads.as_slice(),
             false => &[],
         };
         if threads.is_empty() {
-            group.switch_members.insert(process.identity, (process.born_at, own));
+            group.switch_members.insert(process.identity, own);
         }
         for thread in threads {
             let member = (thread.born_at, thread.counters);
@@ -266,10 +288,10 @@ impl Tally {
             self.index();
         }
         self.read_at = Some(boot_now);
-        if self.overflow + self.thread_overflow > 0 && !self.has_warned {
+        if (self.is_full || self.thread_overflow > 0) && !self.has_warned {
             self.has_warned = true;
             tracing::warn!(
-                processes = self.overflow,
+                processes = self.overflow.len(),
                 threads = self.thread_overflow,
                 max_groups = bounds.groups,
                 max_thread_names = bounds.thread_names,
@@ -280,98 +302,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUNDS: Bounds = Bounds {
-        groups: 2,
-        thread_names: 3,
-        remove_empty: false,
-    };
-
-    fn entry() -> Entry<'static> {
-        Entry {
-            source: "{{.Comm}}",
-            metrics: ProcessFields::empty(),
-            extra: ExtraMetrics::empty(),
-        }
-    }
-
-    /// A read in which each process has a group of its own name.
-    fn read(tally: &mut Tally, bounds: &Bounds, second: u64, members: &[(i32, &str, u64)]) {
-        tally.begin();
-        for (pid, name, ticks) in members {
-            let mut process = Process::example(*pid, name);
-            process.cpu_ticks = *ticks;
-            tally.add_to_made(name, entry(), &process, &ExtraReading::default(), bounds);
-        }
-        tally.finish(Duration::from_secs(second), bounds);
-    }
-
-    fn shown(tally: &Tally) -> Vec<(String, u64, u64)> {
-        let groups = tally.groups().iter();
-        groups
-            .map(|group| (group.name.clone(), group.totals.processes, group.counters()[0]))
-            .collect()
-    }
-
-    #[test]
-    fn names_beyond_the_bound_count_in_one_group() {
-        let mut tally = Tally::default();
-        let all = [(1, "a", 5), (2, "b", 5), (3, "c", 5), (4, "d", 5), (5, "a", 5)];
-        read(&mut tally, &BOUNDS, 100, &all);
-        let named = |name: &str, processes, ticks| (name.to_owned(), processes, ticks);
-        assert_eq!(
-            shown(&tally),
-            [named("a", 2, 0), named("b", 1, 0), named("other", 2, 0)]
-        );
-        assert_eq!(tally.overflow(), 2);
-        read(&mut tally, &BOUNDS, 110, &[(1, "a", 9), (3, "c", 7), (4, "d", 6)]);
-        assert_eq!(
-            shown(&tally),
-            [named("a", 1, 4), named("b", 0, 0), named("other", 2, 3)]
-        );
-        // The group without members makes space.
-        read(&mut tally, &BOUNDS, 120, &[(1, "a", 9), (3, "c", 9), (4, "d", 6)]);
-        assert_eq!(
-            shown(&tally),
-            [named("a", 1, 4), named("other", 1, 3), named("c", 1, 0)]
-        );
-        assert_eq!(tally.overflow(), 1);
-    }
-
-    #[test]
-    fn sums_of_ended_members_stay_unless_empty_groups_are_removed() {
-        for remove_empty in [false, true] {
-            let bounds = Bounds {
-                groups: 9,
-                remove_empty,
-                ..BOUNDS
-            };
-            let mut tally = Tally::default();
-            read(&mut tally, &bounds, 100, &[(1, "a", 5)]);
-            read(&mut tally, &bounds, 110, &[(1, "a", 9)]);
-            read(&mut tally, &bounds, 120, &[]);
-            let expected = [("a".to_owned(), 0, 4)];
-            assert_eq!(shown(&tally), expected[usize::from(remove_empty)..]);
-        }
-    }
-
-    #[test]
-    fn reload_keeps_groups_whose_entry_stays() {
-        let mut tally = Tally::default();
-        let fixed = [("fixed", entry())];
-        tally.configure(&fixed, &[entry()]);
-        read(&mut tally, &BOUNDS, 100, &[(1, "a", 5)]);
-        read(&mut tally, &BOUNDS, 110, &[(1, "a", 9)]);
-        tally.configure(&fixed, &[entry()]);
-        let kept = [("fixed".to_owned(), 0, 0), ("a".to_owned(), 1, 4)];
-        assert_eq!(shown(&tally), kept);
-        let other = Entry {
-            source: "{{.ExeBase}}",
-            ..entry()
-        };
-        tally.configure(&fixed, &[other]);
-        assert_eq!(shown(&tally), kept[..1]);
-    }
-}
+mod tests;

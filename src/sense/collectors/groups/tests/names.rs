@@ -6,7 +6,7 @@ use crate::sense::collectors::groups::name_matcher::NameMatcher;
 use crate::sense::collectors::groups::name_template::NameTemplate;
 
 /// The groups of process-exporter's file with these entries: a name, and a regular expression for the command line.
-fn of_file(entries: &[(&str, &str)], options: ExporterOptions) -> GroupConfig {
+pub(super) fn of_file(entries: &[(&str, &str)], options: ExporterOptions) -> GroupConfig {
     let matcher = |(name, cmdline): &(&str, &str)| NameMatcher {
         comms: None,
         exes: None,
@@ -35,7 +35,7 @@ pub(super) fn process(tree: &Tree, pid: i32, parent: i32, name: &str, arguments:
     tree.proc(&format!("{pid}/cmdline"), cmdline);
 }
 
-fn counts(families: &[Family]) -> Vec<String> {
+pub(super) fn counts(families: &[Family]) -> Vec<String> {
     let mut counts = text_of(families, "namedprocess_namegroup_num_procs");
     counts.sort_unstable();
     let start = "namedprocess_namegroup_num_procs{groupname=";

@@ -1,10 +1,28 @@
-//! Tests of entries that overlap: metrics that only some entries read.
+//! Tests of entries that overlap: names that several entries yield, and metrics that only some entries read.
 
-use super::names::process;
+use super::names::{of_file, process};
 use super::*;
+use crate::sense::collectors::groups::group::ExporterOptions;
+use crate::sense::collectors::groups::name_template::NameTemplate;
+
+fn template(name: &str, metrics: ProcessFields, names: &str) -> Group {
+    Group {
+        template: Some(Arc::new(NameTemplate::parse(name).unwrap())),
+        ..group(name, metrics, vec![Condition::Name(pattern(names))])
+    }
+}
 
 fn shared(config: impl Into<GroupConfig>) -> Groups {
     Arc::new(ArcSwap::from_pointee(config.into()))
+}
+
+fn sizes(families: &[Family]) -> Vec<String> {
+    let lines = text_of(families, "evenkeel_group_processes");
+    let start = "evenkeel_group_processes{group=";
+    lines
+        .iter()
+        .map(|line| line.replace(start, "").replace('}', ""))
+        .collect()
 }
 
 /// A process with threads of these numbers of voluntary context switches, in the order of their ids.
@@ -23,6 +41,57 @@ fn with_threads(tree: &Tree, pid: i32, switches: &[u32]) {
             tree.proc(&format!("{folder}/status"), status.clone());
             tree.proc(&format!("{folder}/wchan"), "do_wait");
         }
+    }
+}
+
+#[test]
+fn process_counts_once_in_a_group_of_several_entries() {
+    let tree = tree();
+    process(&tree, 7, 1, "sleep", &["/usr/bin/sleep", "9"]);
+    let by_comm = || template("{{.Comm}}", ProcessFields::empty(), "sleep");
+    let by_exe = || template("{{.ExeBase}}", ProcessFields::empty(), "sleep");
+    let fixed = || group("sleep", ProcessFields::empty(), vec![Condition::Name(pattern("sleep"))]);
+    for entries in [
+        vec![by_comm(), by_exe()],
+        vec![fixed(), by_comm(), by_exe()],
+        vec![by_comm(), by_exe(), fixed()],
+    ] {
+        let mut groups = GroupsReader::new(shared(entries));
+        for _ in 0..2 {
+            let families = groups.read(&tree.roots).unwrap();
+            assert_eq!(sizes(&families), ["\"sleep\" 1"]);
+            assert_eq!(value(&families, "evenkeel_group_overflow_processes"), 0.0);
+        }
+    }
+}
+
+#[test]
+fn template_name_does_not_join_a_fixed_group() {
+    let tree = tree();
+    process(&tree, 7, 1, "postgres", &["postgres"]);
+    // A user chooses this name.
+    process(&tree, 8, 1, "database", &["database"]);
+    let mut groups = GroupsReader::new(shared(vec![
+        group(
+            "database",
+            ProcessFields::empty(),
+            vec![Condition::Name(pattern("postgres"))],
+        ),
+        template("{{.Comm}}", DEFAULT_METRICS, "database|idle"),
+    ]));
+    for _ in 0..2 {
+        let families = groups.read(&tree.roots).unwrap();
+        assert_eq!(sizes(&families), ["\"database\" 1", "\"other\" 1"]);
+        assert_eq!(value(&families, "evenkeel_group_overflow_processes"), 1.0);
+        assert!(text_of(&families, "read_bytes_total{group=\"database\"}").is_empty());
+    }
+    // The bound is not reached, so that groups without processes stay.
+    process(&tree, 9, 1, "idle", &["idle"]);
+    groups.read(&tree.roots).unwrap();
+    std::fs::remove_dir_all(tree.roots.proc("9")).unwrap();
+    for _ in 0..2 {
+        let families = groups.read(&tree.roots).unwrap();
+        assert_eq!(sizes(&families), ["\"database\" 1", "\"other\" 1", "\"idle\" 0"]);
     }
 }
 
@@ -111,4 +180,23 @@ fn reload_that_changes_threads_keeps_context_switches() {
     assert_eq!(read(&[18, 540]), (8.0, 18.0));
     groups.store(Arc::new(config(ExtraMetrics::THREADS)));
     assert_eq!(read(&[18, 600]), (8.0, 18.0));
+}
+
+#[test]
+fn overflow_counts_each_process_once() {
+    let tree = tree();
+    process(&tree, 7, 1, "a", &["a"]);
+    let mut config = of_file(&[("{{.Comm}}", ".+")], ExporterOptions::default());
+    config.grouping.max_groups = 1;
+    config.groups = vec![
+        template("{{.Comm}}", ProcessFields::empty(), ".*"),
+        template("{{.ExeBase}}", ProcessFields::empty(), ".*"),
+    ];
+    let mut groups = GroupsReader::new(shared(config));
+    groups.read(&tree.roots).unwrap();
+    // Beyond the bound with three names: two of `process_groups`, one of the file.
+    process(&tree, 8, 1, "b", &["c"]);
+    let families = groups.read(&tree.roots).unwrap();
+    assert_eq!(value(&families, "evenkeel_group_overflow_processes"), 1.0);
+    assert_eq!(sizes(&families), ["\"a\" 1", "\"other\" 1"]);
 }

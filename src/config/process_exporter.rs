@@ -5,7 +5,7 @@ use super::groups::report;
 use crate::alert::go_regex;
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span, suggest};
 use crate::schema::Kind;
-use crate::sense::groups::group::{ExporterGroups, ExporterOptions};
+use crate::sense::groups::group::{ExporterGroups, ExporterOptions, OTHER};
 use crate::sense::groups::name_matcher::NameMatcher;
 use crate::sense::groups::name_template::NameTemplate;
 use crate::yaml::{self, Content, Entry, Node, Text};
@@ -79,7 +79,21 @@ fn read_root(findings: &mut Findings) -> Vec<NameMatcher> {
             format!("add an entry, {EXAMPLE}"),
         );
     }
-    items.iter().filter_map(|item| read_matcher(item, findings)).collect()
+    let read = |item| Some((item, read_matcher(item, findings)?));
+    let matchers: Vec<(&Node, NameMatcher)> = items.iter().filter_map(read).collect();
+    let (fixed, made): (Vec<_>, Vec<_>) = matchers
+        .iter()
+        .map(|(item, matcher)| (item, matcher.fixed_name()))
+        .partition(|(_, name)| name.is_some());
+    let others = fixed.iter().filter(|(_, name)| name.as_deref() == Some(OTHER));
+    for (item, _) in others.filter(|_| !made.is_empty()) {
+        findings.warning(
+            item.span,
+            format!("the group `{OTHER}` also counts processes for which templates make too many names"),
+            "give the group another name",
+        );
+    }
+    matchers.into_iter().map(|(_, matcher)| matcher).collect()
 }
 
 /// The entries of a mapping after merge keys were followed; warns of those that process-exporter ignores.
@@ -258,6 +272,15 @@ mod tests {
         assert_eq!(groups.matchers.len(), 1);
         assert_eq!(groups.matchers[0].template.source(), "{{.Comm}}");
         assert!(groups.matchers[0].comms.is_none() && groups.matchers[0].cmdlines[0].is_match("x"));
+    }
+
+    #[test]
+    fn literal_name_of_the_overflow_is_a_warning() {
+        for (second, expected) in [("'{{.Comm}}'", 1), ("'{{\"b\"}}'", 0)] {
+            let entries = format!("process_names:\n- {{name: other, comm: [a]}}\n- {{name: {second}, comm: [b]}}\n");
+            let (_, warnings) = read_text(&entries).unwrap();
+            assert_eq!(warnings.len(), expected, "{}", render_all(&warnings, false));
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use cpu_baselines::CpuBaselines;
 use exporter_families::ScrapeErrors;
 use group::{DEFAULT_METRICS, ExporterGroups, ExtraMetrics, Group, GroupConfig, Grouping, Groups};
 use membership::{Membership, Memberships};
-use name_matcher::{NameReader, NameSources};
+use name_matcher::{NameMatcher, NameReader, NameSources};
 use std::sync::Arc;
 use std::time::Duration;
 use tally::{Bounds, Entry, Tally};
@@ -158,7 +158,11 @@ impl GroupsReader {
         };
         // The entries of the file are matched in order, so that a change of one concerns all.
         if !is_same {
-            self.from_file = FromFile::default();
+            let matchers = config.exporter.iter().flat_map(|file| &file.matchers);
+            self.from_file = FromFile {
+                tally: Tally::reserving(matchers.filter_map(NameMatcher::fixed_name).collect()),
+                ..FromFile::default()
+            };
         }
     }
 

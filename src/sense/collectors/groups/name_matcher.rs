@@ -89,7 +89,7 @@ impl NameReader<'_> {
         if needs.contains(ProcessFields::CMDLINE) {
             self.arguments();
         }
-        let mut name = template.render(&NameValues {
+        let name = template.render(&NameValues {
             comm: &process.name,
             arguments: self.sources.arguments.as_deref().unwrap_or_default(),
             user: &user,
@@ -99,10 +99,7 @@ impl NameReader<'_> {
             cgroup: process.details.cgroup.as_deref().unwrap_or_default(),
             matches,
         });
-        if let Some((end, _)) = name.char_indices().nth(MAX_NAME_CHARS) {
-            name.truncate(end);
-        }
-        Some(name)
+        Some(shortened(name))
     }
 
     /// The name that the first matching entry gives.
@@ -117,7 +114,19 @@ impl NameReader<'_> {
     }
 }
 
+fn shortened(mut name: String) -> String {
+    if let Some((end, _)) = name.char_indices().nth(MAX_NAME_CHARS) {
+        name.truncate(end);
+    }
+    name
+}
+
 impl NameMatcher {
+    /// The name of the group, where it is the same for each process.
+    pub fn fixed_name(&self) -> Option<String> {
+        self.template.fixed_name().map(shortened)
+    }
+
     /// What the named groups match, if the entry matches.
     fn matches(&self, process: &Process, reader: &mut NameReader) -> Option<BTreeMap<String, String>> {
         let has_comm = |comms: &Vec<String>| comms.contains(&process.name);

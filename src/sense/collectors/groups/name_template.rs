@@ -134,9 +134,13 @@ impl NameTemplate {
         &self.source
     }
 
-    /// Whether the name is the same for each process.
-    pub fn is_fixed(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Text(_)))
+    /// The name, where it is the same for each process.
+    pub fn fixed_name(&self) -> Option<String> {
+        let texts = self.parts.iter().map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            _ => None,
+        });
+        texts.collect()
     }
 
     /// The names of groups of patterns that the template uses.

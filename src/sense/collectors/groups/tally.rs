@@ -97,6 +97,8 @@ pub struct Tally {
     by_name: HashMap<String, usize>,
     /// CLOCK_BOOTTIME of the last read with the present configuration.
     read_at: Option<Duration>,
+    /// Names that templates may make beyond the bound.
+    reserved: HashSet<String>,
     /// The number of groups that count for the bound.
     made: usize,
     thread_names: usize,
@@ -110,6 +112,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// A tally in which these names have groups even where the bound is reached.
+    pub fn reserving(names: HashSet<String>) -> Tally {
+        Tally {
+            reserved: names,
+            ..Tally::default()
+        }
+    }
+
     pub fn groups(&self) -> &[GroupTally] {
         &self.groups
     }
@@ -153,14 +163,21 @@ impl Tally {
         let names = self.groups.iter().enumerate();
         self.by_name = names.map(|(index, group)| (group.name.clone(), index)).collect();
         let made = self.groups.iter().filter(|group| group.is_made);
-        self.made = made.filter(|group| group.name != OTHER).count();
+        self.made = made.filter(|group| self.is_bounded(&group.name)).count();
         self.thread_names = self.groups.iter().map(|group| group.threads.len()).sum();
+    }
+
+    /// Whether a group that a template made counts for the bound.
+    fn is_bounded(&self, name: &str) -> bool {
+        name != OTHER && !self.reserved.contains(name)
     }
 
     /// Begins a read. Where a bound was reached, names without members make space for others.
     pub fn begin(&mut self) {
         if self.is_full {
-            self.groups.retain(|group| !group.is_made || group.totals.processes > 0);
+            let reserved = &self.reserved;
+            self.groups
+                .retain(|group| !group.is_made || group.totals.processes > 0 || reserved.contains(&group.name));
             self.index();
         }
         if self.thread_overflow > 0 {
@@ -201,7 +218,7 @@ impl Tally {
                 }
                 self.overflow_into(entry, process)
             }
-            None if self.made >= bounds.groups && name != OTHER => {
+            None if self.made >= bounds.groups && self.is_bounded(name) => {
                 self.is_full = true;
                 self.overflow_into(entry, process)
             }
@@ -227,7 +244,7 @@ impl Tally {
         let index = self.groups.len();
         self.groups.push(GroupTally::new(name, entry, true, self.read_at));
         self.by_name.insert(name.to_owned(), index);
-        self.made += usize::from(name != OTHER);
+        self.made += usize::from(self.is_bounded(name));
         index
     }
 

@@ -1,6 +1,6 @@
 //! Tests of entries that overlap: names that several entries yield, and metrics that only some entries read.
 
-use super::names::{of_file, process};
+use super::names::{counts, of_file, process};
 use super::*;
 use crate::sense::collectors::groups::group::ExporterOptions;
 use crate::sense::collectors::groups::name_template::NameTemplate;
@@ -92,6 +92,26 @@ fn template_name_does_not_join_a_fixed_group() {
     for _ in 0..2 {
         let families = groups.read(&tree.roots).unwrap();
         assert_eq!(sizes(&families), ["\"database\" 1", "\"other\" 1", "\"idle\" 0"]);
+    }
+}
+
+#[test]
+fn literal_names_of_the_file_have_their_groups_beyond_the_bound() {
+    let tree = tree();
+    process(&tree, 7, 1, "a", &["a"]);
+    let entries = [("{{\"data\"}}base", "postgres"), ("{{.Comm}}", ".+")];
+    let mut config = of_file(&entries, ExporterOptions::default());
+    config.grouping.max_groups = 1;
+    let mut groups = GroupsReader::new(shared(config));
+    assert_eq!(counts(&groups.read(&tree.roots).unwrap()), ["\"a\" 1"]);
+    process(&tree, 8, 1, "b", &["b"]);
+    process(&tree, 9, 1, "postgres", &["postgres"]);
+    let expected = ["\"a\" 1", "\"database\" 1", "\"other\" 1"];
+    assert_eq!(counts(&groups.read(&tree.roots).unwrap()), expected);
+    std::fs::remove_dir_all(tree.roots.proc("9")).unwrap();
+    let expected = ["\"a\" 1", "\"database\" 0", "\"other\" 1"];
+    for _ in 0..2 {
+        assert_eq!(counts(&groups.read(&tree.roots).unwrap()), expected);
     }
 }
 

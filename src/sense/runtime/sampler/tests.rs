@@ -505,7 +505,8 @@ fn scrapers_share_an_expensive_reading() {
 
 #[test]
 fn what_the_host_lacks_is_looked_for_by_slow_interval_only() {
-    let nothing: [fn() -> Result<Vec<Family>, ReadError>; 2] = [
+    type Read = fn() -> Result<Vec<Family>, ReadError>;
+    let nothing: [Read; 2] = [
         || Err(ReadError::Absent("no such thing")),
         || Ok(vec![Family::gauge("thing", "")]),
     ];

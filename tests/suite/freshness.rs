@@ -23,12 +23,16 @@ const SAMPLES: usize = 4;
 /// The time in which most jobs have enough samples, and the longest time until the others have them.
 const RUN: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_OF_WRITER: Duration = Duration::from_millis(5);
 const MAX_ERROR: f64 = 0.02;
-/// The share of windows that may have a larger error, and the largest: other tests can delay a scrape.
-const MAY_BE_WRONG: f64 = 0.1;
-const MAX_DELAYED_ERROR: f64 = 0.2;
+/// A scrape is served what is younger than this share of its timeout, and than `MAX_AGE`, or than so many times the
+/// time that its reading took.
+const AGE_SHARE: f64 = 1.0 / 25.0;
+const MAX_AGE: f64 = 0.1;
+const AGE_PER_DURATION: f64 = 2.0;
+/// A scrape that waited for this share of its timeout is served the former sample.
+const READING_SHARE: f64 = 0.75;
 const START_ATTEMPTS: u32 = 5;
 
 const GROUP_CPU: &str = "evenkeel_group_cpu_seconds_total";
@@ -39,35 +43,56 @@ fn now() -> f64 {
     since_1970.as_secs_f64()
 }
 
-/// Values of a counter at Unix times, as the test reads them itself.
+/// A value of a counter, read by the test between two Unix times.
+struct Record {
+    before: f64,
+    after: f64,
+    value: f64,
+}
+
+/// The values of a counter, oldest first. It never falls, so they bound its value at every time between them, also
+/// where the machine is busy and the counter uneven.
 #[derive(Default)]
-struct Reference(Vec<(f64, f64)>);
+struct Reference(Vec<Record>);
 
 impl Reference {
     /// Records a value that is from between `before` and now.
     fn record(&mut self, before: f64, value: f64) {
-        self.0.push((f64::midpoint(before, now()), value));
+        let after = now();
+        self.0.push(Record { before, after, value });
     }
 
-    /// The value at a time between two records.
-    fn at(&self, time: f64) -> Option<f64> {
-        let next = self.0.partition_point(|(at, _)| *at <= time);
-        let (before, after) = (self.0.get(next.checked_sub(1)?)?, self.0.get(next)?);
-        Some(before.1 + (after.1 - before.1) * (time - before.0) / (after.0 - before.0))
+    /// The highest value that is known to be reached at a time.
+    fn at_least(&self, time: f64) -> Option<f64> {
+        let next = self.0.partition_point(|record| record.after <= time);
+        Some(self.0.get(next.checked_sub(1)?)?.value)
     }
 
-    fn rate(&self, from: f64, to: f64) -> Option<f64> {
-        Some((self.at(to)? - self.at(from)?) / (to - from))
+    /// The lowest value that is known not to be exceeded at a time.
+    fn at_most(&self, time: f64) -> Option<f64> {
+        let next = self.0.partition_point(|record| record.before < time);
+        Some(self.0.get(next)?.value)
     }
 }
 
 #[test]
-fn reference_is_interpolated() {
-    let reference = Reference(vec![(10.0, 1.0), (12.0, 2.0), (14.0, 6.0)]);
-    assert_eq!(reference.at(11.0), Some(1.5));
-    assert_eq!(reference.rate(11.0, 13.0), Some(1.25));
-    assert_eq!(reference.at(9.0), None);
-    assert_eq!(reference.at(15.0), None);
+fn reference_bounds_the_counter() {
+    let record = |at, value| Record {
+        before: at - 0.5,
+        after: at + 0.5,
+        value,
+    };
+    let reference = Reference(vec![record(10.0, 1.0), record(12.0, 2.0), record(14.0, 6.0)]);
+    assert_eq!(
+        (reference.at_least(11.0), reference.at_most(11.0)),
+        (Some(1.0), Some(2.0))
+    );
+    assert_eq!(
+        (reference.at_least(12.0), reference.at_most(12.0)),
+        (Some(1.0), Some(6.0))
+    );
+    assert_eq!(reference.at_least(9.0), None);
+    assert_eq!(reference.at_most(15.0), None);
 }
 
 /// Seconds that the only thread of a process ran, in the scheduler's nanoseconds.
@@ -77,84 +102,115 @@ fn own_cpu(pid: u32) -> f64 {
     nanoseconds.expect("a number") / 1e9
 }
 
-/// The times of the samples of a series, oldest first.
-fn sample_times(prometheus: &Prometheus, selector: &str) -> Vec<f64> {
+/// The samples of a series with their times, oldest first.
+fn samples(prometheus: &Prometheus, selector: &str) -> Vec<(f64, f64)> {
     let series = prometheus.query(&format!("{selector}[3m]"));
     let values = series.first().and_then(|series| series["values"].as_array());
-    let times = values.into_iter().flatten().map(|pair| pair[0].as_f64());
-    times.collect::<Option<_>>().expect("times")
+    let pairs = values.into_iter().flatten();
+    let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+    let samples = pairs.map(|pair| Some((number(&pair[0])?, number(&pair[1])?)));
+    samples.collect::<Option<_>>().expect("samples")
 }
 
-/// A rate that Prometheus computed, and the one of the reference between the same samples.
+/// A scrape, and the times between which its sample was read.
+struct Scrape {
+    at: f64,
+    duration: f64,
+    read: [f64; 2],
+}
+
+/// The scrapes of a job. `collector` is the one whose sample may have been read for an earlier scrape; node_exporter
+/// reads for every scrape.
+fn scrapes(prometheus: &Prometheus, job: &str, interval: f64, collector: Option<&str>) -> Vec<Scrape> {
+    let durations = samples(prometheus, &format!("scrape_duration_seconds{{job=\"{job}\"}}"));
+    let readings = collector.map_or_else(Vec::new, |collector| {
+        let labels = format!("{{job=\"{job}\",collector=\"{collector}\"}}");
+        samples(prometheus, &format!("node_scrape_collector_duration_seconds{labels}"))
+    });
+    let scrapes = durations.iter().map(|&(at, duration)| {
+        let reading = readings.iter().find(|(other, _)| *other == at);
+        let max_age = reading.map_or(0.0, |(_, reading)| {
+            MAX_AGE.min(interval * AGE_SHARE).max(AGE_PER_DURATION * reading)
+        });
+        Scrape {
+            at,
+            duration,
+            read: [at - max_age, at + duration],
+        }
+    });
+    scrapes.collect()
+}
+
+/// A rate that Prometheus computed, and the bounds of the kernel's between the same samples.
 struct Window {
     at: f64,
     rate: f64,
-    expected: f64,
+    bounds: [f64; 2],
 }
 
 impl Window {
     /// The error as a share of the rate, or of one core where the process got less of it.
     fn error(&self) -> f64 {
-        (self.rate - self.expected).abs() / self.expected.max(1.0)
+        let [low, high] = self.bounds;
+        (low - self.rate).max(self.rate - high).max(0.0) / low.max(1.0)
     }
 }
 
 /// Every window of four intervals. Prometheus's result is evaluated half an interval after a sample: then the window
 /// has four samples, and `rate()` is their increase by the time between them.
-fn windows(prometheus: &Prometheus, metric: &str, job: &str, seconds: u32, reference: &Reference) -> Vec<Window> {
-    let times = sample_times(prometheus, &format!("up{{job=\"{job}\"}}"));
-    let interval = f64::from(seconds);
+fn windows(prometheus: &Prometheus, metric: &str, job: &str, interval: f64, of: &Counter) -> Vec<Window> {
+    let scrapes = scrapes(prometheus, job, interval, of.collector);
     // A Prometheus that starts may scrape later than it says.
-    let samples = times.get(1..).unwrap_or_default().windows(SAMPLES);
-    let windows = samples.filter_map(|samples| {
-        let (first, last) = (samples[0], samples[samples.len() - 1]);
-        // A scrape that failed is not the matter here.
-        let is_whole = (last - first - interval * (SAMPLES - 1) as f64).abs() < interval / 4.0;
-        let expected = reference.rate(first, last).filter(|_| is_whole)?;
-        let at = last + interval / 2.0;
-        let query = format!("sum(rate({metric}{{job=\"{job}\"}}[{}s]))", SAMPLES as u32 * seconds);
+    let windows = scrapes.get(1..).unwrap_or_default().windows(SAMPLES);
+    let windows = windows.filter_map(|window| {
+        let (first, last) = (&window[0], &window[window.len() - 1]);
+        let seconds = last.at - first.at;
+        // A scrape that failed, or that the machine delayed beyond the patience of evenkeel, is not the matter here.
+        let is_whole = (seconds - interval * (SAMPLES - 1) as f64).abs() < interval / 4.0;
+        let is_in_time = [first, last]
+            .iter()
+            .all(|scrape| scrape.duration < interval * READING_SHARE);
+        if !is_whole || !is_in_time {
+            return None;
+        }
+        let low = of.reference.at_least(last.read[0])? - of.reference.at_most(first.read[1])?;
+        let high = of.reference.at_most(last.read[1])? - of.reference.at_least(first.read[0])?;
+        let at = last.at + interval / 2.0;
+        let range = SAMPLES as f64 * interval;
+        let query = format!("sum(rate({metric}{{job=\"{job}\"}}[{range}s]))");
         let result = prometheus.query_at(&query, at);
         let rate = result.first().map(|series: &Value| series["value"][1].as_str());
         let rate = rate.flatten().and_then(|text| text.parse().ok()).expect("a rate");
-        Some(Window { at, rate, expected })
+        Some(Window {
+            at,
+            rate,
+            bounds: [low / seconds, high / seconds],
+        })
     });
     windows.collect()
 }
 
-/// The windows of a job whose rate is wrong, of how many, and the largest error.
-fn wrong_windows(what: &str, windows: &[Window]) -> (usize, usize, f64) {
-    let mut errors: Vec<f64> = windows.iter().map(Window::error).collect();
-    errors.sort_by(f64::total_cmp);
-    let largest = *errors.last().unwrap_or_else(|| panic!("{what}: no window"));
-    println!(
-        "{what}: {} windows, error of half of them {:.4}, of all {largest:.4}",
-        errors.len(),
-        errors[errors.len() / 2]
-    );
-    let wrong = errors.iter().filter(|error| **error > MAX_ERROR).count();
-    (wrong, errors.len(), largest)
+/// A counter as the test read it, and the collector of evenkeel that publishes it.
+struct Counter<'a> {
+    reference: &'a Reference,
+    collector: Option<&'static str>,
 }
 
-/// What is wrong with the rates of evenkeel at an interval. A busy machine delays scrapes, so some may be, and as many
-/// as of node_exporter.
-fn complaint(what: &str, ours: &[Window], theirs: &[Window]) -> Option<String> {
-    let (wrong, all, largest) = wrong_windows(what, ours);
-    let their_wrong = if theirs.is_empty() {
-        0
-    } else {
-        wrong_windows(&format!("{what}, node_exporter"), theirs).0
-    };
-    let may_be_wrong = ((all as f64 * MAY_BE_WRONG) as usize).max(their_wrong);
-    if wrong <= may_be_wrong && largest <= MAX_DELAYED_ERROR {
-        return None;
+/// What is wrong with the rates at an interval.
+fn complaint(what: &str, windows: &[Window]) -> Option<String> {
+    let widths = windows.iter().map(|window| window.bounds[1] - window.bounds[0]);
+    let widest = widths.fold(0.0, f64::max);
+    let wrong: Vec<&Window> = windows.iter().filter(|window| window.error() > MAX_ERROR).collect();
+    println!("{what}: {} windows, widest bounds {widest:.4}", windows.len());
+    if windows.is_empty() {
+        return Some(format!("{what}: no window"));
     }
-    let lines = ours
-        .iter()
-        .map(|window| format!("\n{:.3}: {:.4} for {:.4}", window.at, window.rate, window.expected));
-    Some(format!(
-        "{what}: {wrong} of {all} windows are wrong:{}",
-        lines.collect::<String>()
-    ))
+    let lines = wrong.iter().map(|window| {
+        let [low, high] = window.bounds;
+        format!("\n{:.3}: {:.4}, not {low:.4} to {high:.4}", window.at, window.rate)
+    });
+    let lines = lines.collect::<String>();
+    (!wrong.is_empty()).then(|| format!("{what}: {} of {} windows are wrong:{lines}", wrong.len(), windows.len()))
 }
 
 /// A directory of procfs with `schedstat`: that of this host, or one whose only processor is always busy where the
@@ -271,8 +327,7 @@ fn rates_are_right_at_every_scrape_interval() {
         std::thread::sleep(RUN);
         let has_all = || {
             let enough = |(job, ..): &(&str, SocketAddr, u32)| {
-                let times = sample_times(&prometheus, &format!("up{{job=\"{job}\"}}"));
-                times.len() > SAMPLES
+                samples(&prometheus, &format!("up{{job=\"{job}\"}}")).len() > SAMPLES
             };
             jobs.iter().all(enough).then_some(())
         };
@@ -288,17 +343,17 @@ fn rates_are_right_at_every_scrape_interval() {
         println!("{query}: {}", Value::from(prometheus.query(query)));
     }
     let mut complaints = Vec::new();
-    for seconds in INTERVALS {
-        let of = |name: &str, metric: &str, reference: &Reference| {
-            windows(&prometheus, metric, &format!("{name}{seconds}"), seconds, reference)
-        };
-        let what = |metric: &str| format!("{metric} each {seconds} s");
-        complaints.extend(complaint(&what(GROUP_CPU), &of("groups", GROUP_CPU, &cpu), &[]));
-        complaints.extend(complaint(
-            &what(RUNNING),
-            &of("ours", RUNNING, &running),
-            &of("theirs", RUNNING, &running),
-        ));
+    for (name, metric, reference, collector) in [
+        ("groups", GROUP_CPU, &cpu, Some("groups")),
+        ("ours", RUNNING, &running, Some("schedstat")),
+        ("theirs", RUNNING, &running, None),
+    ] {
+        let counter = Counter { reference, collector };
+        complaints.extend(INTERVALS.iter().filter_map(|seconds| {
+            let job = format!("{name}{seconds}");
+            let windows = windows(&prometheus, metric, &job, f64::from(*seconds), &counter);
+            complaint(&format!("{metric}, job {job}"), &windows)
+        }));
     }
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }

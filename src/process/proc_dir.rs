@@ -247,7 +247,7 @@ impl OpenProcess {
     }
 
     /// Reads `stat` again.
-    pub(super) fn read_stat(&self, procfs: &Procfs, boot_now: Duration) -> Option<Process> {
+    pub fn read_stat(&self, procfs: &Procfs, boot_now: Duration) -> Option<Process> {
         let mut stat = Vec::with_capacity(1024);
         self.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
         procfs.parse_stat(&stat, boot_now)
@@ -287,7 +287,8 @@ impl OpenProcess {
         (times > 0).then_some(Ran { nanoseconds, times })
     }
 
-    fn count_fds(&self) -> Option<u64> {
+    /// The number of open file descriptors.
+    pub fn count_fds(&self) -> Option<u64> {
         // Since Linux 6.2 the size is the number of entries, so no listing is needed.
         let size = statat(self.living(), "fd", AtFlags::empty()).ok()?.st_size;
         let is_procfs = fstatfs(&self.directory).is_ok_and(|statfs| statfs.f_type == PROC_SUPER_MAGIC);

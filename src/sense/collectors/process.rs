@@ -4,10 +4,8 @@
 use super::info::{CollectorInfo, Pace};
 use super::stat::parse_boot_time;
 use crate::family::Family;
-use crate::process::ProcessFields;
 use crate::process::proc_dir::OpenProcess;
-use crate::process::table::{Details, Procfs, TICKS_PER_SECOND};
-use crate::process::user_names::UserNames;
+use crate::process::table::{Procfs, TICKS_PER_SECOND};
 use crate::sense::runtime::kernel_file::{ReadError, read_record};
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
@@ -19,59 +17,76 @@ const METRICS: &str = "\
     process_start_time_seconds process_virtual_memory_bytes process_virtual_memory_max_bytes";
 
 pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Fast, "evenkeel itself: process_*", METRICS, |_| {
-    Box::new(|_| read())
+    let mut own = None;
+    Box::new(move |_| {
+        let own = match &own {
+            Some(own) => own,
+            None => own.insert(OwnProcess::open()?),
+        };
+        own.read()
+    })
 });
 
-pub fn read() -> Result<Vec<Family>, ReadError> {
-    let root = Path::new("/proc");
-    let failed = |source| ReadError::io(root, source);
-    let pid = std::process::id() as i32;
-    let procfs = Procfs::for_metrics(root);
-    let process = procfs
-        .read_process(pid, Duration::ZERO)
-        .ok_or(ReadError::Absent("no entry for this process in /proc"))?;
-    let booted_at = read_record(&root.join("stat"), parse_boot_time)?;
-    let mut details = Details::default();
-    OpenProcess::open(&procfs, pid).map_err(failed)?.read_details(
-        &mut details,
-        ProcessFields::OPEN_FDS,
-        &mut UserNames::default(),
-    );
-    let mut families = vec![
-        Family::counter(
-            "process_cpu_seconds_total",
-            "Processor time that evenkeel used, in seconds.",
-        )
-        .value(process.cpu_ticks as f64 / TICKS_PER_SECOND as f64),
-        Family::gauge(
-            "process_resident_memory_bytes",
-            "Memory of evenkeel that is resident, in bytes.",
-        )
-        .value(process.resident_bytes as f64),
-        Family::gauge("process_virtual_memory_bytes", "Address space of evenkeel, in bytes.")
-            .value(process.virtual_bytes as f64),
-        Family::gauge(
-            "process_virtual_memory_max_bytes",
-            "Address space that evenkeel may use, in bytes; the largest 64-bit number without a limit.",
-        )
-        .value(getrlimit(Resource::As).current.unwrap_or(u64::MAX) as f64),
-        Family::gauge("process_start_time_seconds", "Unix time at which evenkeel started.")
-            .value(booted_at + (process.identity.start_ticks / TICKS_PER_SECOND) as f64),
-    ];
-    let mut count = |name, help, value: Option<u64>| {
-        families.extend(value.map(|value| Family::gauge(name, help).value(value as f64)));
-    };
-    count(
-        "process_open_fds",
-        "File descriptors that evenkeel has open.",
-        details.usage.open_fds,
-    );
-    count(
-        "process_max_fds",
-        "File descriptors that evenkeel may open.",
-        details.usage.max_fds,
-    );
-    Ok(families)
+/// The directory of evenkeel's process in `/proc`, open, and what does not change while it runs.
+struct OwnProcess {
+    procfs: Procfs,
+    directory: OpenProcess,
+    /// Unix time of the boot, in seconds. It is read once, because `/proc/stat` is expensive to read, and so that the
+    /// start time does not move when the clock is set.
+    booted_at: f64,
+}
+
+impl OwnProcess {
+    fn open() -> Result<OwnProcess, ReadError> {
+        let root = Path::new("/proc");
+        let procfs = Procfs::for_metrics(root);
+        let opened = OpenProcess::open(&procfs, std::process::id() as i32);
+        Ok(OwnProcess {
+            directory: opened.map_err(|source| ReadError::io(root, source))?,
+            booted_at: read_record(&root.join("stat"), parse_boot_time)?,
+            procfs,
+        })
+    }
+
+    fn read(&self) -> Result<Vec<Family>, ReadError> {
+        let process = self.directory.read_stat(&self.procfs, Duration::ZERO);
+        let process = process.ok_or(ReadError::Absent("no entry for this process in /proc"))?;
+        let mut families = vec![
+            Family::counter(
+                "process_cpu_seconds_total",
+                "Processor time that evenkeel used, in seconds.",
+            )
+            .value(process.cpu_ticks as f64 / TICKS_PER_SECOND as f64),
+            Family::gauge(
+                "process_resident_memory_bytes",
+                "Memory of evenkeel that is resident, in bytes.",
+            )
+            .value(process.resident_bytes as f64),
+            Family::gauge("process_virtual_memory_bytes", "Address space of evenkeel, in bytes.")
+                .value(process.virtual_bytes as f64),
+            Family::gauge(
+                "process_virtual_memory_max_bytes",
+                "Address space that evenkeel may use, in bytes; the largest 64-bit number without a limit.",
+            )
+            .value(getrlimit(Resource::As).current.unwrap_or(u64::MAX) as f64),
+            Family::gauge("process_start_time_seconds", "Unix time at which evenkeel started.")
+                .value(self.booted_at + (process.identity.start_ticks / TICKS_PER_SECOND) as f64),
+        ];
+        let mut count = |name, help, value: Option<u64>| {
+            families.extend(value.map(|value| Family::gauge(name, help).value(value as f64)));
+        };
+        count(
+            "process_open_fds",
+            "File descriptors that evenkeel has open.",
+            self.directory.count_fds(),
+        );
+        count(
+            "process_max_fds",
+            "File descriptors that evenkeel may open.",
+            getrlimit(Resource::Nofile).current,
+        );
+        Ok(families)
+    }
 }
 
 #[cfg(test)]
@@ -81,7 +96,7 @@ mod tests {
 
     #[test]
     fn own_process_has_memory_files_and_start_time() {
-        let families = read().unwrap();
+        let families = OwnProcess::open().unwrap().read().unwrap();
         assert_eq!(families.len(), 7);
         for family in families
             .iter()

@@ -8,8 +8,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::kernel_file::{FileLayout, read_to_end};
+
+/// A file that the kernel lacks is looked for again after this time: a module that brings it may be loaded meanwhile.
+const ABSENT_FOR: Duration = Duration::from_secs(15);
 
 /// The open files by their path below the root. A clone begins without open files.
 #[derive(Debug, Default)]
@@ -19,7 +23,9 @@ pub struct FileCache(Mutex<State>);
 struct State {
     /// A few files; those that are read every second come first.
     files: Vec<OpenFile>,
-    /// Number of the round; in round 0 no text is shared.
+    /// The files that do not exist, and when they were last looked for.
+    absent: Vec<(&'static str, Instant)>,
+    /// Number of the round; in round 0 no text is shared, and no file counts as absent.
     round: u64,
     /// The texts read in this round, one behind the other, so that they touch few pages.
     texts: Vec<u8>,
@@ -79,14 +85,27 @@ impl State {
             // After a module was unloaded and loaded, another file has the same name.
             self.files.remove(index);
         }
+        let file = self.open(root, path)?;
         self.files.push(OpenFile {
             path,
-            file: File::open(root.join(path))?,
+            file,
             read_in: 0,
             text: 0..0,
         });
         let index = self.files.len() - 1;
         self.read(index, layout).inspect_err(|_| drop(self.files.pop()))
+    }
+
+    fn open(&mut self, root: &Path, path: &'static str) -> io::Result<File> {
+        self.absent.retain(|(_, looked)| looked.elapsed() < ABSENT_FOR);
+        if self.round > 0 && self.absent.iter().any(|(absent, _)| *absent == path) {
+            return Err(rustix::io::Errno::NOENT.into());
+        }
+        File::open(root.join(path)).inspect_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                self.absent.push((path, Instant::now()));
+            }
+        })
     }
 
     fn read(&mut self, index: usize, layout: FileLayout) -> io::Result<Range<usize>> {
@@ -136,7 +155,17 @@ mod tests {
         assert_eq!(length(&cache, directory.path(), "x", FileLayout::Record).unwrap(), 2);
         cache.begin_round();
         assert_eq!(length(&cache, directory.path(), "x", FileLayout::Record).unwrap(), 4);
-        assert!(length(&cache, directory.path(), "nothing", FileLayout::Record).is_err());
+        let missing = |cache: &FileCache| length(cache, directory.path(), "nothing", FileLayout::Record).unwrap_err();
+        assert_eq!(missing(&cache).kind(), io::ErrorKind::NotFound);
+        // What is absent is not looked for in every round.
+        fs::write(directory.path().join("nothing"), "").unwrap();
+        cache.begin_round();
+        assert_eq!(missing(&cache).kind(), io::ErrorKind::NotFound);
+        cache.0.lock().unwrap().absent[0].1 -= ABSENT_FOR;
+        assert_eq!(
+            length(&cache, directory.path(), "nothing", FileLayout::Record).unwrap(),
+            0
+        );
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn read_conntrack(roots: &Roots) -> Result<Vec<Family>, ReadError> {
             let parse = |text: &str, bad: &mut BadLines| Ok(bad.keep(parse_number(text)));
             Ok::<_, ReadError>(or_without(roots.parse_lines(path, FileLayout::Value, parse))?.flatten())
         };
-        let sums = or_without(roots.parse_lines("net/stat/nf_conntrack", FileLayout::Pieces, parse_conntrack))?;
+        let sums = or_without(roots.parse_lines("net/stat/nf_conntrack", FileLayout::Rows, parse_conntrack))?;
         let count = number("sys/net/netfilter/nf_conntrack_count")?;
         Ok((count, number("sys/net/netfilter/nf_conntrack_max")?, sums))
     };

@@ -149,7 +149,7 @@ impl Netdev {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let mut sample = roots.parse_lines("net/dev", FileLayout::Pieces, parse_netdev)?;
+        let mut sample = roots.parse_lines("net/dev", FileLayout::Rows, parse_netdev)?;
         sample.retain(|(device, _)| self.wanted.allows(device));
         if self.options.has_aliases {
             self.aliases

@@ -31,7 +31,7 @@ pub fn fold_sockets<T>(
     mut add: impl FnMut(&mut T, &Socket),
 ) -> Result<T, ReadError> {
     let mut is_head = true;
-    roots.fold_lines(path, value, |value, line, bad| {
+    roots.fold_rows(path, value, |value, line, bad| {
         if std::mem::take(&mut is_head) {
             return;
         }

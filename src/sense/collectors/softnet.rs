@@ -103,7 +103,7 @@ pub struct Softnet(DescriptorCache<u64>);
 
 impl Softnet {
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        let sample = roots.parse_lines("net/softnet_stat", FileLayout::Pieces, parse_softnet)?;
+        let sample = roots.parse_lines("net/softnet_stat", FileLayout::Rows, parse_softnet)?;
         let (processors, counts): (Vec<u64>, Vec<[f64; 7]>) = sample.into_iter().unzip();
         let descriptors = self.0.descriptors(processors, describe).iter().enumerate();
         Ok(descriptors

@@ -73,7 +73,7 @@ impl Vmstat {
     }
 
     pub fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
-        roots.parse_lines("vmstat", FileLayout::Pieces, |text, bad| {
+        roots.parse_lines("vmstat", FileLayout::Rows, |text, bad| {
             parse_vmstat(text, bad, &self.wanted, &mut self.descriptors)
         })
     }

@@ -120,7 +120,7 @@ impl CoreStatsReader {
         } = self;
         if let Some(shown) = &sources.netdev {
             let is_shown = |device: &str| device != "lo" && shown.allows(device);
-            let outcome = roots.parse("net/dev", FileLayout::Pieces, |text| {
+            let outcome = roots.parse("net/dev", FileLayout::Rows, |text| {
                 core_stats.traffic.update(now(), netdev::bytes(text), is_shown);
                 Ok(())
             });

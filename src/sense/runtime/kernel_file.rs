@@ -22,6 +22,12 @@ const FIRST_READ_BYTES: usize = 16 << 10;
 /// Size of the first read of a file with one value.
 const VALUE_BYTES: usize = 256;
 
+/// The kernel composes a file in a buffer of at least one page (`seq_read_iter()`), and pages are no smaller.
+const PAGE_BYTES: usize = 4096;
+
+/// No row of [`FileLayout::Rows`] is longer: a network device has a name of 15 bytes and 16 numbers of 20 digits.
+const MAX_ROW_BYTES: usize = 1024;
+
 /// Why a collector returned no families.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -133,6 +139,10 @@ pub(in crate::sense) enum FileLayout {
     /// In pieces: only an empty read is the end. A piece may be longer than the page that the kernel returns at once (a
     /// disk with many partitions, a mount with many options), so even a read of a few bytes may be followed by more.
     Pieces,
+    /// In rows of bounded length. The kernel adds rows while they fit in its buffer, so a read that leaves room for
+    /// another one has all the rest. The empty read that it saves would make the kernel look for the next row, and in
+    /// `/proc/net/udp` it goes through a table of a megabyte.
+    Rows,
     /// As one record (`single_open()`): a read that does not fill the buffer has it all. Another read would make the
     /// kernel compose the record again, which doubles the cost of `/proc/net/netstat`.
     Record,
@@ -144,8 +154,17 @@ pub(in crate::sense) enum FileLayout {
 impl FileLayout {
     pub(in crate::sense) fn first_read_bytes(self) -> usize {
         match self {
-            FileLayout::Pieces | FileLayout::Record => FIRST_READ_BYTES,
+            FileLayout::Pieces | FileLayout::Rows | FileLayout::Record => FIRST_READ_BYTES,
             FileLayout::Value => VALUE_BYTES,
+        }
+    }
+
+    /// Whether a read of `count` bytes that did not fill the buffer was the last one.
+    fn is_last(self, count: usize) -> bool {
+        match self {
+            FileLayout::Pieces => count == 0,
+            FileLayout::Rows => count + MAX_ROW_BYTES <= PAGE_BYTES,
+            FileLayout::Record | FileLayout::Value => true,
         }
     }
 }
@@ -178,14 +197,15 @@ pub(in crate::sense) fn read_to_end(
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
-        match read(&mut bytes[start + length..end], length as u64) {
+        let count = match read(&mut bytes[start + length..end], length as u64) {
             Ok(0) => return Ok(length),
-            Ok(count) => length += count,
+            Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
-        }
+        };
+        length += count;
         if length < capacity {
-            if layout != FileLayout::Pieces {
+            if layout.is_last(count) {
                 return Ok(length);
             }
             continue;
@@ -202,10 +222,31 @@ pub(in crate::sense) fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     read(path, FileLayout::Pieces)
 }
 
-/// Reads the lines of a file that may be far longer than others, one after the other.
-pub(in crate::sense) fn for_each_line(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ReadError> {
+/// A file of [`FileLayout::Rows`] that is read up to its last row.
+struct Rows {
+    file: File,
+    has_ended: bool,
+}
+
+impl Read for Rows {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.has_ended {
+            return Ok(0);
+        }
+        let count = self.file.read(buffer)?;
+        self.has_ended = count < buffer.len() && FileLayout::Rows.is_last(count);
+        Ok(count)
+    }
+}
+
+/// Reads the rows of a file that may be far longer than others, one after the other.
+pub(in crate::sense) fn for_each_row(path: &Path, mut visit: impl FnMut(&str)) -> Result<(), ReadError> {
     let mut read = || {
-        let mut file = BufReader::with_capacity(4 * FIRST_READ_BYTES, File::open(path)?.take(MAX_TABLE_BYTES));
+        let rows = Rows {
+            file: File::open(path)?,
+            has_ended: false,
+        };
+        let mut file = BufReader::with_capacity(FIRST_READ_BYTES, rows.take(MAX_TABLE_BYTES));
         let mut line = Vec::new();
         while file.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? > 0 {
             visit(String::from_utf8_lossy(&line).trim_end_matches('\n'));
@@ -371,6 +412,20 @@ mod tests {
         };
         assert_eq!(read(FileLayout::Pieces), (4480, vec![0, 1540, 4480]));
         assert_eq!(read(FileLayout::Record), (1540, vec![0]));
+        assert_eq!(read(FileLayout::Rows), (1540, vec![0]));
+    }
+
+    #[test]
+    fn every_row_of_a_long_table_is_read() {
+        let sockets: Vec<_> = (0..100)
+            .map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let mut rows = Vec::new();
+        for_each_row(Path::new("/proc/net/udp"), |row| rows.push(row.to_owned())).unwrap();
+        for socket in &sockets {
+            let address = format!(" 0100007F:{:04X} ", socket.local_addr().unwrap().port());
+            assert!(rows.iter().any(|row| row.contains(&address)), "{address}");
+        }
     }
 
     #[test]

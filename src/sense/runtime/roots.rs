@@ -3,7 +3,7 @@
 
 use super::bad_lines::{BadLineRecorder, BadLines, SkippedLines};
 use super::file_cache::FileCache;
-use super::kernel_file::{FileLayout, ParseError, ReadError, for_each_line, read_bytes};
+use super::kernel_file::{FileLayout, ParseError, ReadError, for_each_row, read_bytes};
 use std::path::{Path, PathBuf};
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
@@ -93,9 +93,9 @@ impl Roots {
         parsed.map_err(|source| ReadError::Malformed { path, source })
     }
 
-    /// Folds the lines of a file of procfs that may be far longer than others. Each line is gone when the next one is
+    /// Folds the rows of a file of procfs that may be far longer than others. Each row is gone when the next one is
     /// read.
-    pub(in crate::sense) fn fold_lines<T>(
+    pub(in crate::sense) fn fold_rows<T>(
         &self,
         path: &str,
         mut value: T,
@@ -103,7 +103,7 @@ impl Roots {
     ) -> Result<T, ReadError> {
         let path = self.proc(path);
         let mut lines = BadLines::default();
-        for_each_line(&path, |line| add(&mut value, line, &mut lines))?;
+        for_each_row(&path, |line| add(&mut value, line, &mut lines))?;
         let folded = lines.parse(&(), |_, _| Ok(value));
         self.bad_lines.record(&path, lines);
         folded.map_err(|source| ReadError::Malformed { path, source })

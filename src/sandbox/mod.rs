@@ -10,7 +10,7 @@ mod write_paths;
 pub use own_user::{OwnUser, OwnUserError};
 pub use rustix::thread::CapabilitySet;
 
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{DumpableBehavior, Pid, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -152,8 +152,9 @@ pub fn isolate(user: Result<OwnUser, OwnUserError>, parent: Pid) -> Option<Repor
             None => Ok(()),
         },
         Measure::NoNewPrivs => {
-            // A change of the user has reset it.
+            // A change of the user has reset both. A core dump would hold tokens and keys.
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
             rustix::thread::set_no_new_privs(true).map_err(|errno| errno.to_string())
         }
         Measure::Capabilities => capabilities::keep_only(CapabilitySet::empty()).map_err(|errno| errno.to_string()),

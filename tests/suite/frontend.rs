@@ -13,7 +13,7 @@ use crate::runner::{is_gone, line};
 use crate::support::daemon::{Daemon, Home, TOKEN};
 use crate::support::inject::{Injected, Outcome};
 use crate::support::payload::about;
-use crate::support::process::child;
+use crate::support::process::{Process, child};
 use crate::support::tools::succeed;
 use crate::support::{eventually, http, node_name};
 
@@ -307,6 +307,33 @@ fn frontend_is_killed_first_and_its_memory_is_bounded() {
         line(&limits, "Max data size").split_whitespace().collect::<Vec<_>>(),
         ["1073741824", "1073741824", "bytes"]
     );
+}
+
+#[test]
+fn memory_of_the_frontend_is_hidden_from_its_user() {
+    let home = Home::new(NO_RULES);
+    let daemon = home.start(&[]);
+    let without_capabilities = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set=-all", "--inh-caps=-all", "--", program]);
+        command
+    };
+    // The kernel guards `auxv` as it guards the memory, and dumps no core where it denies this.
+    let read = |pid: u32| {
+        let mut command = without_capabilities("cat");
+        let output = command.arg(format!("/proc/{pid}/auxv")).output().expect("setpriv runs");
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (is_readable, error) = read(frontend(&daemon));
+    assert!(!is_readable && error.contains("Permission denied"), "{error}");
+    // Another process of the same user can be read.
+    let other = Process::start("sleep", without_capabilities("sleep").arg("600"));
+    eventually("a process without capabilities", TIMEOUT, || {
+        read(other.pid()).0.then_some(())
+    });
 }
 
 /// A FIFO, which opens once something writes to it, as a file system that does not answer.

@@ -1,7 +1,7 @@
 //! The age of the samples behind a result of `while`: that of the collectors that the expression reads, not of the
 //! latest sample.
 
-use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot};
+use crate::sense::{COLLECTORS, CollectorReading, Pace, Sampling, Snapshot, max_reading_age};
 use crate::watch::evaluator::{QueryInputs, UNSEEN_METRIC_WAIT_MS};
 use crate::watch::history::{History, SnapshotSource};
 use std::collections::HashMap;
@@ -10,16 +10,11 @@ use std::time::Duration;
 /// The source of the metrics that the sampler computes itself at each tick.
 pub const READY_MADE: SnapshotSource = SnapshotSource(0);
 
-/// Number of missed readings after which a sample is too old, because its collector is stuck or fails.
-const MAX_MISSED: u32 = 4;
-/// Age up to which no sample is too old, because a busy host may delay a tick by some seconds.
-const MIN_MAX_AGE: Duration = Duration::from_secs(10);
-
 struct Collector {
     source: SnapshotSource,
     interval: Duration,
-    /// CLOCK_BOOTTIME of the last reading in the history.
-    taken: Option<Duration>,
+    /// CLOCK_BOOTTIME of the last reading in the history, and whether it was good then.
+    taken: Option<(Duration, bool)>,
     /// CLOCK_BOOTTIME of the last successful reading at a regular tick.
     sampled: Option<Duration>,
 }
@@ -62,8 +57,9 @@ impl SampleAge {
             taken: None,
             sampled: None,
         });
-        let before = collector.taken.replace(reading.read.boot);
-        (before != Some(reading.read.boot)).then_some(collector.source)
+        // A reading fails without a new one when it is outdated, and its series end then.
+        let taken = Some((reading.read.boot, reading.success()));
+        (std::mem::replace(&mut collector.taken, taken) != taken).then_some(collector.source)
     }
 
     /// Records the collectors that a regular tick has read.
@@ -101,14 +97,10 @@ impl SampleAge {
         let beat = (self.beat, self.sampling.interval);
         for (read_at, interval) in collectors.chain(evaluations).chain([beat]) {
             oldest = oldest.min(read_at);
-            is_recent &= boot_now.saturating_sub(read_at) <= max_age(interval);
+            is_recent &= boot_now.saturating_sub(read_at) <= max_reading_age(interval);
         }
         (oldest, is_recent)
     }
-}
-
-fn max_age(interval: Duration) -> Duration {
-    (interval * MAX_MISSED).max(MIN_MAX_AGE)
 }
 
 /// The interval of a collector that rules read.

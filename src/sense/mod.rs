@@ -21,5 +21,7 @@ pub use runtime::kernel_file::ReadError;
 pub use runtime::recent_history::{self, RecentHistory};
 pub use runtime::roots::Roots;
 pub use runtime::sampler::{Sampler, SamplerConfig, Sampling};
-pub use runtime::snapshot::{CollectorReading, EarlyCause, Freshness, MaxAge, SampleKind, SampleTime, Snapshot};
+pub use runtime::snapshot::{
+    CollectorReading, EarlyCause, Freshness, MaxAge, SampleKind, SampleTime, Snapshot, max_reading_age,
+};
 pub use runtime::subscriber::Subscriber;

@@ -415,6 +415,23 @@ fn while_is_false_when_its_samples_are_too_old() {
 }
 
 #[test]
+fn outdated_reading_ends_its_series() {
+    let mut daemon = daemon(orders(&group("{alert: B, expr: b > 5}, {alert: A, expr: a > 5}"), &[]));
+    daemon.beat(0);
+    daemon.pass(60);
+    daemon.beat(0);
+    daemon.pass(1);
+    // The same reading counts as a failed one.
+    let fast = ("fast", daemon.boot(), vec![Family::gauge("a", "").value(9.0)]);
+    let slow = ("filesystem", BOOT, vec![Family::gauge("b", "").value(9.0)]);
+    let mut outdated = sample(daemon.wall(), daemon.boot(), vec![fast, slow]);
+    outdated.readings[1] = Arc::new(outdated.readings[1].outdated(Duration::from_secs(60), None));
+    let messages = daemon.evaluation.take_sample(&outdated);
+    daemon.hear(messages);
+    assert_eq!(daemon.heard, ["0 +B", "0 +A", "61 -B"]);
+}
+
+#[test]
 fn while_goes_by_samples_over_a_wall_clock_step() {
     let conditions = ["a > 5", "avg_over_time(a[5s]) > 5"];
     for step_ms in [HOUR_MS, -HOUR_MS] {

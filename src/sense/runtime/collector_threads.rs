@@ -2,7 +2,7 @@
 
 use super::collector::Collector;
 use super::collector_set::{CollectorSet, ScheduledCollector};
-use super::scrape_reader::{ReaderConfig, Timer};
+use super::readers::{ReaderConfig, Timer};
 use super::snapshot::Freshness;
 use crate::sense::collectors::info::Pace;
 use crate::sense::collectors::options::CollectorOptions;
@@ -15,10 +15,8 @@ use std::time::Duration;
 pub struct CollectorThreads {
     /// On the sampler's thread.
     pub fast: CollectorSet,
-    /// On threads that read for scrapes.
-    pub scraped: Vec<ReaderConfig>,
-    /// On threads with a timer, each with its name.
-    pub timed: Vec<(&'static str, Vec<Collector>)>,
+    /// On other threads.
+    pub others: Vec<ReaderConfig>,
 }
 
 impl CollectorThreads {
@@ -29,7 +27,7 @@ impl CollectorThreads {
         slow_interval: Duration,
     ) -> CollectorThreads {
         let (mut fast, mut scraped, mut timed) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut isolated_readers, mut isolated_timers) = (Vec::new(), Vec::new());
+        let mut isolated = Vec::new();
         let scraped_freshness = Freshness::Scraped {
             valid_for: slow_interval,
         };
@@ -39,18 +37,24 @@ impl CollectorThreads {
                 Pace::Scrape | Pace::IsolatedScrape => scraped_freshness,
                 Pace::Slow | Pace::IsolatedSlow => Freshness::Timed,
             });
+            let alone = |collector, timer| ReaderConfig {
+                name: info.name,
+                collectors: vec![collector],
+                timer,
+            };
             match info.pace {
                 Pace::Fast => fast.push(ScheduledCollector::new(collector)),
                 Pace::Scrape => scraped.push(collector),
-                Pace::IsolatedScrape => isolated_readers.push(ReaderConfig {
-                    name: info.name,
-                    collectors: vec![collector],
-                    timer: Timer::Always,
-                }),
+                Pace::IsolatedScrape => isolated.push(alone(collector, Timer::Always)),
                 Pace::Slow => timed.push(collector),
-                Pace::IsolatedSlow => isolated_timers.push((info.name, vec![collector])),
+                Pace::IsolatedSlow => isolated.push(alone(collector, Timer::Only)),
             }
         }
+        let timed = ReaderConfig {
+            name: "slow-sampler",
+            collectors: timed,
+            timer: Timer::Only,
+        };
         let scraped = ReaderConfig {
             name: "scrape-reader",
             collectors: scraped,
@@ -58,8 +62,7 @@ impl CollectorThreads {
         };
         CollectorThreads {
             fast: CollectorSet::new(fast),
-            scraped: [scraped].into_iter().chain(isolated_readers).collect(),
-            timed: [("slow-sampler", timed)].into_iter().chain(isolated_timers).collect(),
+            others: [timed, scraped].into_iter().chain(isolated).collect(),
         }
     }
 }

@@ -8,13 +8,12 @@ use super::core_stats::{CoreStatsReader, StatSources};
 use super::day_history::DayHistory;
 use super::derived::DerivedMetrics;
 use super::pressure_watch::{self, PressureWatch};
+use super::readers::Readers;
 use super::recent_history::RecentHistory;
 use super::roots::Roots;
 use super::sampler_thread::{MemoryPoll, Request, SamplerHandle, SamplerThread, SharedResults};
 use super::scrape_queue::{ScrapeQueue, WaitingScrape};
-use super::scrape_reader::ScrapeReaders;
-use super::slow_sampler::{self, SlowReadings};
-use super::snapshot::{CollectorReading, MaxAge, SampleTime, Snapshot};
+use super::snapshot::{CollectorReading, MaxAge, SampleTime, Snapshot, max_reading_age};
 use super::subscriber::Subscriber;
 use crate::host::self_priority::{self, SelfProtection};
 use crate::sense::collectors::options::CollectorOptions;
@@ -23,7 +22,7 @@ use arc_swap::ArcSwap;
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -117,14 +116,7 @@ impl Sampler {
         self_protection: SelfProtection,
         subscriber: Box<dyn Subscriber>,
     ) -> io::Result<Sampler> {
-        let (slow, slow_done): (Vec<SlowReadings>, Vec<Receiver<()>>) = threads
-            .timed
-            .into_iter()
-            .map(|(name, collectors)| slow_sampler::start(name, collectors, roots.clone(), sampling.slow_interval))
-            .collect::<io::Result<Vec<_>>>()?
-            .into_iter()
-            .unzip();
-        let scrape_readers = ScrapeReaders::start(threads.scraped, &roots, sampling.interval, sampling.slow_interval)?;
+        let readers = Readers::start(threads.others, &roots, sampling.interval, sampling.slow_interval)?;
         let empty = Snapshot {
             taken: SampleTime::now(),
             readings: Vec::new(),
@@ -140,8 +132,7 @@ impl Sampler {
             reader,
             collector_set: threads.fast,
             roots,
-            slow,
-            scrapes: ScrapeQueue::new(scrape_readers),
+            scrapes: ScrapeQueue::new(readers),
             derived: DerivedMetrics::default(),
             memory_poll: MemoryPoll::default(),
             shared: shared.clone(),
@@ -154,7 +145,7 @@ impl Sampler {
                 requests: own_sender,
                 thread: thread::current(),
             };
-            sampler_thread.wait_for_others(&handle, &requests, &slow_done);
+            sampler_thread.wait_for_others(&handle, &requests);
             let stop = sampler_thread.run(sampling.interval, &handle, &requests, &first);
             // A caller that waits for the end waits for what the subscriber holds, too.
             drop(sampler_thread);
@@ -174,8 +165,8 @@ impl Sampler {
         })
     }
 
-    /// The reading of every enabled collector. One that was never read, because another one on its thread does not
-    /// return, has failed.
+    /// The reading of every enabled collector. One that was never read, because another one on its thread has
+    /// not returned so far, has failed.
     pub fn readings(&self, snapshot: &Snapshot) -> Vec<Arc<CollectorReading>> {
         let has_none = |unread: &&Arc<CollectorReading>| {
             let mut readings = snapshot.readings.iter();
@@ -234,7 +225,11 @@ impl Sampler {
         }
         match tokio::time::timeout(patience, serve_scrape).await {
             Ok(Ok(snapshot)) => snapshot,
-            _ => self.latest(),
+            // The sampler's thread itself hangs.
+            _ => {
+                let max_age = max_reading_age(self.sampling.slow_interval);
+                self.latest().without_outdated(Instant::now(), max_age)
+            }
         }
     }
 }

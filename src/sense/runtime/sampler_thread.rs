@@ -8,8 +8,7 @@ use super::headroom::Headroom;
 use super::recent_history::RecentHistory;
 use super::roots::Roots;
 use super::scrape_queue::{ScrapeQueue, WaitingScrape};
-use super::slow_sampler::SlowReadings;
-use super::snapshot::{CollectorReading, EarlyCause, MaxAge, SampleKind, SampleTime, Snapshot};
+use super::snapshot::{CollectorReading, EarlyCause, SampleKind, SampleTime, Snapshot};
 use super::subscriber::Subscriber;
 use super::ticker::Ticker;
 use crate::sense::collectors::meminfo;
@@ -94,7 +93,6 @@ pub struct SamplerThread {
     pub reader: CoreStatsReader,
     pub collector_set: CollectorSet,
     pub roots: Roots,
-    pub slow: Vec<SlowReadings>,
     pub scrapes: ScrapeQueue,
     pub derived: DerivedMetrics,
     pub memory_poll: MemoryPoll,
@@ -105,20 +103,10 @@ pub struct SamplerThread {
 impl SamplerThread {
     /// Waits for the first readings of the other threads. A source that hangs must not delay the first sample for
     /// ever.
-    pub fn wait_for_others(
-        &mut self,
-        handle: &SamplerHandle,
-        requests: &Receiver<Request>,
-        slow_done: &[Receiver<()>],
-    ) {
+    pub fn wait_for_others(&mut self, handle: &SamplerHandle, requests: &Receiver<Request>) {
         let until = Instant::now() + FIRST_PATIENCE;
         let remaining = || until.saturating_duration_since(Instant::now());
-        self.scrapes
-            .readers
-            .request_stale(Instant::now(), MaxAge::of_all(Duration::ZERO), handle.reader_done());
-        for done in slow_done {
-            let _ = done.recv_timeout(remaining());
-        }
+        self.scrapes.readers.request_all(handle.reader_done());
         while self.scrapes.readers.is_busy()
             && let Ok(Request::ReaderDone(index)) = requests.recv_timeout(remaining())
         {
@@ -305,9 +293,6 @@ impl SamplerThread {
     }
 
     fn publish(&mut self, time: SampleTime, mut readings: Vec<Arc<CollectorReading>>) -> Arc<Snapshot> {
-        for slow in &self.slow {
-            readings.extend(slow.load().iter().cloned());
-        }
         readings.extend(self.scrapes.readers.readings());
         put_collectors_first(&mut readings);
         let filesystem = readings

@@ -1,6 +1,6 @@
 //! The scrapes that wait for samples, and the threads that read for them.
 
-use super::scrape_reader::ScrapeReaders;
+use super::readers::Readers;
 use super::snapshot::{MaxAge, SampleTime, Snapshot};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ pub struct WaitingScrape {
 
 /// The waiting scrapes, in the order in which they came.
 pub struct ScrapeQueue {
-    pub readers: ScrapeReaders,
+    pub readers: Readers,
     waiting: Vec<WaitingScrape>,
     /// When fast collectors were last read for a scrape.
     pub fast_read: SampleTime,
 }
 
 impl ScrapeQueue {
-    pub fn new(readers: ScrapeReaders) -> ScrapeQueue {
+    pub fn new(readers: Readers) -> ScrapeQueue {
         ScrapeQueue {
             readers,
             waiting: Vec::new(),
@@ -37,7 +37,7 @@ impl ScrapeQueue {
     }
 
     /// Notes that a thread is done, which may have begun before a waiting scrape came, and then reads again. `done` is
-    /// that of [`ScrapeReaders::request_stale`].
+    /// that of [`Readers::request_stale`].
     pub fn note_done(&mut self, index: usize, done: &(impl Fn(usize) + Clone + Send + 'static)) {
         self.readers.note_done(index);
         for scrape in &self.waiting {

@@ -7,6 +7,17 @@ use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Number of missed readings after which a reading is outdated, because its collector is stuck.
+const MAX_MISSED: u32 = 4;
+/// Age up to which no reading is outdated, because a busy host may delay a read by some seconds.
+const MIN_MAX_AGE: Duration = Duration::from_secs(10);
+
+/// The age from which a reading of a collector that is read every `interval` is outdated, so that its values do not pass
+/// for present ones.
+pub fn max_reading_age(interval: Duration) -> Duration {
+    (interval * MAX_MISSED).max(MIN_MAX_AGE)
+}
+
 /// The time at which a sample or the read of a collector began, on each clock that is used.
 #[derive(Debug, Clone, Copy)]
 pub struct SampleTime {
@@ -23,6 +34,16 @@ impl SampleTime {
             wall: Timestamp::now(),
             instant: Instant::now(),
             boot: boot_time(),
+        }
+    }
+
+    /// The moment that was `elapsed` ago.
+    pub fn before_now(elapsed: Duration) -> SampleTime {
+        let now = SampleTime::now();
+        SampleTime {
+            wall: now.wall.checked_sub(elapsed).unwrap_or(now.wall),
+            instant: now.instant.checked_sub(elapsed).unwrap_or(now.instant),
+            boot: now.boot.saturating_sub(elapsed),
         }
     }
 }
@@ -73,15 +94,37 @@ pub struct CollectorReading {
 impl CollectorReading {
     /// The reading of a collector before its first read has ended.
     pub fn unread(collector: &'static str) -> Arc<CollectorReading> {
-        Arc::new(CollectorReading {
+        let error = "it was not read yet".to_owned();
+        Arc::new(CollectorReading::failed(collector, SampleTime::now(), error))
+    }
+
+    /// The reading of a collector whose first read has not ended.
+    pub fn failed(collector: &'static str, read: SampleTime, error: String) -> CollectorReading {
+        CollectorReading {
             collector,
             families: Vec::new(),
-            read: SampleTime::now(),
+            read,
             duration: Duration::ZERO,
             freshness: Freshness::Timed,
             skipped_lines: 0,
-            error: Some("it was not read yet".to_owned()),
-        })
+            error: Some(error),
+        }
+    }
+
+    /// Whether the reading is older than `max_age`.
+    pub fn is_outdated(&self, now: Instant, max_age: Duration) -> bool {
+        now.saturating_duration_since(self.read.instant) > max_age
+    }
+
+    /// What a reading counts as that is older than `max_age`: as a failed one, because node_exporter shows nothing of a
+    /// collector that fails, and values that stand still pass for present ones. Its age continues.
+    pub fn outdated(&self, max_age: Duration, reason: Option<String>) -> CollectorReading {
+        let reason = reason.unwrap_or_else(|| format!("its last reading is older than {} s", max_age.as_secs_f64()));
+        CollectorReading {
+            duration: self.duration,
+            skipped_lines: self.skipped_lines,
+            ..CollectorReading::failed(self.collector, self.read, reason)
+        }
     }
 
     pub fn success(&self) -> bool {
@@ -176,6 +219,30 @@ impl Snapshot {
             && self.readings.iter().all(|reading| reading.is_fresh(now, max_age))
     }
 
+    /// The snapshot with its outdated readings as failed ones, where the sampler has made no newer one for so long.
+    pub fn without_outdated(self: Arc<Self>, now: Instant, max_age: Duration) -> Arc<Snapshot> {
+        if !self.readings.iter().any(|reading| reading.is_outdated(now, max_age)) {
+            return self;
+        }
+        let readings = self.readings.iter().map(|reading| {
+            if reading.is_outdated(now, max_age) {
+                Arc::new(reading.outdated(max_age, None))
+            } else {
+                Arc::clone(reading)
+            }
+        });
+        let has_outdated_figures = now.saturating_duration_since(self.taken.instant) > max_age;
+        Arc::new(Snapshot {
+            taken: self.taken,
+            readings: readings.collect(),
+            derived: if has_outdated_figures {
+                Arc::default()
+            } else {
+                Arc::clone(&self.derived)
+            },
+        })
+    }
+
     /// All families, for rules and queries.
     pub fn families(&self) -> impl Iterator<Item = &Family> {
         // The derived ones come first because rules look them up by name every second.
@@ -200,5 +267,62 @@ impl Snapshot {
         descriptors
             .map(|(descriptor, figure)| descriptor.family(self.readings.iter().map(|reading| figure(reading, now))))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn reading(collector: &'static str, read: SampleTime) -> Arc<CollectorReading> {
+        Arc::new(CollectorReading {
+            families: vec![Family::gauge(collector, "").value(1.0)],
+            duration: Duration::from_secs(2),
+            skipped_lines: 3,
+            error: None,
+            ..CollectorReading::failed(collector, read, String::new())
+        })
+    }
+
+    #[test]
+    fn outdated_readings_count_as_failed() {
+        let read = SampleTime::now();
+        let later = SampleTime {
+            instant: read.instant + MINUTE,
+            ..read
+        };
+        let snapshot = Arc::new(Snapshot {
+            taken: later,
+            readings: vec![reading("old", read), reading("young", later)],
+            derived: Arc::new(vec![Family::gauge("derived", "").value(1.0)]),
+        });
+        let at = |after: Duration| Arc::clone(&snapshot).without_outdated(read.instant + after, MINUTE);
+        assert!(Arc::ptr_eq(&at(MINUTE), &snapshot));
+        let [soon, late] = [at(MINUTE + Duration::from_secs(1)), at(3 * MINUTE)].map(|snapshot| {
+            let names: Vec<String> = snapshot.families().map(|family| family.name.to_string()).collect();
+            let successes: Vec<bool> = snapshot.readings.iter().map(|reading| reading.success()).collect();
+            (names, successes)
+        });
+        assert_eq!(
+            soon,
+            (vec!["derived".to_owned(), "young".to_owned()], vec![false, true])
+        );
+        assert_eq!(late, (Vec::new(), vec![false, false]));
+        let shown = at(3 * MINUTE).collector_families(read.instant + 3 * MINUTE, &mut DescriptorCache::default());
+        let old = shown.iter().map(|family| family.point(0).number().unwrap());
+        assert_eq!(
+            old.collect::<Vec<_>>(),
+            [180.0, 2.0, 0.0, 3.0],
+            "age and counts continue"
+        );
+    }
+
+    #[test]
+    fn reading_is_outdated_after_four_missed_ones() {
+        let seconds = Duration::from_secs;
+        let ages = [seconds(15), seconds(1), Duration::from_millis(100)].map(max_reading_age);
+        assert_eq!(ages, [seconds(60), seconds(10), seconds(10)]);
     }
 }

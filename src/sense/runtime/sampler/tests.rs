@@ -7,7 +7,7 @@ use crate::sense::collectors::meminfo;
 use crate::sense::fixture::Tree;
 use crate::sense::runtime::collector::Collector;
 use crate::sense::runtime::collector_set::{CollectorSet, ScheduledCollector};
-use crate::sense::runtime::scrape_reader::{ReaderConfig, Timer};
+use crate::sense::runtime::readers::{ReaderConfig, Timer};
 use crate::sense::runtime::snapshot::Freshness;
 use crate::sense::runtime::snapshot::{EarlyCause, SampleKind};
 use std::os::unix::fs::FileExt;
@@ -47,7 +47,7 @@ fn scraped(collector: Collector, timer: Timer) -> CollectorThreads {
         timer,
     };
     CollectorThreads {
-        scraped: vec![reader],
+        others: vec![reader],
         ..fast([counting("fast")])
     }
 }
@@ -400,11 +400,14 @@ fn first_snapshot_waits_briefly_for_slow_collectors() {
         let _ = released.lock().unwrap().recv();
         Ok(Vec::new())
     });
-    let slow = vec![counting("before"), hangs];
     let sampler = Sampler::start_with(
         CoreStatsReader::default(),
         CollectorThreads {
-            timed: vec![("slow-sampler", slow)],
+            others: vec![ReaderConfig {
+                name: "slow-sampler",
+                collectors: vec![counting("before"), hangs],
+                timer: Timer::Only,
+            }],
             ..fast([counting("x")])
         },
         Roots::default(),
@@ -431,7 +434,7 @@ fn first_snapshot_waits_briefly_for_scraped_collectors() {
         Ok(Vec::new())
     });
     let mut threads = scraped(counting("before"), Timer::WithRules);
-    threads.scraped[0].collectors.push(hangs);
+    threads.others[0].collectors.push(hangs);
     let sampler = start(threads, NO_TICKS, ());
     let names: Vec<_> = sampler
         .latest()
@@ -555,6 +558,43 @@ fn scrape_gets_the_former_reading_of_a_hanging_thread() {
     drop(release);
     while scraped_reads(&fresh(&sampler, Duration::ZERO, patience)) < 3.0 {
         assert!(asked.elapsed() < LONG_PATIENCE, "the thread goes on");
+    }
+}
+
+#[test]
+fn hanging_collector_delays_no_other_one_of_its_thread() {
+    let sampling = Sampling {
+        interval: Duration::from_millis(20),
+        slow_interval: Duration::from_millis(20),
+    };
+    let started = Instant::now();
+    let hanging = [Timer::Always, Timer::Only].map(|timer| {
+        let (release, released) = channel::<()>();
+        let released = Mutex::new(released);
+        let hangs = collector("hangs", move |_| {
+            let _ = released.lock().unwrap().recv();
+            Ok(vec![Family::gauge("returned", "").value(1.0)])
+        });
+        let mut threads = scraped(counting_slowly(Duration::ZERO), timer);
+        threads.others[0].collectors.insert(0, hangs);
+        (start(threads, sampling, ()), release)
+    });
+    for (sampler, release) in hanging {
+        let wait_for = |name: &str, least: f64| loop {
+            let snapshot = fresh(&sampler, Duration::ZERO, LONG_PATIENCE);
+            if snapshot.family(name).is_some() && number(&snapshot, name) >= least {
+                return snapshot;
+            }
+            assert!(started.elapsed() < LONG_PATIENCE, "{name} {least}");
+            thread::sleep(sampling.interval);
+        };
+        let snapshot = wait_for("scraped_reads", 3.0);
+        let hanging = snapshot.readings.iter().find(|reading| reading.collector == "hangs");
+        let error = hanging.and_then(|reading| reading.error.as_deref()).unwrap();
+        assert!(error.starts_with("its read has not returned since "), "{error}");
+        drop(release);
+        let snapshot = wait_for("returned", 1.0);
+        wait_for("scraped_reads", scraped_reads(&snapshot) + 3.0);
     }
 }
 

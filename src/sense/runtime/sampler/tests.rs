@@ -322,6 +322,35 @@ fn scrape_does_not_wait_for_hanging_collector() {
 }
 
 #[test]
+fn hanging_sampler_shows_no_outdated_reading() {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let mut first = true;
+    let hangs = collector("hangs", move |_| {
+        if !std::mem::take(&mut first) {
+            let _ = released.lock().unwrap().recv();
+        }
+        Ok(vec![Family::gauge("reads", "").value(1.0)])
+    });
+    let sampling = Sampling {
+        slow_interval: Duration::from_secs(1),
+        ..NO_TICKS
+    };
+    let sampler = start(fast([hangs]), sampling, ());
+    let mut former = Snapshot::clone(&sampler.latest());
+    former.readings = vec![Arc::new(CollectorReading {
+        read: SampleTime::before_now(max_reading_age(sampling.slow_interval)),
+        ..CollectorReading::clone(&former.readings[0])
+    })];
+    sampler.shared.latest.store(Arc::new(former));
+    let snapshot = fresh(&sampler, Duration::ZERO, Duration::from_millis(20));
+    let error = snapshot.readings[0].error.as_deref();
+    assert_eq!(error, Some("its last reading is older than 10 s"));
+    assert!(snapshot.family("reads").is_none());
+    drop(release);
+}
+
+#[test]
 fn subscriber_gets_ticks_not_scrapes_and_may_panic() {
     let (received, receiver) = channel();
     let sampling = Sampling {

@@ -15,7 +15,7 @@ pub use alertmanagers::LastGood;
 use expressions::OwnSamples;
 pub use file::CONFIG;
 
-use crate::act::guard::Budget;
+use crate::act::budget::Budget;
 use crate::diagnostic::{Diagnostic, Findings, HostReference, Severity, SourceText, Span};
 use crate::host::Knob;
 use crate::http::client;

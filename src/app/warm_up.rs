@@ -205,7 +205,7 @@ fn alert() -> Alert {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::act::guard::Budget;
+    use crate::act::budget::Budget;
     use crate::engine::host_identity::HostIdentity;
     use crate::ledger::Decision;
     use std::path::Path;

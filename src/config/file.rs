@@ -4,7 +4,7 @@ use super::alertmanagers::{self, ALERTMANAGERS, RECONCILE, read_reconcile};
 use super::file_source::FileSource;
 use super::groups::{GROUP, GROUPING, read_grouping, read_groups};
 use super::{Config, FileKind, HostNames, Reconcile, Sampling, Webhook};
-use crate::act::guard::Budget;
+use crate::act::budget::Budget;
 use crate::diagnostic::{Findings, Spanned};
 use crate::http::token::TokenFile;
 use crate::ledger::Retention;

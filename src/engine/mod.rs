@@ -45,7 +45,7 @@ pub use episodes::open_episode;
 pub use privileges::{confined_steps, missing_privileges};
 pub use targets::{CgroupMatch, screen_cgroups, select_cgroups};
 
-use crate::act::guard::Budget;
+use crate::act::budget::Budget;
 use crate::host::Host;
 use crate::ledger::state::REMEMBER_VICTIMS;
 use crate::ledger::{

@@ -9,7 +9,8 @@ use super::transaction::{AlertRef, shown};
 use super::victims::{orphaned_victims, spent};
 use super::{Answer, Conditions};
 use crate::act::effect;
-use crate::act::guard::{Denial, FinalGate, KillClass, WHILE_IS_FALSE, notice};
+use crate::act::final_gate::{FinalGate, KillClass, KnownVictims, WHILE_IS_FALSE};
+use crate::act::guard::{Denial, notice};
 use crate::act::plan::DueSteps;
 use crate::host::{Host, Knob, Value};
 use crate::ledger::episode::Excluded;
@@ -286,13 +287,15 @@ impl<H: Host> StepPlanner<'_, H> {
         FinalGate {
             rule,
             episode,
-            victims: &ledger.victims,
+            victims: KnownVictims {
+                all: &ledger.victims,
+                stuck,
+                orphaned,
+            },
             budget: policy.budget,
             now: self.episodes.now(),
             sample_at: condition.map_or(self.episodes.now(), |answer| answer.sample_at),
             condition: condition.map(|answer| answer.holds),
-            stuck,
-            orphaned,
             is_broken: ledger.is_breaker_open(&rule.name),
         }
     }

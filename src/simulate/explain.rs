@@ -404,7 +404,7 @@ fn later(rule: &Rule) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::act::guard::Budget;
+    use crate::act::budget::Budget;
     use crate::alert::Source;
     use crate::engine::host_identity::HostIdentity;
     use crate::host::fake::FakeHost;

@@ -3,7 +3,7 @@
 
 use super::harness::{HOST_NAME, Happening, Harness};
 use super::test_file::{self, Mode, StepEvent, Test, TestFile, TimelineEntry, ValueTarget, Values};
-use crate::act::guard::Budget;
+use crate::act::budget::Budget;
 use crate::config::{self, Config};
 use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span, Spanned};
 use crate::engine::Policy;

@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel::act::guard::{Budget, Protection};
+use evenkeel::act::budget::Budget;
+use evenkeel::act::guard::Protection;
 use evenkeel::alert::alert::fingerprint;
 use evenkeel::alert::{Alert, Labels, Source as AlertSource, Status};
 use evenkeel::diagnostic::SourceText;

@@ -78,7 +78,7 @@ fn measure(time: Duration) {
 
 fn record(command: &Explain, file: &Path) -> Result<String, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", file.display());
-    let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
+    let loaded = app::settings::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
     let names = app::policy::policy(&loaded.config, loaded.rules, false)
         .host_identity
         .names()
@@ -105,7 +105,7 @@ fn try_explain(command: &Explain, payload_file: &Path) -> Result<String, String>
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}\n", payload_file.display());
     let payload = read_payload(payload_file).map_err(|error| failed(&error))?;
     let envelope = alert::decode::decode(&payload, jiff::Timestamp::now()).map_err(|error| failed(&error))?;
-    let loaded = app::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
+    let loaded = app::settings::load(&command.config).map_err(|findings| render_all(&findings, use_color()))?;
     let mut policy = app::policy::policy(&loaded.config, loaded.rules, false);
     let (mut alerts, mut invalid) = (Vec::new(), Vec::new());
     for entry in envelope.alerts {

@@ -3,15 +3,18 @@
 use super::frontend::session::{ServedAccess, Services};
 use super::frontend::starter::Starter;
 use super::frontend::supervisor;
+use super::sockets::{BoundSockets, Inherited};
+use super::{Stop, because};
 use crate::alert::receiver::{CountingInbox, WebhookReceiver};
+use crate::cli;
 use crate::engine::run::EngineHandle;
+use crate::host::file_limit::FileLimit;
 use crate::http::{Access, ServerLimits};
-use crate::publish::{MetricsHandler, MetricsServer};
+use crate::publish::{MAX_CONNECTIONS, MetricsHandler, MetricsServer};
 use crate::telemetry::Telemetry;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -23,18 +26,27 @@ pub struct ListenerSettings {
     pub telemetry_path: String,
     pub scrapers: Access,
     pub webhook: Access,
-    pub metrics_connections: usize,
-    pub webhook_connections: usize,
+}
+
+/// The listeners before they are served.
+pub struct OpenListeners {
+    sockets: ListeningSockets,
+    /// Where clients on this host reach the first metrics listener and the webhook listener.
+    pub addresses: [Option<String>; 2],
+    connections: MaxConnections,
 }
 
 /// The sockets of both listeners.
-pub enum ListeningSockets {
-    Here {
-        metrics: Vec<TcpListener>,
-        webhook: TcpListener,
-    },
+enum ListeningSockets {
+    Here(BoundSockets),
     /// The frontend has them.
     PassedOn(Starter),
+}
+
+/// Maximum number of connections: of each metrics listener, and of the webhook listener.
+struct MaxConnections {
+    metrics: usize,
+    webhook: usize,
 }
 
 /// The listeners while they are served.
@@ -53,39 +65,55 @@ pub enum Listeners {
     },
 }
 
-impl ListeningSockets {
-    /// Passes the sockets on to the frontend, if there is one, and closes them in this process: where both have them, the
-    /// kernel accepts connections during a shutdown that nothing will serve.
-    ///
-    /// # Errors
-    /// When the sockets cannot be passed on.
-    pub fn of(
+impl OpenListeners {
+    /// Binds the sockets that systemd has not passed on, and gives them to the frontend, if there is one. This process
+    /// then closes them: where both have them, the kernel accepts connections during a shutdown that nothing will serve.
+    pub(super) async fn open(
+        run: &cli::Run,
+        inherited: Inherited<std::net::TcpListener>,
         starter: Option<Starter>,
-        metrics: Vec<TcpListener>,
-        webhook: TcpListener,
-    ) -> io::Result<ListeningSockets> {
-        let Some(starter) = starter else {
-            return Ok(ListeningSockets::Here { metrics, webhook });
+        file_limit: FileLimit,
+    ) -> Result<OpenListeners, Stop> {
+        let bound = BoundSockets::open(run, inherited).await?;
+        let wanted = ServerLimits::default().max_connections;
+        let all = wanted + bound.metrics.len() * MAX_CONNECTIONS;
+        let connections = MaxConnections {
+            metrics: file_limit.connections(MAX_CONNECTIONS, all),
+            webhook: file_limit.connections(wanted, all),
         };
-        let sockets: Vec<_> = metrics.iter().map(AsFd::as_fd).collect();
-        starter.pass_on(&sockets, webhook.as_fd())?;
-        Ok(ListeningSockets::PassedOn(starter))
+        let addresses = bound.addresses();
+        let sockets = match starter {
+            None => ListeningSockets::Here(bound),
+            Some(starter) => {
+                let metrics: Vec<_> = bound.metrics.iter().map(AsFd::as_fd).collect();
+                let passed_on = starter.pass_on(&metrics, bound.webhook.as_fd());
+                passed_on.map_err(because("no process for HTTP"))?;
+                ListeningSockets::PassedOn(starter)
+            }
+        };
+        Ok(OpenListeners {
+            sockets,
+            addresses,
+            connections,
+        })
     }
 }
 
 impl Listeners {
     /// Serves until `stopped` becomes true.
-    pub fn serve(settings: ListenerSettings, sockets: ListeningSockets, stopped: watch::Receiver<bool>) -> Listeners {
-        match sockets {
-            ListeningSockets::Here { metrics, webhook } => Listeners::here(settings, metrics, webhook, &stopped),
-            ListeningSockets::PassedOn(starter) => Listeners::in_frontend(settings, starter, stopped),
+    pub fn serve(settings: ListenerSettings, open: OpenListeners, stopped: watch::Receiver<bool>) -> Listeners {
+        match open.sockets {
+            ListeningSockets::Here(bound) => Listeners::here(settings, bound, &open.connections, &stopped),
+            ListeningSockets::PassedOn(starter) => {
+                Listeners::in_frontend(settings, starter, &open.connections, stopped)
+            }
         }
     }
 
     fn here(
         settings: ListenerSettings,
-        metrics: Vec<TcpListener>,
-        webhook: TcpListener,
+        bound: BoundSockets,
+        connections: &MaxConnections,
         stopped: &watch::Receiver<bool>,
     ) -> Listeners {
         let (fail, failed) = mpsc::channel(1);
@@ -97,21 +125,21 @@ impl Listeners {
             service: settings.handler,
             access: settings.scrapers,
             telemetry_path: settings.telemetry_path.into(),
-            max_connections: settings.metrics_connections,
+            max_connections: connections.metrics,
         };
         let telemetry = settings.telemetry;
         let count_response = Box::new(move |code| telemetry.webhook_request(code));
         let receiver = WebhookReceiver::new(settings.inbox, settings.webhook, count_response);
         let limits = ServerLimits {
-            max_connections: settings.webhook_connections,
+            max_connections: connections.webhook,
             ..ServerLimits::default()
         };
-        let metrics = metrics.into_iter().map(|listener| {
+        let metrics = bound.metrics.into_iter().map(|listener| {
             let serving = server.clone().run(listener, stop());
             tokio::spawn(watched(serving, stopped.clone(), fail.clone()))
         });
         let metrics = metrics.collect();
-        let serving = receiver.run(webhook, limits, stop());
+        let serving = receiver.run(bound.webhook, limits, stop());
         Listeners::Here {
             metrics,
             webhook: tokio::spawn(watched(serving, stopped.clone(), fail)),
@@ -119,7 +147,12 @@ impl Listeners {
         }
     }
 
-    fn in_frontend(settings: ListenerSettings, starter: Starter, stopped: watch::Receiver<bool>) -> Listeners {
+    fn in_frontend(
+        settings: ListenerSettings,
+        starter: Starter,
+        connections: &MaxConnections,
+        stopped: watch::Receiver<bool>,
+    ) -> Listeners {
         let webhook_drained = Arc::new(Notify::new());
         settings.telemetry.expect_frontend_restarts(supervisor::REASONS);
         let services = Services {
@@ -129,8 +162,8 @@ impl Listeners {
             telemetry_path: settings.telemetry_path,
             metrics_access: ServedAccess::new("metrics", settings.scrapers),
             webhook_access: ServedAccess::new("webhook", settings.webhook),
-            metrics_connections: settings.metrics_connections,
-            webhook_connections: settings.webhook_connections,
+            metrics_connections: connections.metrics,
+            webhook_connections: connections.webhook,
             webhook_drained: Arc::clone(&webhook_drained),
         };
         let (fail, failed) = mpsc::channel(1);

@@ -4,6 +4,7 @@
 use super::policy;
 use super::reconciler;
 use super::sandbox::AppliedSandbox;
+use super::settings;
 use super::watcher::Watcher;
 use crate::cli;
 use crate::config::{Config, Loaded, Sampling, Webhook};
@@ -162,7 +163,7 @@ impl Reloader {
 
     fn try_reload(&self, request: OperatorRequest) -> Result<(), ReloadError> {
         let (exporter, options) = (&self.process_exporter.file, self.process_exporter.options());
-        let loaded = super::load_both(&self.config, exporter, options).map_err(ReloadError::Config)?;
+        let loaded = settings::load_both(&self.config, exporter, options).map_err(ReloadError::Config)?;
         for warning in &loaded.warnings {
             tracing::warn!(at = warning.place(), "{}", warning.message);
         }
@@ -188,7 +189,7 @@ impl Reloader {
             }
         }
         let untrusted = loaded.untrusted_files(policy.enforce);
-        super::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;
+        settings::reject_untrusted(untrusted, policy.enforce).map_err(ReloadError::Config)?;
         for key in self.at_start.changed_keys(&loaded.config) {
             tracing::warn!(key, "changed config key takes effect at the next start");
         }

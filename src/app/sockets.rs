@@ -1,8 +1,11 @@
-//! Listeners that systemd opens and passes on (sd_listen_fds(3)), as with exporter-toolkit's `--web.systemd-socket`.
-//! A restart then loses no webhook, and a port below 1024 needs no capability.
+//! The sockets of both listeners: bound here, or opened by systemd and passed on (sd_listen_fds(3)), as with
+//! exporter-toolkit's `--web.systemd-socket`. Then a restart loses no webhook, and a port below 1024 needs no capability.
 
+use super::Stop;
+use crate::cli;
 use listenfd::ListenFd;
-use std::net::TcpListener;
+use std::net::SocketAddr;
+use tokio::net::TcpListener;
 
 /// `FileDescriptorName=` of the webhook's socket unit, if systemd passes both listeners.
 const WEBHOOK: &str = "webhook";
@@ -43,7 +46,7 @@ pub enum SocketError {
 ///
 /// # Errors
 /// When a socket is missing; the message says what its unit needs.
-pub fn inherited(web: bool, webhook: bool) -> Result<Inherited<TcpListener>, SocketError> {
+pub fn inherited(web: bool, webhook: bool) -> Result<Inherited<std::net::TcpListener>, SocketError> {
     if !web && !webhook {
         return Ok(Inherited {
             metrics: Vec::new(),
@@ -91,6 +94,64 @@ fn share_out(names: &[&str], web: bool, webhook: bool) -> Result<Inherited<usize
             metrics,
             webhook: webhooks.first().copied(),
         }),
+    }
+}
+
+/// The bound sockets of both listeners.
+pub struct BoundSockets {
+    pub metrics: Vec<TcpListener>,
+    pub webhook: TcpListener,
+}
+
+impl BoundSockets {
+    /// Binds the sockets that systemd has not passed on.
+    pub(super) async fn open(
+        run: &cli::Run,
+        inherited: Inherited<std::net::TcpListener>,
+    ) -> Result<BoundSockets, Stop> {
+        let mut metrics = Vec::new();
+        if run.web_systemd_socket {
+            for listener in inherited.metrics {
+                metrics.push(announce("metrics", TcpListener::from_std(listener))?);
+            }
+        } else {
+            for addr in &run.web_listen {
+                metrics.push(bind("metrics", *addr).await?);
+            }
+        }
+        let webhook = match inherited.webhook {
+            Some(listener) => announce("webhook", TcpListener::from_std(listener))?,
+            None => bind("webhook", run.webhook_listen).await?,
+        };
+        Ok(BoundSockets { metrics, webhook })
+    }
+
+    /// Where clients on this host reach the first metrics listener and the webhook listener.
+    pub fn addresses(&self) -> [Option<String>; 2] {
+        [self.metrics.first(), Some(&self.webhook)].map(|listener| listener?.local_addr().ok().map(reachable))
+    }
+}
+
+async fn bind(name: &'static str, addr: SocketAddr) -> Result<TcpListener, Stop> {
+    let failed = |error| Stop::Because(format!("cannot listen on {addr} for {name}: {error}"));
+    announce(name, Ok(TcpListener::bind(addr).await.map_err(failed)?))
+}
+
+/// Logs the address of a listener.
+fn announce(name: &'static str, listener: std::io::Result<TcpListener>) -> Result<TcpListener, Stop> {
+    let failed = |error| Stop::Because(format!("cannot listen for {name}: {error}"));
+    let listener = listener.map_err(failed)?;
+    let addr = listener.local_addr().map_err(failed)?;
+    tracing::info!(listener = name, addr = %addr, "listening");
+    Ok(listener)
+}
+
+/// An address that clients on this host can use.
+fn reachable(addr: SocketAddr) -> String {
+    if addr.ip().is_unspecified() {
+        format!("localhost:{}", addr.port())
+    } else {
+        addr.to_string()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::alert::{Alert, Labels, Matcher, Op, Source, Status};
 use crate::engine::select::still_holds;
 use crate::engine::{Answer, Engine, Policy};
 use crate::family::Family;
-use crate::host::{Host, LinuxHost};
+use crate::host::{Host, LinuxHost, program_pages};
 use crate::ledger::{Journal, LedgerState};
 use crate::process::selector::{Condition, Pattern};
 use crate::process::table::Procfs;
@@ -24,13 +24,39 @@ use nix::sys::signal::Signal;
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 const NAME: &str = "rehearsal";
+/// Maximum wait for the ledger at the start.
+const FIRST_LEDGER: Duration = Duration::from_secs(2);
+/// Maximum wait for the warm-up, because a process that is blocked in the kernel may block the warm-up as well.
+const MAX_WARM_UP: Duration = Duration::from_secs(5);
+
+/// Releases the pages that the start has used, and warms up. Without an engine `engine_began` has no sender.
+pub async fn settle(procfs: Option<Procfs>, policy: Policy, engine_began: oneshot::Receiver<()>) {
+    // The ledger must be open before the daemon logs that it is ready, and the memory that opening it took must be freed.
+    let _ = timeout(FIRST_LEDGER, engine_began).await;
+    let (done, warmed_up) = oneshot::channel::<()>();
+    // On its own thread, because it blocks, and drops runtimes, which panics inside another runtime.
+    let thread = thread::Builder::new().name("warm-up".into()).spawn(move || {
+        let warm_up = procfs.map(|procfs| WarmUp::prepare(&procfs, &policy));
+        program_pages::release();
+        if let Some(warm_up) = warm_up {
+            warm_up.process_alerts();
+        }
+        drop(done);
+    });
+    if thread.is_ok() {
+        let _ = timeout(MAX_WARM_UP, warmed_up).await;
+    }
+}
 
 /// A prepared warm-up.
 #[derive(Default)]
-pub struct WarmUp {
+struct WarmUp {
     reaction: Option<Reaction>,
     evaluation: Option<Evaluation>,
 }
@@ -38,7 +64,7 @@ pub struct WarmUp {
 impl WarmUp {
     /// Prepares parsers, patterns and a database, with code that the daemon does not need again. Do not call or drop it
     /// on a tokio worker, because the host has a runtime of its own.
-    pub fn prepare(procfs: &Procfs, policy: &Policy) -> WarmUp {
+    fn prepare(procfs: &Procfs, policy: &Policy) -> WarmUp {
         silently(|| {
             let host = LinuxHost::new(procfs.clone(), Arc::new(|_| {}));
             WarmUp {
@@ -50,7 +76,7 @@ impl WarmUp {
     }
 
     /// Runs the code, without effects and log lines.
-    pub fn process_alerts(self) {
+    fn process_alerts(self) {
         silently(|| {
             self.evaluation.map(Evaluation::process_alerts);
             if let Some(mut reaction) = self.reaction {

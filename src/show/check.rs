@@ -81,7 +81,7 @@ fn reports(check: &Check) -> Vec<Report> {
 /// Checks a configuration with all files that it names, and the web configuration file of the webhook listener.
 fn check_config(file: &ConfigFile, exporter: &ProcessExporterFile, web_config: Option<&Path>) -> Report {
     let checked = Checked::of(file);
-    let loaded = app::load_both(file, exporter, ExporterOptions::default());
+    let loaded = app::settings::load_both(file, exporter, ExporterOptions::default());
     Report::of(loaded, &checked.name, checked.hint, |config| {
         let access = web_config.map(webhook_access);
         let access = access.as_ref().map(|access| access.as_ref());
@@ -187,7 +187,7 @@ impl Checked {
         };
         let name = match &file.path {
             Some(path) => path.display().to_string(),
-            None if app::has_default_config() => DEFAULT_CONFIG.to_owned(),
+            None if app::settings::has_default_config() => DEFAULT_CONFIG.to_owned(),
             None => format!("built-in configuration (no file at {DEFAULT_CONFIG})"),
         };
         Checked { name, hint }

@@ -9,8 +9,8 @@ use evenkeel::diagnostic::{Findings, SourceText};
 use evenkeel::labels::Labels;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Part, Pattern, SelectorMatch};
+use evenkeel::process::consistent_read::ProcessReader;
 use evenkeel::process::table::Procfs;
-use evenkeel::process::user_names::UserNames;
 use evenkeel::process::{BootId, Details, Process, ProcessFields, Selector};
 use evenkeel::rule::file::read_select;
 use evenkeel::rule::{Scope, compile_select};
@@ -79,11 +79,8 @@ fuzz_target!(|data: &[u8]| {
         | ProcessFields::CGROUP
         | ProcessFields::SIGNALS
         | ProcessFields::OOM_SCORE;
-    assert!(PROCFS.read_details(
-        &mut process,
-        needs | ProcessFields::SWAP | ProcessFields::CONTEXT_SWITCHES,
-        &mut UserNames::default()
-    ));
+    let needs = needs | ProcessFields::SWAP | ProcessFields::CONTEXT_SWITCHES;
+    assert!(ProcessReader::new(PROCFS.clone()).read_details(&mut process, needs));
     recognise(&process);
 
     let Some(selector) = read_selector(selector) else {

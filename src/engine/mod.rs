@@ -52,7 +52,7 @@ use crate::ledger::{
     Decision, Entry, Episode, EpisodeKey, EvidenceSource, Journal, LedgerState, Level, Record, Retention,
 };
 use crate::process::Selector;
-use crate::process::table::CpuBaseline;
+use crate::process::cpu_baseline::CpuBaseline;
 use crate::rule::{Rule, RuleSet};
 use crate::telemetry::Telemetry;
 use episodes::Episodes;

@@ -7,7 +7,7 @@ use crate::act::descendants::Descendants;
 use crate::act::guard::Protection;
 use crate::host::Host;
 use crate::ledger::leases::Leases;
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
+use crate::process::cpu_baseline::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

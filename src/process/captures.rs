@@ -1,9 +1,9 @@
 //! What the named groups `(?P<NAME>…)` of a selector's patterns match in a process. Pure.
 
 use super::cgroup::unit_of;
+use super::fields::Process;
 use super::pattern::Fixed;
 use super::selector::{Condition, Pattern, Selector};
-use super::table::Process;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -2,12 +2,12 @@
 //! out of the memory of its process, 128 KiB take it half a millisecond, and any user can start thousands of processes.
 //! So the processes of each user get a share of each second, and one that is not read in time is refused.
 
+use super::fields::{Process, Unread};
 use super::file_id::FileId;
 use super::identity::Identity;
 use super::owner::FIRST_USER;
 use super::proc_dir::{MAX_CMDLINE_BYTES, OpenProcess, join_arguments};
 use super::read::FIRST_READ_BYTES;
-use super::table::{Process, Unread};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 

@@ -2,90 +2,133 @@
 //! process may rename itself, run another program or exit meanwhile.
 
 use super::command_lines::CommandLines;
+use super::fields::{Process, ProcessFields, Unread};
+use super::kernel_threads::KernelThreads;
 use super::proc_dir::OpenProcess;
 use super::protection::entry_of_path;
 use super::selector::{Selector, SelectorMatch};
-use super::table::{Process, ProcessFields, Procfs, Unread};
+use super::table::Procfs;
 use super::timed_calls::Blocked;
 use super::user_names::UserNames;
+use std::io;
 use std::time::Duration;
 
 /// Attempts to read a process that changes meanwhile.
 const MAX_READS: usize = 3;
 
-impl Procfs {
+/// Reads whole tables, and single processes consistently. What it has read of users, kernel threads and command lines it
+/// keeps.
+#[derive(Clone)]
+pub struct ProcessReader {
+    pub procfs: Procfs,
+    kernel_threads: KernelThreads,
+    fields: FieldReader,
+}
+
+#[derive(Clone)]
+struct FieldReader {
+    users: UserNames,
+    command_lines: CommandLines,
+}
+
+impl ProcessReader {
+    pub fn new(procfs: Procfs) -> ProcessReader {
+        ProcessReader {
+            kernel_threads: KernelThreads::default(),
+            fields: FieldReader {
+                users: UserNames::with_deadline(procfs.calls.clone()),
+                command_lines: CommandLines::default(),
+            },
+            procfs,
+        }
+    }
+
+    /// Reads every process; `boot_now` is CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// When the procfs itself cannot be read.
+    pub fn read_table(&mut self, boot_now: Duration) -> io::Result<Vec<Process>> {
+        self.fields.command_lines.forget_all();
+        self.procfs.read_table(boot_now, &mut self.kernel_threads)
+    }
+
+    /// Reads one process again; `None` if it is gone.
+    pub fn read_process(&mut self, pid: i32, boot_now: Duration) -> Option<Process> {
+        self.fields.command_lines.forget(pid);
+        self.procfs.read_process(pid, boot_now)
+    }
+
+    /// Looks up the users with these names, which later readings need.
+    pub fn prepare_users(&mut self, names: &[&str]) {
+        self.fields.users.prepare(names.iter().copied());
+    }
+
     /// Reads the expensive fields into `process`. Returns false when the process is gone or its pid was reused.
-    /// [`Details::unread`] says whether the fields can be relied on.
-    pub fn read_details(&self, process: &mut Process, needs: ProcessFields, users: &mut UserNames) -> bool {
-        self.read_consistently(process, |files, process| {
-            self.read_fields(files, process, needs, users);
+    /// [`Details::unread`](super::Details::unread) says whether the fields can be relied on.
+    pub fn read_details(&mut self, process: &mut Process, needs: ProcessFields) -> bool {
+        let ProcessReader { procfs, fields, .. } = self;
+        read_consistently(procfs, process, |files, process| {
+            fields.read(procfs, files, process, needs);
             true
         })
     }
 
     /// The same for one of many processes: its command line is read within the budget of its user.
-    pub fn read_details_in_time(
-        &self,
-        process: &mut Process,
-        needs: ProcessFields,
-        users: &mut UserNames,
-        lines: &mut CommandLines,
-        boot_now: Duration,
-    ) -> bool {
-        let is_it = self.read_consistently(process, |files, process| {
-            self.read_in_time(files, process, needs, users, lines, boot_now);
+    pub fn read_details_in_time(&mut self, process: &mut Process, needs: ProcessFields, boot_now: Duration) -> bool {
+        let ProcessReader { procfs, fields, .. } = self;
+        let is_it = read_consistently(procfs, process, |files, process| {
+            fields.read_in_time(procfs, files, process, needs, boot_now);
             true
         });
-        lines.stop(boot_now);
+        fields.command_lines.stop(boot_now);
         is_it
     }
 
     /// Reads the fields of a selector until its result is known, and `more` where the process matches. Returns whether
     /// it matches.
     pub fn satisfies(
-        &self,
+        &mut self,
         process: &mut Process,
         selector: &Selector,
         more: ProcessFields,
-        users: &mut UserNames,
-        lines: &mut CommandLines,
         boot_now: Duration,
     ) -> bool {
         let more = more.difference(selector.needs());
-        let holds = self.read_consistently(process, |files, process| {
-            let read = |process: &mut Process, needs: ProcessFields| {
-                self.read_in_time(files, process, needs, users, lines, boot_now);
-            };
-            satisfies(process, selector, more, read)
+        let ProcessReader { procfs, fields, .. } = self;
+        let holds = read_consistently(procfs, process, |files, process| {
+            satisfies(process, selector, more, |process, needs| {
+                fields.read_in_time(procfs, files, process, needs, boot_now);
+            })
         });
-        lines.stop(boot_now);
+        fields.command_lines.stop(boot_now);
         holds && process.details.unread.is_none()
     }
+}
 
+impl FieldReader {
     fn read_in_time(
-        &self,
+        &mut self,
+        procfs: &Procfs,
         files: &OpenProcess,
         process: &mut Process,
         needs: ProcessFields,
-        users: &mut UserNames,
-        lines: &mut CommandLines,
         boot_now: Duration,
     ) {
-        self.read_fields(files, process, needs.difference(ProcessFields::CMDLINE), users);
+        self.read(procfs, files, process, needs.difference(ProcessFields::CMDLINE));
         if needs.contains(ProcessFields::CMDLINE) {
-            lines.read(files, process, boot_now);
+            self.command_lines.read(files, process, boot_now);
         }
     }
 
-    fn read_fields(&self, files: &OpenProcess, process: &mut Process, needs: ProcessFields, users: &mut UserNames) {
-        files.read_details(&mut process.details, needs, users);
+    fn read(&mut self, procfs: &Procfs, files: &OpenProcess, process: &mut Process, needs: ProcessFields) {
+        files.read_details(&mut process.details, needs, &mut self.users);
         let details = &mut process.details;
         let is_wanted = |path: &&str| {
             needs.contains(ProcessFields::HOST_PROGRAM)
                 || needs.contains(ProcessFields::PROTECTED_PROGRAM) && entry_of_path(path).is_some()
         };
         if let Some(path) = details.exe.as_deref().filter(is_wanted) {
-            details.is_host_program = match files.is_host_program(&self.root, path) {
+            details.is_host_program = match files.is_host_program(&procfs.root, path) {
                 Ok(is_host_program) => Some(is_host_program),
                 Err(Blocked) => {
                     details.unread = Some(Unread::LookupBlocked);
@@ -94,55 +137,55 @@ impl Procfs {
             };
         }
         if needs.contains(ProcessFields::LOGIN) {
-            match self.leads_login(process, files) {
+            match procfs.leads_login(process, files) {
                 Ok(leads_login) => process.details.leads_login = Some(leads_login),
                 Err(Blocked) => process.details.unread = Some(Unread::LookupBlocked),
             }
         }
     }
+}
 
-    /// Reads fields until they are consistent, or until `read` returns false. The identity of a process is its boot, pid
-    /// and start time. execve(2) mixes the fields of two programs, which the file of the executable shows. A new name
-    /// alone proves nothing, because a process can rename itself all the time: it is read again, and accepted at last.
-    fn read_consistently(
-        &self,
-        process: &mut Process,
-        mut read: impl FnMut(&OpenProcess, &mut Process) -> bool,
-    ) -> bool {
-        for attempt in 1..=MAX_READS {
-            let Ok(files) = OpenProcess::open(self, process.identity.pid) else {
-                return false;
-            };
-            let files = files.of_thread(process.live_thread);
-            let program = files.executable();
-            if !read(&files, process) {
-                return false;
-            }
-            let is_it = |now: &Process| now.identity == process.identity;
-            let Some(now) = files.read_stat(self, Duration::ZERO).filter(is_it) else {
-                return false;
-            };
-            let now = self.with_live_thread(now);
-            let read_from = process.details.exe_file.or(program);
-            let is_same_program = program == read_from && program == files.executable();
-            let has_thread_left = match process.live_thread {
-                Some(_) => files.has_thread_left(),
-                None => now.live_thread.is_some(),
-            };
-            if is_same_program && !has_thread_left && (now.name == process.name || attempt == MAX_READS) {
-                return true;
-            }
-            if attempt < MAX_READS {
-                *process = Process {
-                    age: process.age,
-                    cpu_cores: process.cpu_cores,
-                    ..now
-                };
-            }
+/// Reads fields until they are consistent, or until `read` returns false. The identity of a process is its boot, pid
+/// and start time. execve(2) mixes the fields of two programs, which the file of the executable shows. A new name
+/// alone proves nothing, because a process can rename itself all the time: it is read again, and accepted at last.
+fn read_consistently(
+    procfs: &Procfs,
+    process: &mut Process,
+    mut read: impl FnMut(&OpenProcess, &mut Process) -> bool,
+) -> bool {
+    for attempt in 1..=MAX_READS {
+        let Ok(files) = OpenProcess::open(procfs, process.identity.pid) else {
+            return false;
+        };
+        let files = files.of_thread(process.live_thread);
+        let program = files.executable();
+        if !read(&files, process) {
+            return false;
         }
-        process.details.unread = Some(Unread::Changing);
-        true
+        let is_it = |now: &Process| now.identity == process.identity;
+        let Some(now) = files.read_stat(procfs, Duration::ZERO).filter(is_it) else {
+            return false;
+        };
+        let now = procfs.with_live_thread(now);
+        let read_from = process.details.exe_file.or(program);
+        let is_same_program = program == read_from && program == files.executable();
+        let has_thread_left = match process.live_thread {
+            Some(_) => files.has_thread_left(),
+            None => now.live_thread.is_some(),
+        };
+        if is_same_program && !has_thread_left && (now.name == process.name || attempt == MAX_READS) {
+            return true;
+        }
+        if attempt < MAX_READS {
+            *process = Process {
+                age: process.age,
+                cpu_cores: process.cpu_cores,
+                ..now
+            };
+        }
     }
+    process.details.unread = Some(Unread::Changing);
+    true
 }
 
 /// Reads one file after the other, until a condition fails.
@@ -224,7 +267,7 @@ mod tests {
             };
             let mut process = procfs.read_process(7, Duration::ZERO).unwrap();
             let mut looks = 0;
-            let is_it = procfs.read_consistently(&mut process, |files, process| {
+            let is_it = read_consistently(&procfs, &mut process, |files, process| {
                 looks += 1;
                 files.read_details(&mut process.details, ProcessFields::EXE, &mut UserNames::default());
                 meanwhile(self, looks);

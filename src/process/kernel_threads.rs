@@ -1,8 +1,8 @@
 //! A cache of kernel threads. They are most of the process table on a machine with many processors, and evenkeel
 //! never touches them. So each is read once, and one read of a file lists those that still exist.
 
+use super::fields::Process;
 use super::read::{MAX_FILE_BYTES, read_file};
-use super::table::Process;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! The live thread of a process whose first thread has exited. The kernel shows such a process as a zombie without
 //! executable, command line and memory, although its other threads run.
 
+use super::fields::Process;
 use super::read::{MAX_FILE_BYTES, read_file};
-use super::table::{Process, Procfs, has_left};
+use super::table::{Procfs, has_left};
 use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;

@@ -2,9 +2,10 @@
 //! program gives a process one (script(1)). A login is started by a program that runs as root.
 
 use super::cgroup::unit_of;
+use super::fields::Process;
 use super::proc_dir::OpenProcess;
 use super::program::is_in_system_directory;
-use super::table::{Process, Procfs};
+use super::table::Procfs;
 use super::timed_calls::Blocked;
 
 /// Programs that let users in, and those that they start between themselves and the shell or the desktop.
@@ -93,7 +94,7 @@ impl Procfs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::user_names::UserNames;
+    use crate::process::consistent_read::ProcessReader;
     use crate::process::{BootId, ProcessFields};
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ mod tests {
             };
             let mut process = procfs.read_process(pid, Default::default()).unwrap();
             let needs = ProcessFields::CGROUP | ProcessFields::LOGIN;
-            assert!(procfs.read_details(&mut process, needs, &mut UserNames::default()));
+            assert!(ProcessReader::new(procfs).read_details(&mut process, needs));
             process.details.leads_login.unwrap()
         }
     }

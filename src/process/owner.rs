@@ -1,7 +1,7 @@
 //! The owner of a process or a cgroup: the user for whom it counts where users share something. Pure.
 
 use super::cgroup::{Cgroup, user_of_slice};
-use super::table::Process;
+use super::fields::Process;
 
 /// The first uid of people, as of login.defs(5). Those below belong to services of the system.
 pub const FIRST_USER: u32 = 1000;

@@ -5,11 +5,12 @@ mod group_files;
 
 pub use group_files::ProportionalMemory;
 
+use super::fields::{Details, Process, ProcessFields, Unread};
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
 use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
-use super::table::{Details, Process, ProcessFields, Procfs, Unread, has_left};
+use super::table::{Procfs, has_left};
 use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
 use super::user_names::UserNames;
 use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, PROC_SUPER_MAGIC, fstatfs, openat, readlinkat, statat};

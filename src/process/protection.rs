@@ -3,8 +3,8 @@
 //! and the path of another.
 
 use super::cgroup::unit_of;
+use super::fields::{Process, ProcessFields};
 use super::program::is_in_system_directory;
-use super::table::{Process, ProcessFields};
 
 /// One entry of the built-in protection.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ pub use super::pattern::{Part, Pattern};
 
 use super::Cgroup;
 use super::cgroup::unit_of;
-use super::table::{Process, ProcessFields};
+use super::fields::{Process, ProcessFields};
 use crate::labels::Labels;
 use std::fmt;
 use std::sync::Arc;
@@ -411,7 +411,7 @@ impl Selector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::table::Process;
+    use crate::process::fields::Process;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs

@@ -1,7 +1,7 @@
 //! One reading of the process table as a tree of parents and children. Data only.
 
+use super::fields::Process;
 use super::identity::Identity;
-use super::table::Process;
 use std::collections::HashMap;
 use std::ops::Deref;
 

@@ -3,7 +3,7 @@
 use crate::host::fake::FakeHost;
 use crate::host::{Host, Knob, Moment, Value};
 use crate::knob::limit::{CgroupFile, Setting};
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
+use crate::process::cpu_baseline::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessFields};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -226,7 +226,7 @@ fn unsafe_code_is_only_where_no_crate_wraps_a_call() {
         found,
         [
             "host/fork.rs",
-            "host/linux.rs",
+            "host/linux/exit_watch.rs",
             "host/pageout.rs",
             "host/program_pages.rs",
             "host/self_priority.rs",

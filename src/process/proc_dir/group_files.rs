@@ -2,8 +2,9 @@
 //! memory.
 
 use super::{MAX_CMDLINE_BYTES, OpenProcess, first_number, is_pid, line_after};
+use crate::process::fields::Process;
 use crate::process::read::MAX_FILE_BYTES;
-use crate::process::table::{Process, Procfs};
+use crate::process::table::Procfs;
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The earlier processor times that selectors with `min_cpu` need. Pure.
 
 use crate::process::Process;
-use crate::process::table::{CpuBaseline, MIN_CPU_WINDOW};
+use crate::process::cpu_baseline::{CpuBaseline, MIN_CPU_WINDOW};
 use std::time::Duration;
 
 /// Two baselines of processor time. The older one is used until the newer one is five seconds old, so that CPU is

@@ -47,8 +47,6 @@ use std::time::Duration;
 
 /// Maximum wait for requests and connections at the shutdown.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Maximum wait at the end for the reader of the log.
-const LAST_LINES: Duration = Duration::from_secs(1);
 /// The exit code after a panic, as that of every Rust program.
 const PANICKED: u8 = 101;
 
@@ -62,7 +60,7 @@ pub fn run(run: cli::Run) -> ExitCode {
     let started = catch_unwind(AssertUnwindSafe(|| start(run, telemetry, &mut log)));
     // A start that failed early has not written its lines.
     if let Err(error) = log.write() {
-        log.flush(LAST_LINES);
+        log.flush();
         eprintln!("error: no thread for the log: {error}");
         return ExitCode::FAILURE;
     }
@@ -79,7 +77,7 @@ pub fn run(run: cli::Run) -> ExitCode {
         Ok(Err(Stop::Failed)) => ExitCode::FAILURE,
         Err(_) => ExitCode::from(PANICKED),
     };
-    log.flush(LAST_LINES);
+    log.flush();
     status
 }
 

@@ -1,7 +1,7 @@
 //! Both listeners of a daemon, which this process serves, or the frontend where there is one.
 
 use super::frontend::session::{ServedAccess, Services};
-use super::frontend::starter::Starter;
+use super::frontend::starter_channel::Starter;
 use super::frontend::supervisor;
 use super::sockets::{BoundSockets, Inherited};
 use super::{Stop, because};

@@ -15,6 +15,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// Maximum wait at the end of a process for the reader of the log.
+pub const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// The log of the process.
 pub struct ProcessLog {
     queue: LogQueue,
@@ -35,12 +38,12 @@ impl ProcessLog {
         Ok(())
     }
 
-    /// Waits until the lines so far are written, and for at most `patience`. Before [`ProcessLog::write`] it writes them
-    /// itself, which may block.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until the lines so far are written, and for at most [`LAST_LINES`]. Before [`ProcessLog::write`] it writes
+    /// them itself, which may block.
+    pub fn flush(&self) {
         match &self.waiting {
             Some(waiting) => waiting.write(std::io::stderr()),
-            None => self.queue.flush(patience),
+            None => self.queue.flush(LAST_LINES),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The frontend: a process of its own for both listeners, without privileges and files, where evenkeel is started as root.
-//! `starter` starts it, `process` is what runs in it, `client` and `session` are the two ends of its channel, and
-//! `supervisor` serves one frontend after the other.
+//! `starter` starts it, on orders through `starter_channel`; `process` is what runs in it; `client` and `session` are the
+//! two ends of its channel, and `supervisor` serves one frontend after the other.
 
 mod client;
 pub mod frame;
@@ -8,6 +8,7 @@ pub mod message;
 pub mod process;
 pub mod session;
 pub mod starter;
+pub mod starter_channel;
 pub mod supervisor;
 
 use super::log::ProcessLog;
@@ -15,7 +16,7 @@ use crate::cli;
 use crate::host::self_priority;
 use crate::sandbox::OwnUser;
 use crate::telemetry::Telemetry;
-use starter::Starter;
+use starter_channel::Starter;
 
 /// The names in the process table.
 pub use crate::host::own_processes::{FRONTEND, FRONTEND_STARTER as STARTER};

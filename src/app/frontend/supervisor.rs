@@ -1,8 +1,9 @@
 //! The frontends of a daemon, one after the other: each new one is served, and each end is logged and counted.
 
 use super::session::{self, Services, SessionEnd};
-use super::starter::{FormerEnd, LAST_LINES, NoFrontend, Started, Starter};
+use super::starter_channel::{FormerEnd, NoFrontend, Started, Starter};
 use crate::alert::receiver::Inbox;
+use crate::app::log::LAST_LINES;
 use crate::publish::request::MetricsService;
 use crate::telemetry::Telemetry;
 use jiff::Timestamp;

@@ -953,7 +953,7 @@ fn target_that_stops_matching_does_not_pass_its_step() {
     world.add(100, 1);
     world.ignores_sigterm(100);
     let rename = |host: &mut FakeHost| host.processes.get_mut(&100).unwrap().process.name = "other".into();
-    world.engine.host().meanwhile.push_back(rename);
+    world.engine.host().hooks.meanwhile.push_back(rename);
     world.fire("end");
     assert_eq!(world.signals(), []);
     world.engine.host().processes.get_mut(&100).unwrap().process.name = "burner".into();
@@ -970,7 +970,7 @@ fn a_wait_counts_from_the_signal_however_long_the_commit_took() {
     world.add(100, 1);
     world.ignores_sigterm(100);
     let slow = |host: &mut FakeHost| host.advance(Duration::from_secs(6));
-    world.engine.host().meanwhile.push_back(slow);
+    world.engine.host().hooks.meanwhile.push_back(slow);
     world.fire("end");
     world.pass(9);
     assert_eq!(world.signals(), [(100, Signal::SIGTERM)]);
@@ -995,6 +995,7 @@ fn program_without_handler_gets_no_undo_signal() {
     world
         .engine
         .host()
+        .hooks
         .meanwhile
         .push_back(|host| details(host).caught_signals = Some(0));
     world.fire("quiet");

@@ -411,7 +411,7 @@ impl History {
                 self.engine.host().reload_systemd();
                 self.own.values_mut().for_each(|own| own.reload(&self.defaults));
             }
-            Op::RestartWhenSet => self.engine.host().after_unit_set.push_back(restart_units),
+            Op::RestartWhenSet => self.engine.host().hooks.after_unit_set.push_back(restart_units),
         }
         self.note_restarts();
         let guarded = self.found(PATHS[GUARDED]);

@@ -64,9 +64,9 @@ fn member_that_runs_another_program_is_checked_again() {
     member(world.engine.host(), 101, Some("/usr/bin/shop"));
     // Between the state of the second member and its other files, at the check before the step.
     for _ in 0..3 {
-        world.engine.host().before_details.push_back(|_| ());
+        world.engine.host().hooks.before_details.push_back(|_| ());
     }
-    world.engine.host().before_details.push_back(|host| {
+    world.engine.host().hooks.before_details.push_back(|host| {
         let found = host.processes.get_mut(&101).unwrap();
         found.process.name = "sshd".into();
         found.process.details.exe = Some("/usr/sbin/sshd".into());
@@ -81,7 +81,7 @@ fn cgroup_whose_last_check_fails_is_retried_in_a_second() {
     let mut world = shop();
     // The second reading is that of the check before the step.
     let happenings: [fn(&mut FakeHost); 2] = [|_| (), |host| member(host, 100, None)];
-    world.engine.host().before_details.extend(happenings);
+    world.engine.host().hooks.before_details.extend(happenings);
     world.fire("calm");
     assert_eq!(world.decided("calm", Decision::Planned), 1.0);
     assert!(!world.is_frozen());

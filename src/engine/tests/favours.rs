@@ -86,7 +86,7 @@ fn favour_needs_a_program_of_the_host() {
             "{}",
             record.reason
         );
-        assert!(world.engine.host().host_actions.is_empty(), "{step}");
+        assert!(world.engine.host().hooks.host_actions.is_empty(), "{step}");
     }
     let mut world = world_of(&[("boost", "nice: -5")]);
     world.fire("boost");
@@ -98,13 +98,13 @@ fn program_is_identified_again_right_before_a_favour() {
     for reads in 0..8 {
         let mut world = world_of(&[("boost", "nice: -5")]);
         let host = world.engine.host();
-        (0..reads).for_each(|_| host.before_details.push_back(|_| ()));
-        host.before_details.push_back(|host| {
+        (0..reads).for_each(|_| host.hooks.before_details.push_back(|_| ()));
+        host.hooks.before_details.push_back(|host| {
             let found = host.processes.get_mut(&100).unwrap();
             found.process.details.is_host_program = Some(false);
         });
         world.fire("boost");
-        let is_over = !world.engine.host().before_details.is_empty();
+        let is_over = !world.engine.host().hooks.before_details.is_empty();
         let expected = if is_over { [-5, -5] } else { [0, 0] };
         assert_eq!(world.nice(100), expected, "after {reads} reads");
         if is_over {
@@ -202,9 +202,9 @@ fn oom_score_is_written_even_where_the_process_has_raised_it() {
     world.fire("spare");
     assert_eq!(world.oom_score_adj(100), -500);
     world.put_oom_score_adj(100, 0);
-    let before = world.engine.host().host_actions.len();
+    let before = world.engine.host().hooks.host_actions.len();
     world.resolve("spare");
-    assert_eq!(world.engine.host().host_actions.len(), before + 1);
+    assert_eq!(world.engine.host().hooks.host_actions.len(), before + 1);
     assert_eq!(world.oom_score_adj(100), 0);
 }
 
@@ -256,7 +256,7 @@ fn favour_is_taken_from_a_chain_of_short_lived_processes() {
     let mut world = world_of(&[("spare", "oom_score_adj: -500")]);
     world.fire("spare");
     world.pass(1);
-    (0..40).for_each(|_| world.engine.host().before_set.push_back(flee));
+    (0..40).for_each(|_| world.engine.host().hooks.before_set.push_back(flee));
     world.resolve("spare");
     for pid in 200..=205 {
         assert_eq!(world.oom_score_adj(pid), 0, "{pid}");

@@ -729,7 +729,7 @@ impl History {
             );
         }
         assert!(self.policy.enforce || targets.is_empty(), "dry-run holds leases");
-        let host_actions: Vec<_> = self.host().host_actions.split_off(0);
+        let host_actions: Vec<_> = self.host().hooks.host_actions.split_off(0);
         for host_action in host_actions {
             let process = &host_action.process;
             assert!(

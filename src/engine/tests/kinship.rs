@@ -96,7 +96,7 @@ fn child_started_during_the_undo_is_found_by_one_more_look() {
     world.fire("calm");
     world.pass(1);
     // After the table was read for the undoing, and before the parent has its value back.
-    world.engine.host().before_set.push_back(|host| {
+    world.engine.host().hooks.before_set.push_back(|host| {
         fork(host, 100, 200, "worker");
     });
     world.resolve("calm");

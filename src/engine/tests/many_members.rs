@@ -38,11 +38,11 @@ fn world_with(cgroups: &[(&str, usize)], protect: Vec<Selector>) -> World {
 fn slow_down(world: &mut World) {
     let happening: fn(&mut FakeHost) = |host| host.now.boot += Duration::from_millis(5);
     let happenings = std::iter::repeat_n(happening, READS);
-    world.engine.host().before_details.extend(happenings);
+    world.engine.host().hooks.before_details.extend(happenings);
 }
 
 fn reads(world: &mut World) -> usize {
-    READS - world.engine.host().before_details.len()
+    READS - world.engine.host().hooks.before_details.len()
 }
 
 impl World {

@@ -47,14 +47,14 @@ fn races_for_a_pid_never_reach_its_new_process() {
     let mut engine = racing();
     for round in 0.. {
         if round % ROUNDS_PER_ENGINE == 0 {
-            races += engine.host().strangers;
+            races += engine.host().hooks.strangers;
             if races >= enough {
                 break;
             }
             engine = racing();
         }
         let host = engine.host();
-        host.reused_every = 0;
+        host.hooks.reused_every = 0;
         host.advance(Duration::from_secs(60));
         host.processes.clear();
         for pid in 0..PROCESSES {
@@ -65,7 +65,7 @@ fn races_for_a_pid_never_reach_its_new_process() {
             host.add(process);
         }
         // Mostly early in the life of a step, now and then late.
-        host.reused_every = if round % 16 == 0 { 25 } else { 2 + round % 5 };
+        host.hooks.reused_every = if round % 16 == 0 { 25 } else { 2 + round % 5 };
         for status in [Status::Firing, Status::Resolved] {
             let mut alert = alert("calm", status);
             let later = jiff::SignedDuration::from_secs(1000 * round as i64);
@@ -76,7 +76,7 @@ fn races_for_a_pid_never_reach_its_new_process() {
             engine.host().advance(Duration::from_secs(11));
             engine.tick();
         }
-        for host_action in engine.host().host_actions.drain(..) {
+        for host_action in engine.host().hooks.host_actions.drain(..) {
             assert_eq!(host_action.process.name, "burner", "round {round}: {host_action:?}");
             reached += 1;
         }

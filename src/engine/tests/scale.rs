@@ -31,9 +31,9 @@ impl World {
     }
 
     fn calls(&mut self, host_action: impl FnOnce(&mut World)) -> usize {
-        self.engine.host().calls.set(0);
+        self.engine.host().hooks.calls.set(0);
         host_action(self);
-        self.engine.host().calls.get()
+        self.engine.host().hooks.calls.get()
     }
 
     /// A reader of the ledger. While it lives, SQLite only appends to the write-ahead log.

@@ -65,7 +65,7 @@ fn the_second_holder_sends_what_the_first_could_not() {
     let mut world = world_of(vec![louder("one"), louder("two")]);
     // The first look of each step is the check of its selector, the second that of its handlers.
     let happenings: [fn(&mut FakeHost); 3] = [|_| (), forget_handlers, remember_handlers];
-    world.engine.host().meanwhile.extend(happenings);
+    world.engine.host().hooks.meanwhile.extend(happenings);
     let both = ["one", "two"].map(|name| alert(name, Status::Firing));
     world.engine.take(&both, Instant::now()).unwrap();
     assert_eq!(world.signals(), [SENT]);

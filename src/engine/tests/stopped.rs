@@ -158,7 +158,12 @@ fn process_with_a_final_signal_is_not_stopped() {
 #[test]
 fn stop_at_the_last_moment_sends_nothing_and_retries() {
     let mut world = two_rules("signal TERM; wait 10; signal KILL");
-    world.engine.host().meanwhile.push_back(|host| host.set_state(100, 'T'));
+    world
+        .engine
+        .host()
+        .hooks
+        .meanwhile
+        .push_back(|host| host.set_state(100, 'T'));
     world.fire("end");
     assert_eq!(world.signals(), []);
     world.engine.host().set_state(100, 'S');

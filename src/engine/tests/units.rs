@@ -55,7 +55,7 @@ fn a_restart_between_setting_and_checking_leaves_nothing() {
             .iter_mut()
             .for_each(|rule| rule.matchers = example("calm", "nice 1").matchers);
         let mut world = shop(rules);
-        world.engine.host().after_unit_set.push_back(restart);
+        world.engine.host().hooks.after_unit_set.push_back(restart);
         world.fire("calm");
         assert!(
             world.engine.ledger().leases.is_empty(),

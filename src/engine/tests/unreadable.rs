@@ -48,7 +48,7 @@ fn process_that_cannot_be_read_is_refused_and_reported() {
 #[test]
 fn the_reason_of_a_refused_step_is_in_the_history() {
     let mut world = by_cmdline("nice 15");
-    world.engine.host().meanwhile.push_back(|host| {
+    world.engine.host().hooks.meanwhile.push_back(|host| {
         let details = &mut host.processes.get_mut(&100).unwrap().process.details;
         details.unread = Some(Unread::Changing);
     });

@@ -176,7 +176,7 @@ impl Simulation {
     }
 
     pub fn check_host_actions(&mut self) -> Checked {
-        let host_actions = std::mem::take(&mut self.host().host_actions);
+        let host_actions = std::mem::take(&mut self.host().hooks.host_actions);
         host_actions
             .iter()
             .try_for_each(|host_action| self.check_host_action(host_action))

@@ -123,7 +123,7 @@ impl Simulation {
         loop {
             let has_sampled = self.now >= self.sample_at;
             self.do_what_is_due();
-            if has_sampled || !self.host().host_actions.is_empty() {
+            if has_sampled || !self.host().hooks.host_actions.is_empty() {
                 self.check()?;
             }
             if self.now >= until {

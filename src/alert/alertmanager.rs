@@ -2,7 +2,7 @@
 //! them any more. Pure: the caller sends the requests and passes the time.
 
 use super::alert::{Alert, Source, Status};
-use super::decode::time;
+use super::webhook_entry::time;
 use crate::http::web_address;
 use crate::labels::Labels;
 use jiff::Timestamp;

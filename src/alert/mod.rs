@@ -11,6 +11,7 @@ pub mod decode;
 pub mod go_regex;
 pub mod matcher;
 pub mod receiver;
+mod webhook_entry;
 
 pub use crate::labels::Labels;
 pub use alert::{Alert, FiringSet, Source, Status};

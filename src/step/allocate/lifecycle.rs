@@ -1,12 +1,9 @@
-//! The life cycle of an allocation: its requests, the meaning of each response, and the next step. Pure: `host` sends
-//! the requests.
+//! The life cycle of an allocation: the state after each response, and the next request. Pure.
 
-use super::{Allocate, Body};
-use crate::diagnostic::printable;
+use super::grant_response::{self, Failure, shown};
+use super::requests::begin_release;
 use crate::host::job::{Report, Request};
-use crate::ledger::{Allocation, Episode, GrantState, Outcome, Release, RetryState, UnnamedGrant};
-use crate::template::{self, Segment};
-use serde_json::{Value, json};
+use crate::ledger::{Allocation, GrantState, Outcome, RetryState, UnnamedGrant};
 use std::time::Duration;
 
 /// Delay after the first failure; it doubles with each further one.
@@ -23,13 +20,6 @@ const MAX_RETURNS: u32 = 300;
 const MAX_UNNAMED: u32 = 5;
 /// Part of its time after which a grant is renewed, so that time is left for failures.
 const RENEW_AFTER: f64 = 2.0 / 3.0;
-/// Longest name of a resource.
-const MAX_RESOURCE_BYTES: usize = 1024;
-/// Length up to which an unusable response is recorded.
-const MAX_SHOWN_BYTES: usize = 256;
-/// 4xx codes that say nothing about the grant: failed authentication, or too many requests.
-const UNDECIDED: [u16; 8] = [401, 403, 407, 408, 409, 421, 425, 429];
-
 /// A request of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AllocatorCall {
@@ -51,110 +41,6 @@ pub struct JobUpdate {
     pub is_news: bool,
     /// An earlier grant that the new one does not replace, to be released.
     pub left_over: Option<Allocation>,
-}
-
-/// The allocation of a step in an episode. `resource` is the grant of an earlier step.
-///
-/// # Errors
-/// When a label is missing, or is invalid at its place.
-pub fn plan(step: &Allocate, episode: &Episode, resource: Option<&str>, key: String) -> Result<Allocation, String> {
-    let labels = &episode.labels;
-    let url = template::fill(&step.url, labels, resource, encode_segment).map_err(|missing| missing.to_string())?;
-    let body = match &step.body {
-        Body::None => None,
-        Body::Alert => Some(alert(episode)),
-        Body::JsonTemplate(shape) => {
-            let filled = shape.fill(labels, resource).and_then(|shape| shape.value());
-            Some(filled.map_err(|missing| missing.to_string())?)
-        }
-    };
-    let release = match &step.release {
-        None => None,
-        Some(release) => {
-            let url = template::fill(&release.url, labels, None, encode_segment);
-            let body = release.body.as_ref().map(|shape| shape.fill(labels, None)).transpose();
-            let release = Release {
-                method: release.method.clone(),
-                url: url.map_err(|missing| missing.to_string())?,
-                body: body.map_err(|missing| missing.to_string())?,
-            };
-            // Checked before the first request, not at the release.
-            begin_release(&release, "x", "")?;
-            Some(release)
-        }
-    };
-    Ok(Allocation {
-        step: step.to_string(),
-        ask: Request {
-            method: step.method.clone(),
-            url: address(&url)?,
-            body: body.map(|body| body.to_string()),
-            key,
-        },
-        server: step.server.clone(),
-        resource_at: step.resource_at.clone(),
-        ttl_at: step.ttl_at.clone(),
-        release,
-        grant: GrantState::Requested { in_doubt: true },
-        unnamed: None,
-        retry: RetryState::default(),
-    })
-}
-
-/// The alert as a body, in the words of Alertmanager's webhook.
-fn alert(episode: &Episode) -> Value {
-    json!({
-        "status": "firing",
-        "labels": episode.labels,
-        "annotations": episode.annotations,
-        "startsAt": episode.starts_at,
-        "fingerprint": episode.key.fingerprint,
-    })
-}
-
-/// The request that gives a resource back.
-///
-/// # Errors
-/// When the resource does not fit into the URL.
-fn begin_release(release: &Release, resource: &str, key: &str) -> Result<Request, String> {
-    let labels = Default::default();
-    let url = template::fill(&release.url, &labels, Some(resource), encode_segment);
-    let body = release.body.as_ref().map(|shape| {
-        let filled = shape.fill(&labels, Some(resource)).and_then(|shape| shape.value());
-        filled.map(|value| value.to_string())
-    });
-    Ok(Request {
-        method: release.method.clone(),
-        url: address(&url.map_err(|missing| missing.to_string())?)?,
-        body: body.transpose().map_err(|missing| missing.to_string())?,
-        // A separate request, and the same at each attempt.
-        key: format!("{key}-release"),
-    })
-}
-
-/// Percent-encodes all but the unreserved characters of RFC 3986, so that a value stays one segment.
-fn encode_segment(value: &str) -> String {
-    let mut encoded = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-/// The URL of a template with its labels. Dots cannot be encoded away: servers and proxies take `%2e%2e` for `..` too (WHATWG URL,
-/// "double-dot path segment").
-fn address(pieces: &[Segment]) -> Result<String, String> {
-    let url = template::text(pieces).map_err(|missing| missing.to_string())?;
-    let path = url.split('?').next().unwrap_or_default();
-    let targets = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    if path.split('/').any(targets) {
-        return Err(format!("{:?} points outside the path of the rule", url));
-    }
-    Ok(url)
 }
 
 impl Allocation {
@@ -218,7 +104,7 @@ impl Allocation {
     /// The effect of a response. `was_in_doubt`: an earlier request may have been granted.
     pub fn after_report(&self, job: AllocatorCall, was_in_doubt: bool, report: &Report, now: Duration) -> JobUpdate {
         let mut update = match job {
-            AllocatorCall::Ask => match self.read(report) {
+            AllocatorCall::Ask => match grant_response::read(self, report) {
                 Ok((resource, ttl)) => self.granted(resource, ttl, now),
                 Err(failure) => self.not_granted(was_in_doubt, failure, now),
             },
@@ -234,73 +120,6 @@ impl Allocation {
             retry.next = retry.next.max(now.saturating_add(*wait.min(&MAX_RETRY_AFTER)));
         }
         update
-    }
-
-    /// Resource and time to live of a response.
-    fn read(&self, report: &Report) -> Result<(String, Option<Duration>), Failure> {
-        let (status, body) = match report {
-            Report::Answered { status, body, .. } => (*status, body),
-            Report::Unanswered { reason, was_sent } => return Err(Failure::new(reason.clone(), !was_sent)),
-            Report::Ended { .. } | Report::NotStarted { .. } | Report::Lost { .. } => {
-                return Err(Failure::new("no answer", true));
-            }
-        };
-        let fail = |problem: &str, is_no: bool| {
-            Err(Failure {
-                reason: format!("status {status}: {problem}"),
-                output: Some(shown(body)),
-                is_no,
-                is_final: (400..500).contains(&status) && !UNDECIDED.contains(&status),
-                is_unnamed: false,
-            })
-        };
-        let unnamed = |problem: &str| {
-            fail(problem, false).map_err(|failure| Failure {
-                is_unnamed: true,
-                ..failure
-            })
-        };
-        match status {
-            200..300 => {}
-            300..400 => return fail("a redirect, which evenkeel does not follow", true),
-            400..500 => return fail("refused", true),
-            _ => return fail("the server failed", false),
-        }
-        let Ok(answer) = serde_json::from_slice::<Value>(body) else {
-            return fail("the response is not JSON", false);
-        };
-        let resource = match answer.pointer(&self.resource_at) {
-            None => return unnamed(&format!("the response has no value at {:?}", self.resource_at)),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) => number.to_string(),
-            Some(_) => {
-                return unnamed(&format!(
-                    "the value at {:?} is neither a string nor a number",
-                    self.resource_at
-                ));
-            }
-        };
-        if resource.is_empty() || resource.len() > MAX_RESOURCE_BYTES || resource.chars().any(char::is_control) {
-            return unnamed(&format!(
-                "the value at {:?} is not a name of a resource",
-                self.resource_at
-            ));
-        }
-        if let Some(release) = &self.release
-            && let Err(problem) = begin_release(release, &resource, "")
-        {
-            return unnamed(&format!(
-                "the resource at {:?} cannot be released: {problem}",
-                self.resource_at
-            ));
-        }
-        let seconds = self.ttl_at.as_ref().and_then(|at| match answer.pointer(at)? {
-            Value::Number(number) => number.as_f64(),
-            Value::String(text) => text.trim().parse().ok(),
-            _ => None,
-        });
-        let ttl = seconds.filter(|seconds| *seconds > 0.0);
-        Ok((resource, ttl.and_then(|ttl| Duration::try_from_secs_f64(ttl).ok())))
     }
 
     fn granted(&self, resource: String, ttl: Option<Duration>, now: Duration) -> JobUpdate {
@@ -362,40 +181,16 @@ impl Allocation {
             GrantState::Requested { .. } if is_ending && self.release.is_none() => self.retry.at(now),
             _ => self.failed(now),
         };
-        let is_over_now = |until: &Option<Duration>| until.is_some_and(|until| until <= now);
-        let (grant, outcome) = match &self.grant {
-            GrantState::Requested { .. } => {
-                let in_doubt = was_in_doubt || !failure.is_no;
-                (GrantState::Requested { in_doubt }, Outcome::Failed)
-            }
-            GrantState::Granted {
-                resource,
-                until,
-                lapsed,
-            } => {
-                let outcome = if is_over_now(until) && !lapsed {
-                    Outcome::Expired
-                } else {
-                    Outcome::Failed
-                };
-                let grant = GrantState::Granted {
-                    resource: resource.clone(),
-                    until: *until,
-                    lapsed: *lapsed || is_over_now(until),
-                };
-                (grant, outcome)
-            }
-        };
+        let (grant, outcome) = self.grant_after_failure(was_in_doubt, failure.is_no, now);
         let unnamed = match &self.grant {
-            GrantState::Requested { .. } if failure.is_unnamed => Some(UnnamedGrant {
-                answers: self
-                    .unnamed
-                    .as_ref()
-                    .map_or(0, |unnamed| unnamed.answers)
-                    .saturating_add(1),
-                problem: failure.reason.clone(),
-                body: failure.output.clone().unwrap_or_default(),
-            }),
+            GrantState::Requested { .. } if failure.is_unnamed => {
+                let before = self.unnamed.as_ref().map_or(0, |unnamed| unnamed.answers);
+                Some(UnnamedGrant {
+                    answers: before.saturating_add(1),
+                    problem: failure.reason.clone(),
+                    body: failure.output.clone().unwrap_or_default(),
+                })
+            }
             _ => self.unnamed.clone(),
         };
         let next = Allocation {
@@ -408,25 +203,9 @@ impl Allocation {
         if outcome == Outcome::Expired {
             reason = format!("the grant expired and was not renewed: {reason}");
         }
-        // A grant is over only after the response to its release.
-        let end = match next.grant {
-            _ if !is_ending => None,
-            GrantState::Granted { .. } => None,
-            GrantState::Requested { in_doubt: false } => Some(String::new()),
-            GrantState::Requested { in_doubt: true } if failure.is_no && failure.is_final => Some(format!(
-                "; an earlier request may have been granted under the Idempotency-Key {}",
-                self.ask.key
-            )),
-            GrantState::Requested { in_doubt: true } if next.release.is_some() && next.is_nameless() => {
-                Some(format!("; {}", next.nameless_advice()))
-            }
-            GrantState::Requested { in_doubt: true } if retry.failures >= MAX_RETURNS => Some(format!(
-                "; no further retries after {MAX_RETURNS} attempts: find the grant under the Idempotency-Key {} and \
-                 give it back by hand",
-                self.ask.key
-            )),
-            GrantState::Requested { in_doubt: true } => None,
-        };
+        let end = is_ending
+            .then(|| next.end_after_failure(failure.is_no && failure.is_final))
+            .flatten();
         reason.push_str(end.as_deref().unwrap_or_default());
         JobUpdate {
             allocation: end.is_none().then_some(next),
@@ -435,6 +214,48 @@ impl Allocation {
             output: failure.output,
             is_news: true,
             left_over: None,
+        }
+    }
+
+    fn grant_after_failure(&self, was_in_doubt: bool, is_no: bool, now: Duration) -> (GrantState, Outcome) {
+        let GrantState::Granted {
+            resource,
+            until,
+            lapsed,
+        } = &self.grant
+        else {
+            let in_doubt = was_in_doubt || !is_no;
+            return (GrantState::Requested { in_doubt }, Outcome::Failed);
+        };
+        let is_over = until.is_some_and(|until| until <= now);
+        let outcome = match is_over && !lapsed {
+            true => Outcome::Expired,
+            false => Outcome::Failed,
+        };
+        let grant = GrantState::Granted {
+            resource: resource.clone(),
+            until: *until,
+            lapsed: *lapsed || is_over,
+        };
+        (grant, outcome)
+    }
+
+    /// What to say where the failed request was the last one of an allocation that ends; `None` if another one follows.
+    /// `is_final`: no request with this key will be granted. A grant is over only after the response to its release.
+    fn end_after_failure(&self, is_final: bool) -> Option<String> {
+        let key = &self.ask.key;
+        match self.grant {
+            GrantState::Granted { .. } => None,
+            GrantState::Requested { in_doubt: false } => Some(String::new()),
+            _ if is_final => Some(format!(
+                "; an earlier request may have been granted under the Idempotency-Key {key}"
+            )),
+            _ if self.release.is_some() && self.is_nameless() => Some(format!("; {}", self.nameless_advice())),
+            _ if self.retry.failures >= MAX_RETURNS => Some(format!(
+                "; no further retries after {MAX_RETURNS} attempts: find the grant under the Idempotency-Key {key} and \
+                 give it back by hand"
+            )),
+            _ => None,
         }
     }
 
@@ -484,30 +305,6 @@ impl Allocation {
     }
 }
 
-/// The reason why nothing was granted.
-struct Failure {
-    reason: String,
-    output: Option<String>,
-    /// Whether this request was certainly not granted.
-    is_no: bool,
-    /// Whether no other request with this key will be granted.
-    is_final: bool,
-    /// Whether a resource without a usable name was granted.
-    is_unnamed: bool,
-}
-
-impl Failure {
-    fn new(reason: impl Into<String>, is_no: bool) -> Failure {
-        Failure {
-            reason: reason.into(),
-            output: None,
-            is_no,
-            is_final: false,
-            is_unnamed: false,
-        }
-    }
-}
-
 /// How long to wait after so many failures before this one. Jittered by the key, so that many hosts whose server fails
 /// do not come back all at once, and yet the same at every replay.
 pub fn pause(failures: u32, key: &str) -> Duration {
@@ -522,11 +319,4 @@ pub fn pause(failures: u32, key: &str) -> Duration {
             (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
         });
     whole.mul_f64(0.75 + 0.25 * f64::from(hash % 1024) / 1024.0)
-}
-
-/// The first bytes of a string from outside, safe for a terminal.
-pub fn shown(bytes: &[u8]) -> String {
-    let start = &bytes[..bytes.len().min(MAX_SHOWN_BYTES)];
-    let dots = if bytes.len() > start.len() { "…" } else { "" };
-    printable(&String::from_utf8_lossy(start)) + dots
 }

@@ -1,7 +1,9 @@
 //! `allocate`: requests a resource from an allocator, and releases it when the alert resolves. This file has the keys
-//! and the step as data; `lifecycle` has the requests and what their responses mean.
+//! and the step as data, `requests` the requests, `grant_response` reads the responses, and `lifecycle` what follows.
 
+mod grant_response;
 pub mod lifecycle;
+mod requests;
 mod server;
 mod url;
 
@@ -131,12 +133,12 @@ impl StepType for Arc<Allocate> {
         resource: Option<&str>,
         key: &dyn Fn() -> String,
     ) -> Option<Result<Effect, String>> {
-        let allocation = lifecycle::plan(self, episode, resource, key());
+        let allocation = requests::plan(self, episode, resource, key());
         Some(allocation.map(|allocation| Effect::Allocation(Box::new(allocation))))
     }
 
     fn preview(&self, episode: &Episode, resource: Option<&str>) -> Option<Result<String, String>> {
-        let allocation = lifecycle::plan(self, episode, resource, "KEY".to_owned());
+        let allocation = requests::plan(self, episode, resource, "KEY".to_owned());
         Some(allocation.map(|allocation| {
             let Request { method, url, body, .. } = allocation.ask;
             let body = body.map_or(String::new(), |body| format!(" {body}"));

@@ -199,7 +199,7 @@ impl<H: Host> Engine<H> {
             if !due.rule.without_ledger || self.policy.is_simulated(&due.rule) {
                 continue;
             }
-            if let Some((key, trigger)) = self.episodes(&mut rest).record_firing(&due.rule, &due.statement) {
+            if let Some((key, trigger)) = self.report(due.statement, &mut rest).record_firing(&due.rule) {
                 self.evaluate_episode(&key, trigger, &mut rest);
             }
         }

@@ -1,19 +1,16 @@
-//! The open episodes of one transaction: they open, are confirmed, and close, with their leases and victims. Only the
-//! ledger's state changes here, nothing on the host.
+//! The open episodes of one transaction, with their leases and victims, until they close. Only the ledger's state changes
+//! here, nothing on the host.
 
 use super::Policy;
 use super::jobs_in_flight::JobsInFlight;
-use super::late_delivery::{Statement, end_to_remember, end_without_resolve, is_recent};
+use super::late_delivery::{end_to_remember, end_without_resolve};
 use super::open_episodes::OpenEpisodes;
 use super::pending_reverts::PendingReverts;
-use super::share::{MAX_PER_ALERT, OpenCounts, ShareExceeded};
 use super::timers::ROUND;
 use super::transaction::{AlertRef, Transaction, shown};
 use crate::act::guard::Denial;
-use crate::alert::Alert;
 use crate::ledger::{
-    Closed, Decision, Effect, Entry, Episode, EpisodeKey, Evidence, EvidenceSource, Lease, LedgerState, Level, Outcome,
-    Record, TargetProgress,
+    Decision, Effect, Entry, Episode, EpisodeKey, Lease, LedgerState, Level, Outcome, Record, TargetProgress,
 };
 use crate::process::{Candidate, Target};
 use crate::rule::{Rule, Step};
@@ -23,9 +20,6 @@ use smol_str::SmolStr;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// A repeat so soon after the last look changes nothing.
-const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// Number of targets with the same reason that one decision names in the history.
 const MAX_NAMED: usize = 32;
@@ -38,7 +32,7 @@ pub(super) enum Trigger {
     Round,
 }
 
-/// The open episodes during a transaction. `rollback.rs` plans the reverts of their leases, `victims.rs` counts their
+/// The open episodes during a transaction. `reported_alert.rs` opens and confirms them, `rollback.rs` plans the reverts of their leases, `victims.rs` counts their
 /// victims, and `job_results.rs` processes the results of their jobs.
 pub(super) struct Episodes<'a> {
     pub ledger: &'a mut LedgerState,
@@ -83,154 +77,6 @@ impl Episodes<'_> {
         self.policy.level_of(episode, self.now())
     }
 
-    /// Whether an alert is about this host, or the rule acts for any host. Alerts of own evaluation are always about this host.
-    fn is_about_us(&mut self, rule: &Rule, statement: &Statement<'_>) -> bool {
-        if statement.source == EvidenceSource::Own || rule.any_host {
-            return true;
-        }
-        let Err(reason) = self.policy.host_identity.recognises(&statement.alert.labels) else {
-            return true;
-        };
-        tracing::info!(
-            rule = rule.name.as_str(),
-            alert = statement.alert.name(),
-            reason,
-            "alert of another host ignored"
-        );
-        self.count(rule.name.clone(), Decision::OtherHost);
-        false
-    }
-
-    /// Records a firing alert that matches a rule: it opens an episode, or confirms the open one. Returns the episode to
-    /// evaluate now, if there is one.
-    pub fn record_firing(&mut self, rule: &Rule, statement: &Statement<'_>) -> Option<(EpisodeKey, Trigger)> {
-        if !self.is_about_us(rule, statement) {
-            return None;
-        }
-        let alert = statement.alert;
-        let simulated = self.policy.is_simulated(rule);
-        let key = EpisodeKey::new(&rule.name, &alert.fingerprint, simulated);
-        let ends = [
-            self.ledger.closed.get(&key).copied(),
-            self.open.recent_ends.of(&alert.fingerprint).copied(),
-        ];
-        if ends.iter().any(|end| statement.is_late_firing(end.as_ref())) {
-            let reason = "the alert began before the last episode ended";
-            self.ignore_stale(rule.name.clone(), alert, reason);
-            return None;
-        }
-        if statement.source == EvidenceSource::Webhook {
-            let starts = &mut self.open.recent_starts;
-            starts.record(&alert.fingerprint, alert.starts_at, statement.at);
-        }
-        if statement.source != EvidenceSource::Own {
-            self.open.missing_alerts.heard(&alert.fingerprint);
-        }
-        if self.ledger.episodes.contains_key(&key) {
-            return self.record_repeat(rule, key, statement);
-        }
-        if let Err(reason) = self.check_share(&rule.name, alert.name()) {
-            self.refuse(&rule.name, alert, reason);
-            return None;
-        }
-        let mut episode = open_episode(rule, alert, self.now(), simulated);
-        episode.evidence = evidence_of(rule, statement);
-        for end in ends.iter().flatten().filter(|end| is_recent(end, statement.at)) {
-            episode.evidence.note_end(end.ended_at);
-        }
-        self.stage(Entry::Episode(episode));
-        if self.ledger.paused {
-            // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
-            let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
-            let mut record = about.record(self.transaction.now);
-            record.decision = Some(Decision::Paused);
-            self.stage_record(record);
-        }
-        Some((key, Trigger::Opened))
-    }
-
-    /// Whether an alert may open an episode, and a place for it in this transaction.
-    fn check_share(&mut self, rule: &SmolStr, alertname: &str) -> Result<(), ShareExceeded> {
-        if self.ledger.episodes.len() < MAX_PER_ALERT {
-            return Ok(());
-        }
-        let episodes = &self.ledger.episodes;
-        let counts = self
-            .transaction
-            .open_counts
-            .get_or_insert_with(|| OpenCounts::of(episodes));
-        counts.check_share(rule, alertname)?;
-        counts.add(rule, alertname);
-        Ok(())
-    }
-
-    /// Refuses an alert, so that its sender tries again.
-    fn refuse(&mut self, rule: &SmolStr, alert: &Alert, reason: ShareExceeded) {
-        // A delivery may have thousands of them.
-        if self.transaction.share_exceeded.is_none() {
-            tracing::warn!(rule = rule.as_str(), alert = alert.name(), %reason, "alert refused");
-        }
-        self.transaction.share_exceeded = Some(reason);
-        self.telemetry.alert_refused(rule);
-        self.count(rule.clone(), Decision::Budget);
-    }
-
-    fn record_repeat(
-        &mut self,
-        rule: &Rule,
-        key: EpisodeKey,
-        statement: &Statement<'_>,
-    ) -> Option<(EpisodeKey, Trigger)> {
-        let is_confirmed = self.confirm(&key, rule.hold, statement);
-        self.resume_victims(&key);
-        if is_confirmed {
-            self.resume_requests(&key);
-        } else if !self.transaction.is_unledgered && self.was_just_evaluated(&key) {
-            self.count(rule.name.clone(), Decision::Duplicate);
-            return None;
-        }
-        Some((key, Trigger::Repeat))
-    }
-
-    /// Counts a stale delivery, which changes nothing.
-    fn ignore_stale(&mut self, rule: SmolStr, alert: &Alert, reason: &'static str) {
-        tracing::info!(rule = rule.as_str(), alert = alert.name(), reason, "stale delivery");
-        self.count(rule, Decision::Stale);
-    }
-
-    /// Closes every open episode of a resolved alert, regardless of rules, identity and mode. Without an open episode the end is
-    /// recorded for the matching rules, so that a late firing is recognised as stale.
-    pub fn record_resolved<'r>(&mut self, statement: &Statement<'_>, matching: impl Iterator<Item = &'r Arc<Rule>>) {
-        let alert = statement.alert;
-        let ended_at = self.ended_at(statement);
-        if statement.source == EvidenceSource::Webhook {
-            self.open.recent_ends.record(&alert.fingerprint, ended_at, statement.at);
-        }
-        let is_its = |key: &&EpisodeKey| key.fingerprint == alert.fingerprint;
-        let open: Vec<EpisodeKey> = self.ledger.episodes.keys().filter(is_its).cloned().collect();
-        for key in &open {
-            self.resolve_episode(key, statement);
-        }
-        for rule in matching {
-            let key = EpisodeKey::new(&rule.name, &alert.fingerprint, self.policy.is_simulated(rule));
-            if open.contains(&key) || !self.is_about_us(rule, statement) {
-                continue;
-            }
-            let closed = Closed {
-                ended_at,
-                closed_at: Some(self.now()),
-            };
-            match self.ledger.closed.get(&key) {
-                Some(known) if known.ended_at >= closed.ended_at => {
-                    self.count(rule.name.clone(), Decision::Duplicate);
-                }
-                // Deliveries of own evaluation are never late.
-                _ if statement.source == EvidenceSource::Own => {}
-                _ => self.record_always(Entry::EpisodeClosed { key, closed }),
-            }
-        }
-    }
-
     /// Records the recent ends of alerts that no rule answered then, because a rule may answer them from now on, and a crash would
     /// make a late duplicate look like news.
     pub fn record_recent_ends(&mut self) {
@@ -238,97 +84,6 @@ impl Episodes<'_> {
             let key = EpisodeKey::new(&SmolStr::default(), &fingerprint, false);
             self.record_always(Entry::EpisodeClosed { key, closed });
         }
-    }
-
-    fn ended_at(&self, statement: &Statement<'_>) -> Timestamp {
-        let latest_start = self.open.recent_starts.of(&statement.alert.fingerprint);
-        statement.ended_at(self.transaction.now.wall, latest_start)
-    }
-
-    fn resolve_episode(&mut self, key: &EpisodeKey, statement: &Statement<'_>) {
-        let Some(mut episode) = self.ledger.episodes.get(key).cloned() else {
-            return;
-        };
-        if statement.is_late_resolve(&episode) {
-            let reason = "the alert resolves an earlier episode";
-            return self.ignore_stale(key.rule.clone(), statement.alert, reason);
-        }
-        episode.evidence.record_over(statement.source, statement.at);
-        let mut ended_at = self.ended_at(statement);
-        if statement.source == EvidenceSource::Own {
-            ended_at = end_without_resolve(&episode);
-        } else {
-            episode.evidence.note_end(ended_at);
-        }
-        if self.level_of(&episode) == Level::Over {
-            let about = AlertRef::new(&key.rule, &statement.alert.labels, &key.fingerprint);
-            return self.close(key, &about, ended_at, "the alert ended");
-        }
-        tracing::info!(
-            rule = key.rule.as_str(),
-            alert = statement.alert.name(),
-            "alert resolved in one source, still firing in another"
-        );
-        self.record_always(Entry::Episode(episode));
-    }
-
-    /// Whether a repeat can be skipped, because its episode was evaluated a moment ago. Many repeats must not read the process
-    /// table each time.
-    fn was_just_evaluated(&self, key: &EpisodeKey) -> bool {
-        let waits_for_repeat = self
-            .ledger
-            .episodes
-            .get(key)
-            .is_some_and(|episode| episode.excluded.iter().any(|excluded| excluded.until_repeat));
-        !waits_for_repeat
-            && self
-                .open
-                .evaluated_at(key)
-                .is_some_and(|at| at.saturating_add(JUST_NOW) > self.now())
-    }
-
-    /// Records that the alert of an open episode fires, and extends the deadlines of its leases. Repeats change memory only, and
-    /// the ledger only after a quarter of the time or with new content, so that repeats cost no commit. Returns whether this
-    /// confirms an unconfirmed episode.
-    fn confirm(&mut self, key: &EpisodeKey, hold: Duration, statement: &Statement<'_>) -> bool {
-        let now = self.now();
-        let renewable = |lease: &&Lease| !self.is_reverting(lease);
-        let renewed = Entry::Renewed {
-            ids: self
-                .ledger
-                .leases_of(key)
-                .filter(renewable)
-                .map(|lease| lease.id)
-                .collect(),
-            deadline: now + hold,
-        };
-        // In memory first, because a ledger that cannot be written rolls the staged entry back, and the leases of an alert
-        // that fires must not expire meanwhile.
-        self.ledger.record(&renewed);
-        let Some(episode) = self.ledger.episodes.get_mut(key) else {
-            return false;
-        };
-        let was_doubted = episode.evidence.is_doubted();
-        let is_new_source = episode.evidence.last_firing(statement.source).is_none();
-        let fresh_for = statement.fresh_for.unwrap_or(hold);
-        episode
-            .evidence
-            .record_firing(statement.source, statement.at, fresh_for);
-        let is_confirmed = was_doubted && !episode.evidence.is_doubted();
-        // Alertmanager merges the start times of two Prometheus servers into the earlier one.
-        let is_earlier = statement.source != EvidenceSource::Own && statement.alert.starts_at < episode.starts_at;
-        let is_old = now.saturating_sub(episode.seen_at) >= hold / 4;
-        if !(is_old || is_earlier || is_confirmed || is_new_source) {
-            return false;
-        }
-        let mut seen = episode.clone();
-        seen.seen_at = now;
-        if is_earlier {
-            seen.starts_at = statement.alert.starts_at;
-        }
-        self.stage(Entry::Episode(seen));
-        self.stage(renewed);
-        is_confirmed
     }
 
     /// Closes an episode whose alert is over, and reverts its leases.
@@ -438,7 +193,7 @@ impl Episodes<'_> {
     }
 
     /// Whether the revert of a lease has begun and has not succeeded yet.
-    fn is_reverting(&self, lease: &Lease) -> bool {
+    pub fn is_reverting(&self, lease: &Lease) -> bool {
         lease.is_ending() || lease.is_undoing || self.reverts.is_waiting(lease)
     }
 
@@ -505,29 +260,6 @@ impl Episodes<'_> {
             (1..others).for_each(|_| self.count(about.rule.clone(), decision));
         }
     }
-}
-
-/// The episode that an alert opens for a rule. `now` is CLOCK_BOOTTIME.
-pub fn open_episode(rule: &Rule, alert: &Alert, now: Duration, simulated: bool) -> Episode {
-    Episode {
-        key: EpisodeKey::new(&rule.name, &alert.fingerprint, simulated),
-        steps_text: rule.steps_text(),
-        source: alert.source,
-        labels: alert.labels.clone(),
-        annotations: alert.annotations.clone(),
-        generator_url: alert.generator_url.clone(),
-        starts_at: alert.starts_at,
-        opened_at: now,
-        seen_at: now,
-        evidence: evidence_of(rule, &Statement::delivered(alert, now)),
-        targets: Vec::new(),
-        excluded: Vec::new(),
-    }
-}
-
-fn evidence_of(rule: &Rule, statement: &Statement<'_>) -> Evidence {
-    let fresh_for = statement.fresh_for.unwrap_or(rule.hold);
-    Evidence::firing(statement.source, statement.at, fresh_for)
 }
 
 /// Whether an episode got a new step or a new reason, which is worth a commit.

@@ -23,6 +23,7 @@ mod process_view;
 mod recheck;
 mod reconcile;
 mod reload_limit;
+mod reported_alert;
 mod rollback;
 mod pending_reverts;
 pub mod run;
@@ -41,8 +42,8 @@ mod victims;
 #[cfg(test)]
 mod tests;
 
-pub use episodes::open_episode;
 pub use privileges::{confined_steps, missing_privileges};
+pub use reported_alert::open_episode;
 pub use targets::{CgroupMatch, screen_cgroups, select_cgroups};
 
 use crate::act::budget::Budget;
@@ -59,11 +60,13 @@ use episodes::Episodes;
 use executor::Executor;
 use host_identity::HostIdentity;
 use jobs_in_flight::JobsInFlight;
+use late_delivery::Statement;
 use open_episodes::OpenEpisodes;
 use pending_reverts::PendingReverts;
 use privileges::warn_of_privileges;
 use process_view::ProcessView;
 use reload_limit::ReloadLimit;
+use reported_alert::ReportedAlert;
 use smol_str::SmolStr;
 use status::{StateView, show_rules};
 use std::sync::Arc;
@@ -189,6 +192,17 @@ impl<H: Host> Engine<H> {
 
     fn episodes<'a>(&'a mut self, transaction: &'a mut Transaction) -> Episodes<'a> {
         self.planner(transaction).episodes
+    }
+
+    fn report<'a, 's>(
+        &'a mut self,
+        statement: Statement<'s>,
+        transaction: &'a mut Transaction,
+    ) -> ReportedAlert<'a, 's> {
+        ReportedAlert {
+            episodes: self.episodes(transaction),
+            statement,
+        }
     }
 
     fn verifier<'a>(&'a mut self, transaction: &'a mut Transaction) -> Verifier<'a, H> {

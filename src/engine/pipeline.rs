@@ -38,11 +38,11 @@ impl<H: Host> Engine<H> {
     ) {
         let matching = index.matching(&statement.alert.labels);
         if statement.alert.status == Status::Resolved {
-            self.episodes(transaction).record_resolved(statement, matching);
+            self.report(*statement, transaction).record_resolved(matching);
             return due.drop_closed_of(&statement.alert.fingerprint, &self.ledger);
         }
         for rule in matching {
-            let Some((key, trigger)) = self.episodes(transaction).record_firing(rule, statement) else {
+            let Some((key, trigger)) = self.report(*statement, transaction).record_firing(rule) else {
                 continue;
             };
             let is_known = due.add(DueEpisode {

@@ -22,62 +22,27 @@ pub struct ProcessExporter {
     #[command(flatten)]
     pub file: ProcessExporterFile,
     /// Add processes without a group of their own to the group of their parent
-    #[arg(
-        long = "process-exporter.children",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true"
-    )]
+    #[arg(long = "process-exporter.children", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub children: bool,
     /// Publish families of threads by their names
-    #[arg(
-        long = "process-exporter.threads",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true"
-    )]
+    #[arg(long = "process-exporter.threads", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub threads: bool,
     /// Publish proportional memory, for which the kernel walks over all pages of a process
-    #[arg(
-        long = "process-exporter.gather-smaps",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = true,
-        default_missing_value = "true"
-    )]
+    #[arg(long = "process-exporter.gather-smaps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub gather_smaps: bool,
     /// Match processes without a group again at each read
-    #[arg(
-        long = "process-exporter.recheck",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true"
-    )]
+    #[arg(long = "process-exporter.recheck", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub recheck: bool,
     /// Match processes without a group again until they have this age
     #[arg(long = "process-exporter.recheck-with-time-limit", value_name = "DURATION", value_parser = duration::parse)]
     pub recheck_limit: Option<Duration>,
     /// Forget groups without processes
-    #[arg(
-        long = "process-exporter.remove-empty-groups",
-        value_name = "BOOL",
-        action = ArgAction::Set,
-        num_args = 0..=1,
-        require_equals = true,
-        default_value_t = false,
-        default_missing_value = "true"
-    )]
+    #[arg(long = "process-exporter.remove-empty-groups", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub remove_empty_groups: bool,
 }
 

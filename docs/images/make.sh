@@ -48,23 +48,13 @@ start_jobs
 sleep 32
 asked='evenkeel explain --config.file=evenkeel.yml --alert alert.json'
 script --quiet --return --command "stty cols 80; $asked 2>progress" /dev/null >said
-python3 -S - "$asked" said >explain.svg <<'PYTHON'
-import html, re, sys
+PYTHONPATH=$root/docs/images python3 -BS - "$asked" said >explain.svg <<'PYTHON'
+import re, sys
 
-classes = {"1": "h", "2": "d", "31": "r", "32": "g", "33": "y"}
+from record import coloured
+
 asked, said = sys.argv[1], open(sys.argv[2], encoding="utf-8").read()
 lines = [f"$ {asked}", *said.replace("\r", "").rstrip("\n").split("\n")]
-
-def coloured(line):
-    out, is_open = "", False
-    for text, codes in re.findall(r"([^\x1b]*)(?:\x1b\[([0-9;]*)m)?", line):
-        out += html.escape(text, quote=False)
-        if codes and is_open:
-            out, is_open = out + "</tspan>", False
-        names = [classes[code] for code in codes.split(";") if code in classes]
-        if names:
-            out, is_open = out + f'<tspan class="{" ".join(names)}">', True
-    return out + ("</tspan>" if is_open else "")
 
 width = 32 + round(8.43 * max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in lines))
 height = 32 + 20 * len(lines)

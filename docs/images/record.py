@@ -114,4 +114,5 @@ def main():
         out.write(svg(shortened(lines)))
 
 
-main()
+if __name__ == "__main__":
+    main()

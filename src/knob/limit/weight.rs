@@ -11,62 +11,65 @@ use crate::schema::{Key, Kind, optional};
 const WEIGHTS: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// That of a cgroup whose weight was never set.
 const DEFAULT_WEIGHT: u32 = 100;
-const HELP: &str = "a weight is a number from 1 to 10000; 100 is the default";
+
+/// A file with a weight: what its two kinds have in common.
+macro_rules! file_of_weight {
+    ($setting:path) => {
+        type Value = u32;
+
+        const HELP: &'static str = "a weight is a number from 1 to 10000; 100 is the default";
+        const UNLIMITED: &'static str = "100";
+
+        fn compile(text: &str) -> Option<Vec<Change>> {
+            weight(text).ok().map(|weight| vec![$setting(weight).into()])
+        }
+
+        fn is_more(weight: &u32, other: &u32) -> bool {
+            weight > other
+        }
+
+        fn properties(weight: &u32) -> Vec<Property> {
+            vec![Property::Number(u64::from(*weight))]
+        }
+
+        fn recorded(properties: &[u64]) -> Option<u32> {
+            match *properties.first()? {
+                INFINITY => Some(DEFAULT_WEIGHT),
+                weight => weight.try_into().ok(),
+            }
+        }
+    };
+}
 
 pub struct CpuWeight;
 
 impl LimitFile for CpuWeight {
-    /// 1 to 10000.
-    type Value = u32;
-
     const KEY: Key = optional(
         "cpu.weight",
         Kind::Text,
         "Share of processor time under contention: 1 to 10000. The kernel's default is 100.",
     );
-    const HELP: &'static str = HELP;
-    const UNLIMITED: &'static str = "100";
     const PROPERTIES: &'static [&'static str] = &["CPUWeight"];
 
-    fn compile(text: &str) -> Option<Vec<Change>> {
-        weight(text).ok().map(|weight| vec![Setting::CpuWeight(weight).into()])
-    }
+    file_of_weight!(Setting::CpuWeight);
 
     fn parse(text: &str) -> Result<u32, NotALimit> {
         weight(text.trim())
-    }
-
-    fn is_more(weight: &u32, other: &u32) -> bool {
-        weight > other
-    }
-
-    fn properties(weight: &u32) -> Vec<Property> {
-        vec![Property::Number(u64::from(*weight))]
-    }
-
-    fn recorded(properties: &[u64]) -> Option<u32> {
-        recorded(properties)
     }
 }
 
 pub struct IoWeight;
 
+/// The default of all devices. Weights of single devices stay unchanged.
 impl LimitFile for IoWeight {
-    /// 1 to 10000: the default for all devices. Weights of single devices stay unchanged.
-    type Value = u32;
-
     const KEY: Key = optional(
         "io.weight",
         Kind::Text,
         "Share of a device's I/O under contention: 1 to 10000. The kernel's default is 100.",
     );
-    const HELP: &'static str = HELP;
-    const UNLIMITED: &'static str = "100";
     const PROPERTIES: &'static [&'static str] = &["IOWeight"];
 
-    fn compile(text: &str) -> Option<Vec<Change>> {
-        weight(text).ok().map(|weight| vec![Setting::IoWeight(weight).into()])
-    }
+    file_of_weight!(Setting::IoWeight);
 
     /// `default 100` first, then a line for each device that has its own.
     fn parse(text: &str) -> Result<u32, NotALimit> {
@@ -76,25 +79,6 @@ impl LimitFile for IoWeight {
 
     fn line(weight: &u32) -> String {
         format!("default {weight}")
-    }
-
-    fn is_more(weight: &u32, other: &u32) -> bool {
-        weight > other
-    }
-
-    fn properties(weight: &u32) -> Vec<Property> {
-        vec![Property::Number(u64::from(*weight))]
-    }
-
-    fn recorded(properties: &[u64]) -> Option<u32> {
-        recorded(properties)
-    }
-}
-
-fn recorded(properties: &[u64]) -> Option<u32> {
-    match *properties.first()? {
-        INFINITY => Some(DEFAULT_WEIGHT),
-        weight => weight.try_into().ok(),
     }
 }
 

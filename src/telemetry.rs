@@ -12,7 +12,7 @@ pub use entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
 
 use crate::family::{Family, Histogram};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -57,7 +57,7 @@ struct Counts {
 }
 
 /// The process that serves HTTP.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrontendStatus {
     /// Since when it serves; left out while there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,12 +67,13 @@ pub struct FrontendStatus {
 }
 
 /// Gauges that the engine sets as a whole after each batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct EngineState {
     pub enforce: bool,
     pub paused: bool,
     pub rules: usize,
-    pub ledger_writable: bool,
+    /// Whether the ledger cannot be written.
+    pub is_ledger_lost: bool,
     /// Victims that the host-wide budget still allows now.
     pub budget_remaining: u32,
     /// Episodes that may still run commands without `undo`.
@@ -88,26 +89,8 @@ pub struct EngineState {
     pub breakers: BTreeMap<String, bool>,
 }
 
-impl Default for EngineState {
-    fn default() -> Self {
-        EngineState {
-            enforce: false,
-            paused: false,
-            rules: 0,
-            ledger_writable: true,
-            budget_remaining: 0,
-            commands_remaining: 0,
-            budget: BudgetLimits::default(),
-            alerts_firing: BTreeMap::new(),
-            leases: BTreeMap::new(),
-            allocations: BTreeMap::new(),
-            breakers: BTreeMap::new(),
-        }
-    }
-}
-
 /// The host-wide limits of irreversible actions.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BudgetLimits {
     pub final_steps: u32,
     pub commands: u32,

@@ -146,7 +146,7 @@ fn status_line(telemetry: &Telemetry) -> String {
     let mut line = format!("{mode}: {} rules, {alerts} alerts firing, {leases} leases", state.rules);
     let remarks = [
         (state.paused, "paused"),
-        (!state.ledger_writable, "ledger not writable"),
+        (state.is_ledger_lost, "ledger not writable"),
         (telemetry.reload().failed, "last reload refused"),
     ];
     for (_, remark) in remarks.iter().filter(|(applies, _)| *applies) {

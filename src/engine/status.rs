@@ -152,7 +152,7 @@ impl StateView<'_> {
             enforce: self.policy.enforce,
             paused: self.ledger.paused,
             rules: self.policy.rules.rules.len(),
-            ledger_writable: self.is_ledger_writable,
+            is_ledger_lost: !self.is_ledger_writable,
             budget_remaining: self
                 .policy
                 .budget

@@ -143,7 +143,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
             .filter(|(_, open)| *open)
             .map(|(rule, _)| rule)
             .collect(),
-        ledger_writable: state.ledger_writable,
+        ledger_writable: !state.is_ledger_lost,
         config_last_reload_successful: !reload.failed,
         config_last_reload_success_at: Timestamp::from_millisecond((reload.success_timestamp_seconds * 1e3) as i64)
             .unwrap_or_default(),

@@ -5,6 +5,7 @@ use super::{finish, json, progress, style, unexpected};
 use crate::cli::{Output, Status};
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::printable;
+use crate::telemetry::{BudgetLimits, Event, EventKind, FrontendStatus, LeaseStatus, OpenAlert, RuleStatus};
 use crate::terminal::{Style, Tone, count, table};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -71,100 +72,25 @@ fn read(storage: &Path) -> Result<serde_json::Value, String> {
 struct Answer {
     mode: String,
     paused: bool,
-    #[serde(default)]
     paused_by: Option<Event>,
-    #[serde(default)]
     actuator_off: Option<String>,
     /// Left out by versions before it existed.
     #[serde(default)]
     engine_restarts: u64,
-    #[serde(default)]
-    frontend: Option<Frontend>,
-    alerts: Vec<Alert>,
-    rules: Vec<Rule>,
-    leases: Vec<Lease>,
+    frontend: Option<FrontendStatus>,
+    alerts: Vec<OpenAlert>,
+    rules: Vec<RuleStatus>,
+    leases: Vec<LeaseStatus>,
     leases_held: usize,
     actions: Vec<Event>,
     decisions: Vec<Event>,
     budget_remaining: u32,
     commands_remaining: u32,
-    budget: Budget,
+    budget: BudgetLimits,
     breakers_open: Vec<String>,
     ledger_writable: bool,
     config_last_reload_successful: bool,
     trail: BTreeMap<String, Vec<Option<f32>>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Frontend {
-    #[serde(default)]
-    since: Option<Timestamp>,
-    restarts: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Budget {
-    final_steps: u32,
-    commands: u32,
-    per_seconds: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Alert {
-    alertname: String,
-    fingerprint: String,
-    rule: String,
-    source: String,
-    state: String,
-    since: Timestamp,
-    dry_run: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Rule {
-    rule: String,
-    steps: Vec<String>,
-    acts: bool,
-    #[serde(default)]
-    last_decision: Option<Event>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Lease {
-    id: u64,
-    rule: String,
-    #[serde(default)]
-    pid: Option<i32>,
-    process: String,
-    what: String,
-    #[serde(default)]
-    until: Option<Timestamp>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Event {
-    at: Timestamp,
-    rule: String,
-    #[serde(default)]
-    fingerprint: String,
-    #[serde(default)]
-    decision: Option<String>,
-    #[serde(default)]
-    outcome: Option<String>,
-    #[serde(default)]
-    operation: Option<String>,
-    #[serde(default)]
-    pid: Option<i32>,
-    #[serde(default)]
-    process: Option<String>,
-    #[serde(default)]
-    step: Option<String>,
-    #[serde(default)]
-    before: Option<String>,
-    #[serde(default)]
-    after: Option<String>,
-    #[serde(default)]
-    reason: String,
 }
 
 /// Formats the status in the order of the status page.
@@ -206,13 +132,13 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
         None => format!("\nactuator running, {}; ", restarts(status.engine_restarts)),
     };
     out += &match &status.frontend {
-        Some(Frontend {
+        Some(FrontendStatus {
             since: Some(since),
             restarts: number,
         }) => {
             format!("frontend running for {}, {}", span(*since, now), restarts(*number))
         }
-        Some(Frontend {
+        Some(FrontendStatus {
             since: None,
             restarts: number,
         }) => style.paint(Tone::Bad, &format!("frontend not running, {}", restarts(*number))),
@@ -223,7 +149,7 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
         false => style.paint(Tone::Bad, bad),
     };
     let breakers = status.breakers_open.join(", ");
-    let Budget {
+    let BudgetLimits {
         final_steps,
         commands,
         per_seconds,
@@ -249,7 +175,7 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
 
 fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = heading(style, "FIRING ALERTS");
-    let mut of_alert: BTreeMap<(&str, &str), Vec<&Alert>> = BTreeMap::new();
+    let mut of_alert: BTreeMap<(&str, &str), Vec<&OpenAlert>> = BTreeMap::new();
     for alert in &status.alerts {
         let key = (alert.alertname.as_str(), alert.fingerprint.as_str());
         of_alert.entry(key).or_default().push(alert);
@@ -269,10 +195,10 @@ fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
         for alert in answers {
             let mode = if alert.dry_run { " (dry-run)" } else { "" };
             out += &format!("  rule {}{mode}\n", alert.rule);
-            let is_its = |event: &&Event| event.rule == alert.rule && event.fingerprint == fingerprint;
+            let is_its = |event: &&Event| event.rule == alert.rule && event.fingerprint == *fingerprint;
             let done = status.actions.iter().filter(is_its);
             let refused = status.decisions.iter().filter(is_its);
-            let refused = refused.filter(|event| event.decision.as_deref() != Some("planned"));
+            let refused = refused.filter(|event| event.kind != EventKind::decision("planned"));
             for event in done.take(3).chain(refused.take(2)) {
                 out += &line(event, now, style, "    ");
             }
@@ -283,15 +209,13 @@ fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
 
 /// One line about an event, and its reason on the next ones.
 fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
-    let (word, tone) = match (&event.operation, &event.decision, &event.outcome) {
-        (Some(word), ..) => (word, Tone::Held),
-        (_, Some(word), _) => (word, Tone::Held),
-        (.., Some(word)) if ["failed", "denied", "no_effect"].contains(&word.as_str()) => (word, Tone::Bad),
-        (.., Some(word)) => (word, Tone::Good),
-        _ => return String::new(),
+    let tone = match &event.kind {
+        EventKind::Operation(_) | EventKind::Decision(_) => Tone::Held,
+        EventKind::Outcome(word) if ["failed", "denied", "no_effect"].contains(&word.as_str()) => Tone::Bad,
+        EventKind::Outcome(_) => Tone::Good,
     };
     // As on the status page.
-    let word = word.replace('_', " ");
+    let word = event.kind.as_str().replace('_', " ");
     let step = event.step.as_deref().filter(|step| !step.is_empty());
     let mut what = step.map_or(String::new(), |step| format!(" {}", printable(step)));
     if let Some(process) = &event.process {
@@ -353,7 +277,7 @@ fn leases(status: &Answer, now: Timestamp, style: Style) -> String {
     if status.leases.is_empty() {
         return out + "no leases\n";
     }
-    let row = |lease: &Lease| {
+    let row = |lease: &LeaseStatus| {
         let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
         [
             lease.id.to_string(),
@@ -387,8 +311,8 @@ fn actions(status: &Answer, now: Timestamp, style: Style) -> String {
 /// The rules with an open alert, and the number of the others.
 fn rules(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = heading(style, "RULES");
-    let is_active = |rule: &&Rule| status.alerts.iter().any(|alert| alert.rule == rule.rule);
-    let (active, quiet): (Vec<&Rule>, Vec<&Rule>) = status.rules.iter().partition(is_active);
+    let is_active = |rule: &&RuleStatus| status.alerts.iter().any(|alert| alert.rule == rule.rule);
+    let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = status.rules.iter().partition(is_active);
     for rule in active {
         let mode = if rule.acts { "enforce" } else { "dry-run" };
         out += &format!("{} ({mode}): {}\n", rule.rule, rule.steps.join(", "));
@@ -427,13 +351,14 @@ mod tests {
             "paused_by": {"at": "2026-01-02T03:03:05Z", "rule": "", "alertname": "", "operation": "pause",
                 "reason": "by root (uid 0): a test"},
             "alerts": [{"alertname": "A", "fingerprint": "f", "rule": "calm", "source": "local", "state": "firing",
+                "episode": "0123456789abcdef", "opened_at": "2026-01-02T03:00:06Z", "labels": {}, "targets": 1,
                 "since": "2026-01-02T03:00:05Z", "dry_run": false}],
             "rules": [
                 {"rule": "calm", "steps": ["nice 10"], "acts": true},
                 {"rule": "other", "steps": [], "acts": false},
             ],
             "leases": [{"id": 7, "rule": "calm", "pid": 4711, "process": "ffmpeg", "what": "nice 0 -> 10",
-                "until": "2026-01-02T03:05:05Z"}],
+                "fingerprint": "f", "since": "2026-01-02T03:04:00Z", "until": "2026-01-02T03:05:05Z"}],
             "actions": [event],
             "decisions": [{"at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f",
                 "decision": "no_target", "reason": "no process matches the selector"}],

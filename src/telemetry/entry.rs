@@ -38,7 +38,7 @@ pub struct OpenAlert {
 }
 
 /// A rule in force with its last decision.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RuleStatus {
     pub rule: String,
     /// As in `nice 10`, `wait 10s`, `signal SIGTERM`.

@@ -184,7 +184,7 @@ impl Counts {
             .value(f64::from(state.budget_remaining)),
             breakers,
             Family::gauge("evenkeel_ledger_writable", "1 while the ledger can be written.")
-                .value(flag(state.ledger_writable)),
+                .value(flag(!state.is_ledger_lost)),
             reaction,
         ]
     }

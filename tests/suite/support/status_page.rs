@@ -58,7 +58,7 @@ pub fn telemetry(leases: u64, ledger_writable: bool) -> Telemetry {
     telemetry.set_open(open, now);
     telemetry.set_state(EngineState {
         enforce: true,
-        ledger_writable,
+        is_ledger_lost: !ledger_writable,
         budget_remaining: 3,
         commands_remaining: 10,
         budget: BudgetLimits {

@@ -80,7 +80,7 @@ pub(super) async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, R
 
     let (door, inputs) = EngineHandle::new();
     let watcher = Watcher::start(
-        policy::orders(&loaded),
+        policy::evaluation_config(&loaded),
         sampling,
         protection,
         door.clone(),
@@ -130,7 +130,7 @@ pub(super) async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, R
     sampler.restore(day.history());
     drop(day);
 
-    let (reconciler, orders) = reconciler::Handle::new(&loaded.config);
+    let (reconciler, wanted) = reconciler::Handle::new(&loaded.config);
     let targets = ReloadTargets {
         door: door.clone(),
         is_acting: engine.is_some(),
@@ -169,7 +169,7 @@ pub(super) async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, R
             stopped(),
         )));
     }
-    let reconciling = tokio::spawn(reconciler::run(orders, door.clone(), telemetry.clone(), stopped()));
+    let reconciling = tokio::spawn(reconciler::run(wanted, door.clone(), telemetry.clone(), stopped()));
     let control = directory.map(|path| {
         let responders = responders(&reloader, &handler);
         tokio::spawn(control::serve(path, door.clone(), responders, stopped()))

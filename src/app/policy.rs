@@ -69,7 +69,7 @@ impl EvaluationConfig {
     }
 }
 
-pub fn orders(loaded: &Loaded) -> EvaluationConfig {
+pub fn evaluation_config(loaded: &Loaded) -> EvaluationConfig {
     let config = &loaded.config;
     let mut target = BTreeMap::from([
         ("job".to_owned(), DEFAULT_JOB.to_owned()),

@@ -17,33 +17,33 @@ use tokio::task::JoinSet;
 
 /// The Alertmanagers to poll, and the interval.
 #[derive(Clone)]
-struct EvaluationConfig {
+struct PollSettings {
     alertmanagers: Vec<Arc<Alertmanagers>>,
     reconcile: Reconcile,
 }
 
 /// A handle that reconfigures a running reconciler.
 #[derive(Clone)]
-pub struct Handle(Arc<watch::Sender<EvaluationConfig>>);
+pub struct Handle(Arc<watch::Sender<PollSettings>>);
 
 /// The receiving end of a [`Handle`], for [`run`].
-pub struct Wanted(watch::Receiver<EvaluationConfig>);
+pub struct Wanted(watch::Receiver<PollSettings>);
 
 impl Handle {
     pub fn new(config: &Config) -> (Handle, Wanted) {
-        let (sender, receiver) = watch::channel(EvaluationConfig::of(config));
+        let (sender, receiver) = watch::channel(PollSettings::of(config));
         (Handle(Arc::new(sender)), Wanted(receiver))
     }
 
     /// Applies another configuration at once.
     pub fn replace(&self, config: &Config) {
-        self.0.send_replace(EvaluationConfig::of(config));
+        self.0.send_replace(PollSettings::of(config));
     }
 }
 
-impl EvaluationConfig {
-    fn of(config: &Config) -> EvaluationConfig {
-        EvaluationConfig {
+impl PollSettings {
+    fn of(config: &Config) -> PollSettings {
+        PollSettings {
             alertmanagers: config.alertmanagers.iter().cloned().map(Arc::new).collect(),
             reconcile: config.reconcile,
         }
@@ -74,17 +74,17 @@ pub async fn run(
         let mut last_good = LastGood::default();
         let mut silent = BTreeSet::new();
         loop {
-            let orders = wanted.borrow_and_update().clone();
-            if orders.alertmanagers.is_empty() {
+            let settings = wanted.borrow_and_update().clone();
+            if settings.alertmanagers.is_empty() {
                 telemetry.alertmanagers_asked(0, 0);
             } else {
-                let poll = poll(&orders, &mut last_good, &mut silent).await;
+                let poll = poll(&settings, &mut last_good, &mut silent).await;
                 telemetry.alertmanagers_asked(poll.views.len(), silent.len());
                 // A full queue means that the engine is busy. The next poll has the same result.
                 door.try_send(Input::PollResult(poll));
             }
             tokio::select! {
-                () = tokio::time::sleep(orders.reconcile.interval) => {}
+                () = tokio::time::sleep(settings.reconcile.interval) => {}
                 changed = wanted.changed() => if changed.is_err() { return },
             }
         }
@@ -96,10 +96,10 @@ pub async fn run(
 }
 
 /// Polls all concurrently. `silent` are those that did not respond to the last poll, so that only changes are logged.
-async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
+async fn poll(settings: &PollSettings, last_good: &mut LastGood, silent: &mut BTreeSet<String>) -> PollResult {
     let asked_at = crate::host::linux::boot_time();
     let mut asked = JoinSet::new();
-    for group in &orders.alertmanagers {
+    for group in &settings.alertmanagers {
         let (reading, mut files) = (Arc::clone(group), std::mem::take(last_good));
         let read = tokio::task::spawn_blocking(move || {
             let addresses = reading.addresses(&mut files);
@@ -144,7 +144,7 @@ async fn poll(orders: &EvaluationConfig, last_good: &mut LastGood, silent: &mut 
         }
     }
     *silent = now_silent;
-    let reconcile = &orders.reconcile;
+    let reconcile = &settings.reconcile;
     PollResult {
         views,
         asked_at,

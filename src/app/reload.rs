@@ -206,7 +206,7 @@ impl Reloader {
             return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.
-        self.targets.watcher.replace(policy::orders(&loaded));
+        self.targets.watcher.replace(policy::evaluation_config(&loaded));
         Ok(())
     }
 }

@@ -22,8 +22,8 @@ use nix::sys::signal::Signal;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Executes the actions of one committed transaction. `undo.rs` reverts, `delivery.rs` sends signals, and `job.rs`
-/// starts jobs.
+/// Executes the actions of one committed transaction. `undo.rs` reverts, `signal_delivery.rs` sends signals, and
+/// `start_job.rs` starts jobs.
 pub(super) struct Executor<'a, H: Host> {
     pub host: &'a mut H,
     pub ledger: &'a mut LedgerState,

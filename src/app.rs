@@ -22,19 +22,20 @@ pub mod settings;
 mod signals;
 mod sockets;
 mod startup_log;
+mod stop;
 mod warm_up;
 mod watcher;
 
 use crate::cli;
 use crate::control::{self, ClaimedStorage, ControlError};
-use crate::diagnostic::{Diagnostic, render_all};
+use crate::diagnostic::render_all;
 use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{file_limit, runner, umask};
 use crate::ledger::stored_leases;
 use crate::process::table::Procfs;
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
-use daemon::{Prepared, serve};
+use daemon::{DRAIN, Prepared, serve};
 use listeners::OpenListeners;
 use log::ProcessLog;
 use settings::Settings;
@@ -43,10 +44,8 @@ use std::io::IsTerminal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use stop::{Stop, because};
 
-/// Maximum wait for requests and connections at the shutdown.
-const DRAIN: Duration = Duration::from_secs(5);
 /// The exit code after a panic, as that of every Rust program.
 const PANICKED: u8 = 101;
 
@@ -79,25 +78,6 @@ pub fn run(run: cli::Run) -> ExitCode {
     };
     log.flush();
     status
-}
-
-/// The reason why the daemon did not start, or ended by itself.
-enum Stop {
-    Findings(Vec<Diagnostic>),
-    Because(String),
-    /// After the start, and logged already.
-    Failed,
-}
-
-impl Stop {
-    fn because(error: impl std::error::Error) -> Stop {
-        Stop::Because(error.to_string())
-    }
-}
-
-fn because<E: std::fmt::Display>(what: &str) -> impl FnOnce(E) -> Stop {
-    let what = what.to_owned();
-    move |error| Stop::Because(format!("{what}: {error}"))
 }
 
 /// Prepares the daemon up to its sandbox, and runs it.
@@ -206,8 +186,4 @@ fn raise_self(protection: SelfProtection) {
     {
         tracing::warn!(%error, "could not lower oom_score_adj");
     }
-}
-
-pub(crate) fn now_seconds() -> f64 {
-    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
 }

@@ -7,9 +7,9 @@
 
 use evenkeel::diagnostic::{Findings, SourceText};
 use evenkeel::labels::Labels;
+use evenkeel::process::consistent_read::ProcessReader;
 use evenkeel::process::protection::recognise;
 use evenkeel::process::selector::{Condition, Part, Pattern, SelectorMatch};
-use evenkeel::process::consistent_read::ProcessReader;
 use evenkeel::process::table::Procfs;
 use evenkeel::process::{BootId, Details, Process, ProcessFields, Selector};
 use evenkeel::rule::file::read_select;

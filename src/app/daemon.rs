@@ -6,13 +6,14 @@ use super::engine_thread::{EngineParts, EngineThread};
 use super::kept_alerts::KeptAlerts;
 use super::listeners::{ListenerSettings, Listeners, OpenListeners};
 use super::own_evaluation::SETTLING;
-use super::reload::{ReloadTargets, Reloader};
+use super::reload::{ReloadTargets, Reloader, now_seconds};
 use super::sandbox::AppliedSandbox;
 use super::service_manager::{Notification, ServiceManager};
 use super::settings::Settings;
 use super::signals::{SignalRequest, Signals};
+use super::stop::{Stop, because};
 use super::watcher::Watcher;
-use super::{DRAIN, Stop, because, first_sample, now_seconds, policy, reconciler, startup_log, warm_up};
+use super::{first_sample, policy, reconciler, startup_log, warm_up};
 use crate::alert::receiver::CountingInbox;
 use crate::cli;
 use crate::control::{self, ClaimedStorage};
@@ -31,15 +32,18 @@ use crate::telemetry::Telemetry;
 use arc_swap::ArcSwap;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+/// Maximum wait for requests and connections at the shutdown.
+pub const DRAIN: Duration = Duration::from_secs(5);
 /// Number of records of earlier runs that the page shows after a start.
 const RECALLED_RECORDS: usize = 100;
 
 /// What the start has prepared for the parts.
-pub(super) struct Prepared {
+pub struct Prepared {
     pub run: cli::Run,
     pub settings: Settings,
     /// `None` where the actuator is off.
@@ -52,7 +56,7 @@ pub(super) struct Prepared {
 }
 
 /// Starts all parts, waits for a signal or a failure, and ends the parts.
-pub(super) async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>) -> Result<(), Stop> {
+pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>) -> Result<(), Stop> {
     let Prepared {
         run,
         settings,

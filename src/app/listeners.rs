@@ -4,7 +4,7 @@ use super::frontend::session::{ServedAccess, Services};
 use super::frontend::starter_channel::Starter;
 use super::frontend::supervisor;
 use super::sockets::{BoundSockets, Inherited};
-use super::{Stop, because};
+use super::stop::{Stop, because};
 use crate::alert::receiver::{CountingInbox, WebhookReceiver};
 use crate::cli;
 use crate::engine::run::EngineHandle;
@@ -68,7 +68,7 @@ pub enum Listeners {
 impl OpenListeners {
     /// Binds the sockets that systemd has not passed on, and gives them to the frontend, if there is one. This process
     /// then closes them: where both have them, the kernel accepts connections during a shutdown that nothing will serve.
-    pub(super) async fn open(
+    pub async fn open(
         run: &cli::Run,
         inherited: Inherited<std::net::TcpListener>,
         starter: Option<Starter>,

@@ -146,7 +146,7 @@ impl Reloader {
         let result = self.try_reload(request.clone());
         match &result {
             Ok(()) => {
-                self.targets.telemetry.reloaded(Some(super::now_seconds()));
+                self.targets.telemetry.reloaded(Some(now_seconds()));
                 tracing::info!(by, "config reloaded");
             }
             Err(error) => {
@@ -209,4 +209,9 @@ impl Reloader {
         self.targets.watcher.replace(policy::evaluation_config(&loaded));
         Ok(())
     }
+}
+
+/// Unix time.
+pub fn now_seconds() -> f64 {
+    jiff::Timestamp::now().as_millisecond() as f64 / 1000.0
 }

@@ -1,7 +1,8 @@
 //! The settings of a start: the configuration that the flags name, and the access rules of both listeners. All errors
 //! are found before any port is bound.
 
-use super::{Stop, because, policy};
+use super::policy;
+use super::stop::{Stop, because};
 use crate::cli;
 use crate::config::{self, Config, Loaded};
 use crate::diagnostic::Diagnostic;
@@ -11,7 +12,7 @@ use crate::sense::groups::group::ExporterOptions;
 use std::path::Path;
 
 /// The settings of this run.
-pub(super) struct Settings {
+pub struct Settings {
     pub loaded: Loaded,
     pub policy: Policy,
     pub scrapers: Access,
@@ -99,7 +100,7 @@ pub fn has_default_config() -> bool {
 }
 
 /// Fails in `enforce` where another user can change a file that decides what evenkeel does, and warns in dry-run.
-pub(super) fn reject_untrusted(findings: Vec<Diagnostic>, enforce: bool) -> Result<(), Vec<Diagnostic>> {
+pub fn reject_untrusted(findings: Vec<Diagnostic>, enforce: bool) -> Result<(), Vec<Diagnostic>> {
     if enforce && !findings.is_empty() {
         return Err(findings);
     }

@@ -1,7 +1,7 @@
 //! The sockets of both listeners: bound here, or opened by systemd and passed on (sd_listen_fds(3)), as with
 //! exporter-toolkit's `--web.systemd-socket`. Then a restart loses no webhook, and a port below 1024 needs no capability.
 
-use super::Stop;
+use super::stop::Stop;
 use crate::cli;
 use listenfd::ListenFd;
 use std::net::SocketAddr;
@@ -105,10 +105,7 @@ pub struct BoundSockets {
 
 impl BoundSockets {
     /// Binds the sockets that systemd has not passed on.
-    pub(super) async fn open(
-        run: &cli::Run,
-        inherited: Inherited<std::net::TcpListener>,
-    ) -> Result<BoundSockets, Stop> {
+    pub async fn open(run: &cli::Run, inherited: Inherited<std::net::TcpListener>) -> Result<BoundSockets, Stop> {
         let mut metrics = Vec::new();
         if run.web_systemd_socket {
             for listener in inherited.metrics {

@@ -14,7 +14,7 @@ use requester::Peer;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
@@ -27,8 +27,10 @@ use tokio::sync::oneshot;
 
 /// A request is one short line. JSON may spell a character of the reason in 12 bytes.
 const MAX_REQUEST_BYTES: u64 = 12 * MAX_REASON as u64 + 2048;
-/// Timeout of the engine, which answers between two transactions.
+/// How long a client waits for the reply. The engine replies between two transactions.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the daemon keeps a connection. Longer than a client waits, so that a client always knows why it has no reply.
+const MAX_CONNECTION: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -109,6 +111,14 @@ pub enum ControlError {
         path.display()
     )]
     ForeignDaemon { path: PathBuf, uid: u32 },
+    #[error(
+        "{}: the daemon did not reply within {} s; it is busy or stopped, and may still do what was asked: read its log, \
+         then try again",
+        path.display(), .waited.as_secs()
+    )]
+    NoReply { path: PathBuf, waited: Duration },
+    #[error("{}: the daemon closed the connection without a reply; it may be shutting down: read its log", .0.display())]
+    Closed(PathBuf),
     #[error(transparent)]
     Encode(serde_json::Error),
     #[error("unexpected answer of the daemon: {0}")]
@@ -178,7 +188,7 @@ pub async fn serve(storage: PathBuf, engine: EngineHandle, responders: Responder
                 if let Ok((stream, _)) = accepted {
                     let peer = Peer::of(&stream).ok();
                     let answering = answer(stream, peer, engine.clone(), responders.clone());
-                    tokio::spawn(tokio::time::timeout(PATIENCE, answering));
+                    tokio::spawn(tokio::time::timeout(MAX_CONNECTION, answering));
                 }
             }
         }
@@ -293,23 +303,83 @@ pub fn daemon_pid(storage: &Path) -> Option<i32> {
 /// Sends a request to the daemon with this storage, with a reason for the log and the history.
 ///
 /// # Errors
-/// When no daemon runs there, another user can replace it, or it refuses the request.
+/// When no daemon runs there, another user can replace it, it does not reply in time, or it refuses the request.
 pub fn request(storage: &Path, request: &Request, reason: &str) -> Result<Reply, ControlError> {
+    request_within(PATIENCE, storage, request, reason)
+}
+
+fn request_within(patience: Duration, storage: &Path, request: &Request, reason: &str) -> Result<Reply, ControlError> {
     let (mut stream, _) = connect(storage)?;
-    let unreachable = |source| ControlError::Unreachable {
-        path: storage.join(SOCKET),
-        source,
+    let path = storage.join(SOCKET);
+    let failed = |source: std::io::Error| match source.kind() {
+        // The kernel's word for a read that timed out is "Resource temporarily unavailable".
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::NoReply {
+            path: path.clone(),
+            waited: patience,
+        },
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ControlError::Closed(path.clone()),
+        _ => ControlError::Unreachable {
+            path: path.clone(),
+            source,
+        },
     };
-    stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
+    stream.set_read_timeout(Some(patience)).map_err(failed)?;
     let reason = reason.to_owned();
     let mut line = serde_json::to_string(&RequestLine { request, reason }).map_err(ControlError::Encode)?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(unreachable)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(unreachable)?;
-    match serde_json::from_str(&answer) {
+    stream.write_all(line.as_bytes()).map_err(failed)?;
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).map_err(failed)?;
+    if reply.is_empty() {
+        return Err(ControlError::Closed(path));
+    }
+    match serde_json::from_str(&reply) {
         Ok(Reply::Failed(reason)) => Err(ControlError::Refused(reason)),
         Ok(reply) => Ok(reply),
         Err(error) => Err(ControlError::Decode(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::DirBuilderExt;
+
+    /// What a client says about a daemon that takes its request. A stream that `serve` returns stays open.
+    fn error_of(serve: impl FnOnce(net::UnixStream) -> Option<net::UnixStream> + Send) -> ControlError {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = folder.path().join("storage");
+        std::fs::DirBuilder::new().mode(0o700).create(&storage).unwrap();
+        let listener = net::UnixListener::bind(storage.join(SOCKET)).unwrap();
+        std::thread::scope(|scope| {
+            let served = scope.spawn(|| serve(listener.accept().unwrap().0));
+            let result = request_within(Duration::from_millis(10), &storage, &Request::Leases, "");
+            drop(served.join().unwrap());
+            result.unwrap_err()
+        })
+    }
+
+    #[test]
+    fn silent_daemon_is_named_with_the_time_and_what_to_do() {
+        let error = error_of(Some);
+        assert!(matches!(error, ControlError::NoReply { .. }), "{error}");
+        let error = ControlError::NoReply {
+            path: "/x/control.sock".into(),
+            waited: PATIENCE,
+        };
+        let expected = "/x/control.sock: the daemon did not reply within 10 s; it is busy or stopped, and may still do \
+                        what was asked: read its log, then try again";
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn daemon_that_hangs_up_is_no_broken_json() {
+        let error = error_of(|stream| {
+            let mut request = String::new();
+            BufReader::new(&stream).read_line(&mut request).unwrap();
+            assert!(request.contains("leases"), "{request}");
+            None
+        });
+        assert!(matches!(error, ControlError::Closed(_)), "{error}");
     }
 }

@@ -165,7 +165,8 @@ fn read_exec(node: &Node, findings: &mut Findings) -> Option<Exec> {
         Content::Mapping(_) => {
             let fields = Fields::open(node, &EXEC, findings)?;
             let items = fields.list("argv", findings);
-            let span = fields.get("argv").map_or(node.span, |node| node.span);
+            // A missing list is reported already.
+            let span = fields.get("argv")?.span;
             (read_argv(items, span, findings), Some(fields))
         }
         Content::Scalar { .. } => {

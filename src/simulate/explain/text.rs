@@ -80,7 +80,12 @@ impl RuleExplanation {
             out.line(2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
         let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
-        if !self.later.is_empty() && (self.decisions.iter().any(is_planned) || !self.jobs.is_empty()) {
+        // A rule that begins with a wait has targets, but decides nothing yet.
+        let waits = self.decisions.is_empty() && self.not_taken == 0 && self.has_targets();
+        if waits && !self.later.is_empty() {
+            out.line(2, "at once: nothing");
+        }
+        if !self.later.is_empty() && (waits || self.decisions.iter().any(is_planned) || !self.jobs.is_empty()) {
             out.line(2, &format!("then: {}", self.later.join(", ")));
         }
         for job in &self.jobs {
@@ -89,6 +94,12 @@ impl RuleExplanation {
         if let Some(about) = &self.about_pid {
             out.line(2, about);
         }
+    }
+}
+
+impl RuleExplanation {
+    fn has_targets(&self) -> bool {
+        !self.selected.is_empty() || !self.selected_cgroups.is_empty()
     }
 }
 
@@ -156,6 +167,32 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulate::explain::Selected;
+
+    #[test]
+    fn rule_that_begins_with_a_wait_says_what_follows() {
+        let mut out = Lines {
+            text: String::new(),
+            style: Style::PLAIN,
+        };
+        let explanation = RuleExplanation {
+            rule: "later".to_owned(),
+            matches: true,
+            selected: vec![Selected {
+                pid: 7,
+                name: "xz".to_owned(),
+                resident_bytes: 1 << 20,
+                cpu_cores: None,
+                age_seconds: 9,
+            }],
+            later: vec!["wait 600s".to_owned(), "nice 19".to_owned()],
+            limit: 1,
+            ..RuleExplanation::default()
+        };
+        explanation.write(&mut out);
+        let expected = "  rule later: matches\n    selects 1 process:\n      7 xz: 1 MiB, 9 s old\n    at once: nothing\n    then: wait 600s, nice 19\n";
+        assert_eq!(out.text, expected);
+    }
 
     #[test]
     fn terminal_lines_fit_and_colours_show_the_decision() {

@@ -10,10 +10,11 @@ mod process_exporter;
 pub use collectors::CollectorFlags;
 pub use process_exporter::{ProcessExporter, ProcessExporterFile};
 
+use crate::publish::shell_word;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Default of `--config.file`.
 pub const DEFAULT_CONFIG: &str = "/etc/evenkeel/evenkeel.yml";
@@ -126,6 +127,18 @@ pub struct Storage {
     /// Directory of the ledger
     #[arg(id = "storage.path", long = "storage.path", value_name = "DIR", default_value = DEFAULT_STORAGE)]
     pub path: PathBuf,
+}
+
+impl Storage {
+    /// The option with a blank before it that leads a command to this directory from any working directory; empty for
+    /// the default one.
+    pub fn option(&self) -> String {
+        if self.path == Path::new(DEFAULT_STORAGE) {
+            return String::new();
+        }
+        let path = std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        format!(" --storage.path={}", shell_word(&path.to_string_lossy()))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -383,6 +396,18 @@ mod tests {
                 .chain(args.split_whitespace())
                 .map(OsString::from),
         )
+    }
+
+    #[test]
+    fn option_of_the_storage_works_in_every_directory() {
+        let option = |path: &str| Storage { path: path.into() }.option();
+        assert_eq!(option(DEFAULT_STORAGE), "");
+        assert_eq!(option("/x y"), " --storage.path='/x y'");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(
+            option("target/run"),
+            format!(" --storage.path={}/target/run", here.display())
+        );
     }
 
     #[test]

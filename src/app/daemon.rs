@@ -265,13 +265,7 @@ fn handler_options(run: &cli::Run, scrapers: &Access, reloader: &Arc<Reloader>) 
                 Ok(reloader.reload(request)?)
             }) as publish::ReloadFn
         }),
-        storage_option: match run.storage.path == Path::new(cli::DEFAULT_STORAGE) {
-            true => String::new(),
-            false => format!(
-                " --storage.path={}",
-                publish::shell_word(&run.storage.path.to_string_lossy())
-            ),
-        },
+        storage_option: run.storage.option(),
         authenticates: {
             let scrapers = scrapers.clone();
             Box::new(move || scrapers.authenticates())

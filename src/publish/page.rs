@@ -16,6 +16,7 @@ mod tests;
 
 pub use episode::{episode, unknown_episode};
 pub use html::shell_word;
+pub use story::{Meaning, nothing_done, state};
 pub use timeline::Range;
 
 use super::status::Status;

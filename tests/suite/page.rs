@@ -1,7 +1,7 @@
 //! The status page in a real browser: five widths, light, dark and print, an empty, a busy and a paused host with
 //! hostile names. Pictures of all are left in `target/tmp`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -106,7 +106,7 @@ impl Scene {
 }
 
 /// The findings of axe about the open page, including best practices.
-fn findings(browser: &mut Browser) -> Vec<String> {
+pub fn findings(browser: &mut Browser) -> Vec<String> {
     let axe = folder().join("axe-core/axe.min.js");
     let axe = std::fs::read_to_string(&axe).unwrap_or_else(|error| panic!("{}: {error}", axe.display()));
     browser.evaluate(&format!("{axe}\n0"));
@@ -121,12 +121,18 @@ fn findings(browser: &mut Browser) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
+/// Where a picture is left for people to look at.
+pub fn picture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"))
+}
+
 /// Checks the page at every width, in light and dark mode and as printed.
 pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
     for width in WIDTHS {
         for scheme in SCHEMES {
             let what = format!("{name}-{width}-{scheme}");
-            if scheme == "print" && width != 1200 {
+            // 768 is about the width of a sheet of paper.
+            if scheme == "print" && ![768, 1200].contains(&width) {
                 continue;
             }
             browser.look_with(width, scheme);
@@ -139,7 +145,8 @@ pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
                 "for (const lane of document.querySelectorAll('.drawing .lane')) {
                     const texts = document.createTreeWalker(lane, NodeFilter.SHOW_TEXT);
                     while (texts.nextNode())
-                        texts.currentNode.data = texts.currentNode.data.replace(/[\\d.]+ %/, '100.0 %');
+                        texts.currentNode.data = texts.currentNode.data
+                            .replace(/[\\d.]+ %/, '100.0 %').replace(/[\\d.]+ [KMGT]?i?B\\/s/, '1023.9 MiB/s');
                 }",
             );
             // A drawing hides what does not fit.
@@ -158,7 +165,14 @@ pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
                 "{what}: the page is {needed} wide, because of {}",
                 browser.evaluate(wide)
             );
-            browser.take_picture(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{what}.png")));
+            // A table that needs more than its column lies over the next one.
+            let covered = browser.evaluate(
+                "[...document.querySelectorAll('.side')]
+                    .map((side) => [...side.children].map((table) => table.getBoundingClientRect()))
+                    .filter(([one, other]) => other && one.right > other.left && one.bottom > other.top).length",
+            );
+            assert_eq!(covered, json!(0), "{what}: tables lie over each other");
+            browser.take_picture(&picture(&what));
             assert_eq!(findings(browser), [""; 0], "{what}");
         }
     }
@@ -179,57 +193,36 @@ fn everybody_can_read_it_at_every_width_in_light_and_dark() {
     look_everywhere(&mut browser, &scene.url(), "paused");
 }
 
-/// An element on the status page, or on the page of the episode one click away, that answers a question.
-struct Answer {
-    question: &'static str,
-    is_on_episode: bool,
-    selector: &'static str,
-    text: String,
+/// The height of a first screen in `Browser::look_with`.
+const FIRST_SCREEN: f64 = 900.0;
+
+/// The visible elements of a place, with their text and their lower edge.
+fn visible(browser: &mut Browser, place: &str) -> Vec<(String, f64)> {
+    let found = browser.evaluate(&format!(
+        "[...{place}].filter((found) => found && found.checkVisibility())
+            .map((found) => [found.innerText, found.getBoundingClientRect().bottom])"
+    ));
+    let found = found.as_array().expect("a list").iter();
+    found
+        .map(|found| {
+            let text = found[0].as_str().expect("a text").to_owned();
+            (text, found[1].as_f64().expect("a number"))
+        })
+        .collect()
 }
 
-fn answers(pid: u32) -> Vec<Answer> {
-    let answer = |question, selector, text: &str| Answer {
-        question,
-        is_on_episode: false,
-        selector,
-        text: text.to_owned(),
-    };
-    let on_episode = |question, selector, text: &str| Answer {
-        is_on_episode: true,
-        ..answer(question, selector, text)
-    };
-    vec![
-        answer("What fired?", "#alerts ~ article h3", "Host"),
-        answer(
-            "Which processes were touched?",
-            "#alerts ~ article li.applied",
-            &format!("applied nice 15 on {pid} {HOSTILE_PROCESS} ("),
-        ),
-        answer(
-            "Is the change still held?",
-            "#alerts ~ article a[href='#leases']",
-            "2 leases, 1 to 2",
-        ),
-        answer("Until when?", "#alerts ~ article a[href='#leases'] + time", "in "),
-        answer(
-            "Did it help?",
-            "#alerts ~ article .answer:has(.applied)",
-            "Did it help?",
-        ),
-        answer(
-            "Who paused?",
-            ".banner dd",
-            "by root (uid 0): a test, until evenkeel resume",
-        ),
-        on_episode("Why not this process?", "section:has(#considered)", "--pid"),
-        on_episode(
-            "What would happen now?",
-            "section:has(#explain) pre",
-            "evenkeel explain",
-        ),
-        answer("When did it last act?", ".banner p", "Last action"),
-        answer("Is it healthy?", ".banner .health", "Healthy: the ledger is written"),
-    ]
+/// Elements by a selector, as an expression.
+fn all(selector: &str) -> String {
+    format!("document.querySelectorAll({})", json!(selector))
+}
+
+/// The values of a fact about a rule that answers an alert, as an expression.
+fn fact(name: &str) -> String {
+    format!(
+        "[...{}].filter((name) => name.innerText === {}).map((name) => name.nextElementSibling)",
+        all("#alerts ~ article dt"),
+        json!(name)
+    )
 }
 
 #[test]
@@ -237,38 +230,72 @@ fn ten_questions_are_answered_at_first_sight_or_one_click_away() {
     let scene = Scene::new();
     scene.wait_until_busy();
     scene.ask(&["pause", "--reason=a test"]);
-    eventually("the page to say who paused", TIMEOUT, || {
+    let episode = scene.episode("calm-batch-jobs");
+    eventually("the page to say who paused, and whether it helped", TIMEOUT, || {
         let page = http::get(scene.daemon.metrics, "/").expect("evenkeel answers").body;
-        page.contains("by root (uid 0): a test").then_some(())
+        (page.contains("by root (uid 0): a test") && page.contains("<dd>CPU busy ")).then_some(())
     });
     let mut browser = Browser::start();
     browser.look_with(1200, "light");
-    let episode = scene.episode("calm-batch-jobs");
-    for answer in answers(scene.burner.pid()) {
-        let Answer { question, selector, .. } = answer;
-        browser.open(&scene.url());
-        if answer.is_on_episode {
-            let link = format!("document.querySelector('#alerts ~ article a[href=\"{episode}\"]') !== null");
-            assert_eq!(
-                browser.evaluate(&link),
-                json!(true),
-                "{question} no link to the episode"
-            );
-            browser.open(&(scene.url() + &episode));
-        }
-        let found = browser.evaluate(&format!(
-            "[...document.querySelectorAll({})].map((found) => [found.textContent, found.getBoundingClientRect().top])",
-            json!(selector)
-        ));
-        let found = found.as_array().expect("a list").clone();
-        let is_right = |found: &&Value| found[0].as_str().is_some_and(|text| text.contains(&answer.text));
-        let place = found.iter().find(is_right);
-        let place = place.unwrap_or_else(|| panic!("{question} no {:?} in {found:?}", answer.text));
-        assert!(
-            answer.is_on_episode || place[1].as_f64().is_some_and(|top| top < 900.0),
-            "{question} is answered at {}",
-            place[1]
-        );
+    browser.open(&scene.url());
+    let target = format!("on {} {HOSTILE_PROCESS} (", scene.burner.pid());
+    let applied = format!("applied nice 15 {target}");
+    for (question, place, answer) in [
+        ("What fired?", all("#alerts ~ article h3"), "HostCpuSaturated"),
+        ("Which processes were touched?", fact("Did"), &*applied),
+        ("Is the change still held?", fact("Held"), "2 leases, 1 to 2"),
+        (
+            "Until when?",
+            fact("Held"),
+            ", until the alert is over, at the latest in ",
+        ),
+        ("Did it help?", fact("Did it help?"), "CPU busy "),
+        (
+            "Who paused?",
+            all(".banner dd"),
+            "by root (uid 0): a test, until evenkeel resume",
+        ),
+        ("When did it last act?", all(".banner p"), &*target),
+        (
+            "Is it healthy?",
+            all(".banner .health"),
+            "Healthy: the ledger is written",
+        ),
+        (
+            "Where is the episode?",
+            all(&format!("#alerts ~ article a[href='{episode}']")),
+            "this episode",
+        ),
+    ] {
+        let found = visible(&mut browser, &place);
+        let is_answer = |(text, bottom): &(String, f64)| text.contains(answer) && *bottom < FIRST_SCREEN;
+        assert!(found.iter().any(is_answer), "{question} no {answer:?} in {found:?}");
+    }
+
+    // The page of the episode has the command that answers the other two, now and on this host.
+    browser.open(&(scene.url() + &episode));
+    let question =
+        "[...document.querySelectorAll('h2')].filter((found) => /would happen now.*why not/.test(found.innerText))";
+    let found = visible(
+        &mut browser,
+        &format!("{question}.map((found) => found.parentNode.querySelector('pre'))"),
+    );
+    let (command, _) = found.first().expect("a command below the questions");
+    let config = scene.home.path().join("evenkeel.yml");
+    let asked = format!("evenkeel explain --config.file={} --pid 1 ", config.display());
+    let program = Path::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let others = std::env::var("PATH").expect("a path of programs");
+    let path = format!("{}:{others}", program.parent().expect("a folder").display());
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .env("PATH", path)
+        .args(["-c", &command.replacen("evenkeel explain ", &asked, 1)]);
+    let said = succeed(&mut shell);
+    for (question, answer) in [
+        ("What would happen now?", "rule calm-batch-jobs: matches"),
+        ("Why not this process?", " is not selected: "),
+    ] {
+        assert!(said.contains(answer), "{question} no {answer:?} in\n{said}");
     }
 }
 
@@ -402,7 +429,7 @@ fn names_from_outside_are_text_and_secrets_are_not_there() {
         HOSTILE_PROCESS,
         "</td><script>document.title='taken'</script>\\u{202e}",
         "calm-batch-jobs",
-        "nice 0 -> 15",
+        "nice 0 → 15",
     ] {
         assert!(seen.contains(expected), "no {expected:?} in\n{seen}");
     }

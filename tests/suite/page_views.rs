@@ -7,7 +7,7 @@ use evenkeel::sense::{Sampler, SamplerConfig};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::page::look_everywhere;
+use crate::page::{findings, look_everywhere, picture};
 use crate::support::browser::Browser;
 use crate::support::eventually;
 use crate::support::status_page::{serve, telemetry};
@@ -45,6 +45,28 @@ fn broken_ledger_and_a_thousand_leases_are_readable_everywhere() {
         seen.as_str().is_some_and(|seen| seen.contains("11000 worker-1000")),
         "the last lease"
     );
+}
+
+/// The switch appears only with scripts and outside of UTC, where no other test looks.
+#[test]
+fn switch_of_the_zone_is_readable_in_both_states() {
+    let runtime = runtime();
+    let url = page_of(&runtime, 1, true);
+    let mut browser = Browser::start();
+    // Only for axe, as in page.rs.
+    browser.call("Page.setBypassCSP", json!({"enabled": true}));
+    browser.call("Emulation.setTimezoneOverride", json!({"timezoneId": "Asia/Tehran"}));
+    for (name, words) in [("utc", "Show times in Asia/Tehran"), ("zone", "Show times in UTC")] {
+        for (width, scheme) in [(320, "light"), (1200, "light"), (1200, "dark")] {
+            browser.look_with(width, scheme);
+            browser.open(&url);
+            let said = browser.evaluate("document.getElementById('switch').innerText");
+            assert_eq!(said, words);
+            assert_eq!(findings(&mut browser), [""; 0], "{name} {width} {scheme}");
+            browser.take_picture(&picture(&format!("times-{name}-{width}-{scheme}")));
+        }
+        browser.evaluate("document.getElementById('switch').click(); 0");
+    }
 }
 
 #[test]

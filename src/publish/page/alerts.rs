@@ -2,8 +2,8 @@
 
 use super::PageOptions;
 use super::effect::effect;
-use super::html::{EscapedText, command, elapsed, relative, shell_word, span};
-use super::story::{Meaning, sentence, why};
+use super::html::{EscapedText, capitalised, command, elapsed, relative, shell_word, span};
+use super::story::{FORGOTTEN, Meaning, nothing_done, sentence, why};
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
 use jiff::Timestamp;
@@ -14,8 +14,6 @@ use std::fmt::{self, Write};
 const MAX_CARDS: usize = 20;
 /// Alerts that are over in the list.
 const MAX_OVER: usize = 10;
-/// What stands for events that are not kept any more.
-const FORGOTTEN: &str = "more than this page keeps; the history has it";
 /// Events of a kind in a card. Its page has all.
 const MAX_EVENTS: usize = 4;
 
@@ -49,10 +47,7 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
 }
 
 fn is_act(event: &Event) -> bool {
-    matches!(
-        Meaning::of(event),
-        Meaning::Applied | Meaning::Failed | Meaning::Reverted
-    )
+    Meaning::of(event).is_act()
 }
 
 /// The rules and alerts of all acts that are kept. Of a thousand open alerts most have none.
@@ -81,7 +76,7 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
         "<article class=\"alert {class}\" aria-labelledby=\"alert-{id}\">\n<h3 id=\"alert-{id}\">\
          <span class=\"shape\" aria-hidden=\"true\">{shape}</span> {name}</h3>\n\
          <p>{} for {}, from {}. <span class=\"labels\">",
-        EscapedText(state),
+        EscapedText(&capitalised(state)),
         elapsed(alert.since, status.sampled_at),
         alert.source
     )?;
@@ -114,7 +109,7 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
         ""
     };
     let of_rule = status.activity.rules.iter().find(|known| known.rule == alert.rule);
-    let steps = of_rule.map_or(String::new(), |known| known.steps.join(", "));
+    let steps = of_rule.map_or(&[][..], |known| &known.steps);
     writeln!(
         out,
         "<div class=\"answer\">\n<h4>Rule {rule} <span class=\"tag\">{mode}</span>{stopped}</h4>\n<dl class=\"facts\">"
@@ -122,19 +117,10 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
     let mut fact = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     let events = status.activity.events_of(&alert.episode);
     let is_incomplete = status.activity.is_incomplete(alert);
-    let done = list(status, &events, is_incomplete, |meaning| {
-        matches!(
-            meaning,
-            Meaning::Applied | Meaning::Reverted | Meaning::Failed | Meaning::Simulated
-        )
-    });
-    let nothing = match (is_incomplete, steps.is_empty()) {
-        (true, _) => FORGOTTEN.to_owned(),
-        (false, true) => "nothing: the rule is gone".to_owned(),
-        (false, false) => format!("nothing yet; its steps are {}", EscapedText(&steps)),
-    };
+    let done = list(status, &events, is_incomplete, Meaning::is_done);
+    let nothing = || EscapedText(&nothing_done(steps, is_incomplete)).to_string();
     let did = if alert.dry_run { "Would do" } else { "Did" };
-    fact(did, &done.unwrap_or(nothing))?;
+    fact(did, &done.unwrap_or_else(nothing))?;
     if let Some(not_done) = list(status, &events, is_incomplete, |meaning| meaning == Meaning::NotDone) {
         fact("Not done", &not_done)?;
     }

@@ -2,8 +2,8 @@
 //! colour.
 
 use super::PageOptions;
-use super::html::{EscapedText, clock, command, elapsed, relative, shell_word};
-use super::story::{Meaning, sentence};
+use super::html::{EscapedText, capitalised, clock, command, elapsed, relative, shell_word};
+use super::story::{self, Meaning, state};
 use crate::publish::status::Status;
 use crate::telemetry::FrontendStatus;
 use crate::terminal::count;
@@ -44,21 +44,19 @@ impl Grade {
 }
 
 pub fn banner(out: &mut String, status: &Status, options: PageOptions<'_>, firing: usize) -> fmt::Result {
-    let (state, shape, sentence) = match (status.mode, status.paused) {
-        _ if status.actuator_off.is_some() => ("off", "■", "The actuator is off: only metrics are published."),
-        (_, true) => ("paused", "❚❚", "Paused: no new steps; leases are still reverted."),
-        ("enforce", _) => (
-            "enforce",
-            "●",
-            "Enforce: steps are applied, and reverted when their alert resolves.",
-        ),
-        _ => ("dry-run", "○", "Dry-run: actions are only logged."),
+    let is_off = status.actuator_off.is_some();
+    let (class, shape) = match (status.mode, status.paused) {
+        _ if is_off => ("off", "■"),
+        (_, true) => ("paused", "❚❚"),
+        ("enforce", _) => ("enforce", "●"),
+        _ => ("dry-run", "○"),
     };
+    let sentence = capitalised(state(status.mode, is_off, status.paused, status.ledger_writable));
     // Screen readers announce this sentence when it changes.
     writeln!(
         out,
-        "<section class=\"banner {state}\">\n<h2 id=\"status\">State</h2>\n\
-         <p class=\"headline\" role=\"status\"><span class=\"shape\" aria-hidden=\"true\">{shape}</span> {sentence} {}, {}.</p>",
+        "<section class=\"banner {class}\">\n<h2 id=\"status\">State</h2>\n\
+         <p class=\"headline\" role=\"status\"><span class=\"shape\" aria-hidden=\"true\">{shape}</span> {sentence}. {}, {}.</p>",
         count(firing, "alert") + if firing == 1 { " fires" } else { " fire" },
         count(status.leases_held, "lease")
             + if status.leases_held == 1 {
@@ -72,23 +70,33 @@ pub fn banner(out: &mut String, status: &Status, options: PageOptions<'_>, firin
     writeln!(out, "<dl class=\"state\">")?;
     tiles(out, status, options)?;
     writeln!(out, "</dl>")?;
-    if !status.paused && status.actuator_off.is_none() {
-        let pause = command(&format!("evenkeel pause{}", options.storage_option));
-        writeln!(out, "<p class=\"hint\">To stop new steps: {pause}</p>")?;
+    let storage = options.storage_option;
+    let mut hints = Vec::new();
+    if !status.paused && !is_off {
+        hints.push(format!(
+            "To stop new steps: {}.",
+            command(&format!("evenkeel pause{storage}"))
+        ));
+    }
+    if status.leases_held > 0 {
+        let release = command(&format!("evenkeel release --all{storage}"));
+        hints.push(format!("To revert all leases now: {release}."));
+    }
+    if !hints.is_empty() {
+        writeln!(out, "<p class=\"hint\">{}</p>", hints.join(" "))?;
     }
     writeln!(out, "</section>")
 }
 
 /// When evenkeel last changed something, and what.
 fn last_action(out: &mut String, status: &Status) -> fmt::Result {
-    let is_change = |meaning| matches!(meaning, Meaning::Applied | Meaning::Reverted | Meaning::Failed);
     let mut actions = status.activity.actions.iter();
-    match actions.find(|event| is_change(Meaning::of(event))) {
+    match actions.find(|event| Meaning::of(event).is_act()) {
         Some(event) => writeln!(
             out,
             "<p>Last action {}: {}, rule <a href=\"#rules\">{}</a>.</p>",
             relative(event.at, status.sampled_at),
-            sentence(event),
+            story::sentence(event),
             EscapedText(&event.rule)
         ),
         None => writeln!(out, "<p>Last action: none is known.</p>"),
@@ -102,7 +110,7 @@ fn health(out: &mut String, status: &Status) -> fmt::Result {
         faults.push(format!("the actuator is off ({})", EscapedText(reason)));
     }
     if !status.ledger_writable {
-        faults.push("the ledger cannot be written, so no step is applied".to_owned());
+        faults.push("the ledger cannot be written, so only rules with without_ledger apply steps".to_owned());
     }
     if !status.breakers_open.is_empty() {
         faults.push(count(status.breakers_open.len(), "breaker") + " open");
@@ -208,7 +216,7 @@ fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Re
     let sources: Vec<String> = status
         .alerts_firing
         .iter()
-        .map(|(source, count)| format!("{count} {source}"))
+        .map(|(source, count)| format!("{count} from {source}"))
         .collect();
     let (from, grade) = match sources.is_empty() {
         true => ("none".to_owned(), Grade::Good),

@@ -2,8 +2,8 @@
 //! effect, and the command that explains the alert now. Pure.
 
 use super::alerts::help;
-use super::html::{EscapedText, absolute, command, elapsed, relative, shell_word, span};
-use super::story::{Meaning, anchor, change, plain, process, why};
+use super::html::{EscapedText, absolute, capitalised, command, elapsed, relative, shell_word, span};
+use super::story::{Meaning, anchor, change, lease_change, plain, process, why};
 use super::{PageOptions, begin, host_name};
 use crate::http::web_address;
 use crate::publish::status::Status;
@@ -38,8 +38,16 @@ pub fn unknown_episode(status: &Status, options: PageOptions<'_>) -> String {
 fn write_episode(out: &mut String, status: &Status, episode: Episode<'_>, options: PageOptions<'_>) -> fmt::Result {
     let alert = episode.alert;
     let (name, rule) = (EscapedText(&alert.alertname), EscapedText(&alert.rule));
-    let title = format!("{name}: {rule} on {}", EscapedText(host_name(status)));
-    begin(out, &title, &format!("{name}, rule {rule}"), "../", status, options)?;
+    let host = EscapedText(host_name(status));
+    let title = format!("{name}: {rule} on {host}");
+    begin(
+        out,
+        &title,
+        &format!("{name} on {host}, rule {rule}"),
+        "../",
+        status,
+        options,
+    )?;
     let events = status.activity.events_of(&alert.episode);
     summary(out, status, episode, &events)?;
     alert_section(out, status, alert, options)?;
@@ -83,7 +91,11 @@ fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&E
             relative(ended_at, now),
             span(ended_at.duration_since(alert.opened_at))
         ),
-        None => format!("{} for {}.", EscapedText(&alert.state), elapsed(alert.opened_at, now)),
+        None => format!(
+            "{} for {}.",
+            EscapedText(&capitalised(&alert.state)),
+            elapsed(alert.opened_at, now)
+        ),
     };
     let class = if episode.ended_at.is_some() { "over" } else { "firing" };
     writeln!(
@@ -284,7 +296,7 @@ fn leases(out: &mut String, status: &Status, alert: &OpenAlert, options: PageOpt
             out,
             "<li>Lease {}, {} on {pid}{}: {until}. To revert it now: {}</li>",
             lease.id,
-            EscapedText(&lease.what),
+            EscapedText(&lease_change(lease)),
             EscapedText(&lease.process),
             command(&format!("evenkeel release {}{}", lease.id, options.storage_option))
         )?;

@@ -104,9 +104,21 @@ pub fn span(duration: SignedDuration) -> String {
     }
 }
 
-/// A command to copy. A click selects all of it.
+/// A word with a capital first letter, for the start of a sentence.
+pub fn capitalised(word: &str) -> String {
+    let mut rest = word.chars();
+    let first = rest.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(rest).collect()
+}
+
+/// A command to copy. A click selects all of it. A word that fits on a line stays whole, because a line that ends with
+/// one of its hyphens would look like two words.
 pub fn command(text: &str) -> String {
-    format!("<code>{}</code>", EscapedText(text))
+    let words = text.split(' ').map(|word| match word.contains('-') {
+        true => format!("<span>{}</span>", EscapedText(word)),
+        false => EscapedText(word).to_string(),
+    });
+    format!("<code>{}</code>", words.collect::<Vec<_>>().join(" "))
 }
 
 /// An argument of a shell's command.
@@ -175,6 +187,17 @@ mod tests {
             relative(now, now),
             "<time datetime=\"2026-01-02T03:04:05Z\" title=\"2026-01-02 03:04:05 UTC\">now</time>"
         );
+    }
+
+    #[test]
+    fn words_of_a_command_stay_whole() {
+        let expected = "<code>evenkeel release <span>--breaker</span> &#39;a <span>b-c&#39;</span></code>";
+        assert_eq!(command("evenkeel release --breaker 'a b-c'"), expected);
+    }
+
+    #[test]
+    fn first_letter_becomes_a_capital() {
+        assert_eq!([capitalised("firing"), capitalised("")], ["Firing", ""]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Events as sentences, and what they mean: which shape a mark has, and whether an event changed something. Pure.
+//! Events as sentences, and what they mean: which shape a mark has, and whether an event changed something. The terminal
+//! uses their meaning and words as well. Pure.
 
 use super::html::EscapedText;
-use crate::telemetry::{Event, EventKind};
+use crate::telemetry::{Event, EventKind, LeaseStatus};
 
 /// The meaning of an event. Each has a shape besides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,8 +26,7 @@ impl Meaning {
         match &event.kind {
             EventKind::Operation(_) => Meaning::Operator,
             EventKind::Decision(word) => match word.as_str() {
-                "planned" => Meaning::Planned,
-                "dry_run" => Meaning::Simulated,
+                "planned" | "dry_run" => Meaning::Planned,
                 _ => Meaning::NotDone,
             },
             EventKind::Outcome(word) => match word.as_str() {
@@ -38,6 +38,16 @@ impl Meaning {
                 _ => Meaning::NotDone,
             },
         }
+    }
+
+    /// Whether evenkeel changed something, or tried to.
+    pub fn is_act(self) -> bool {
+        matches!(self, Meaning::Applied | Meaning::Failed | Meaning::Reverted)
+    }
+
+    /// Whether it counts as done by a rule; in dry-run as what the rule would do.
+    pub fn is_done(self) -> bool {
+        self.is_act() || self == Meaning::Simulated
     }
 
     /// The class for its colour, and the name of its shape in the drawing.
@@ -62,6 +72,32 @@ impl Meaning {
             Meaning::Simulated => "△",
             Meaning::Operator => "◆",
         }
+    }
+}
+
+/// What evenkeel does with steps now, on the page and on a terminal.
+pub fn state(mode: &str, is_off: bool, is_paused: bool, is_ledger_writable: bool) -> &'static str {
+    match (is_off, is_paused, mode == "enforce", is_ledger_writable) {
+        (true, ..) => "the actuator is off: only metrics are published",
+        (_, true, ..) => "paused: no new steps; leases are still reverted",
+        (.., true, true) => "enforce: steps are applied, and reverted when their alert resolves",
+        // Only irreversible steps of rules with `without_ledger` are.
+        (.., true, false) => "enforce, but no new steps: the ledger cannot be written",
+        (.., false, _) => "dry-run: actions are only logged",
+    }
+}
+
+/// What stands for events that are not kept any more.
+pub const FORGOTTEN: &str = "more than is kept here; the history has it";
+
+/// What a rule without a step so far says about an open alert, on the page and on a terminal: what it waits for. Not
+/// escaped.
+pub fn nothing_done(steps: &[String], is_incomplete: bool) -> String {
+    match (is_incomplete, steps) {
+        (true, _) => FORGOTTEN.to_owned(),
+        (false, []) => "nothing: the rule is gone".to_owned(),
+        (false, [step]) => format!("nothing yet; its step is {step}"),
+        (false, steps) => format!("nothing yet; its steps are {}", steps.join(", ")),
     }
 }
 
@@ -97,6 +133,11 @@ pub fn change(event: &Event) -> String {
     }
 }
 
+/// What a lease changed, with the arrow of all changes here: `nice 0 → 10`. Not escaped.
+pub fn lease_change(lease: &LeaseStatus) -> String {
+    lease.what.replace(" -> ", " → ")
+}
+
 /// The process of an event, escaped.
 pub fn process(event: &Event) -> String {
     let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
@@ -117,4 +158,38 @@ pub fn why(event: &Event) -> String {
 /// The anchor of an event on the page of its episode.
 pub fn anchor(event: &Event) -> String {
     format!("t{}", event.at.as_millisecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_never_promises_steps_that_are_not_applied() {
+        let is_promise = |mode, off, paused, writable| state(mode, off, paused, writable).contains("steps are applied");
+        for off in [false, true] {
+            for paused in [false, true] {
+                for writable in [false, true] {
+                    assert_eq!(
+                        is_promise("enforce", off, paused, writable),
+                        !off && !paused && writable
+                    );
+                    assert!(!is_promise("dry-run", off, paused, writable));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rule_without_a_step_names_what_it_will_do() {
+        let steps = ["wait 10s", "nice 10"].map(str::to_owned);
+        for (steps, is_incomplete, expected) in [
+            (&steps[..], false, "nothing yet; its steps are wait 10s, nice 10"),
+            (&steps[1..], false, "nothing yet; its step is nice 10"),
+            (&[], false, "nothing: the rule is gone"),
+            (&steps, true, FORGOTTEN),
+        ] {
+            assert_eq!(nothing_done(steps, is_incomplete), expected);
+        }
+    }
 }

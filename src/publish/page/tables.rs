@@ -3,7 +3,7 @@
 
 use super::PageOptions;
 use super::html::{EscapedText, command, distance, relative, shell_word};
-use super::story::{Meaning, change, plain, process, subject, why};
+use super::story::{Meaning, change, lease_change, plain, process, subject, why};
 use crate::publish::status::{CollectorStatus, Status};
 use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 
 /// Leases and actions that are not folded.
-const MAX_OPEN_LEASES: usize = 50;
+const MAX_OPEN_LEASES: usize = 15;
 const MAX_OPEN_ACTIONS: usize = 15;
 
 /// A table; the names of its columns are in the style as well, for cards.
@@ -62,13 +62,9 @@ pub fn leases(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
         return writeln!(out, "<p>There are no leases.</p>\n</section>");
     }
     let storage = options.storage_option;
-    let all = command(&format!("evenkeel release --all{storage}"));
-    let caption = format!(
-        "Changes that evenkeel reverts when their alert is over, or at their deadline. To revert all now: {all}"
-    );
     let open = Table {
         class: "leases",
-        caption: &caption,
+        caption: &"Changes that evenkeel reverts when their alert is over, or at their deadline",
         columns: &[
             "Number",
             "Target",
@@ -89,7 +85,7 @@ pub fn leases(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
             out,
             "<tr id=\"lease-{id}\"><td>{id}</td><th scope=\"row\">{}</th><td class=\"change\">{}</td><td>{}</td><td>{until}</td><td class=\"name\">{}</td><td>{}</td></tr>",
             target(lease),
-            EscapedText(&lease.what),
+            EscapedText(&lease_change(lease)),
             relative(lease.since, status.sampled_at),
             rule_link(status, lease),
             command(&format!("evenkeel release {id}{storage}"))
@@ -114,7 +110,7 @@ pub fn leases(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
                     "<tr><td>{}<th scope=\"row\">{}<td>{}<td>{}<td>{}",
                     lease.id,
                     target(lease),
-                    EscapedText(&lease.what),
+                    EscapedText(&lease_change(lease)),
                     until_text(lease, status.sampled_at),
                     EscapedText(&lease.rule)
                 )

@@ -209,7 +209,7 @@ fn alert_is_shown_once_with_each_rule_that_answers_it() {
         "applied nice 10 on 4711 ffmpeg (0 → 10)",
         "protected nice 10 on 4711 ffmpeg (0 → 10): it is an ancestor of evenkeel",
         "3 leases, 1 to 3</a>, until the alert is over, at the latest <time",
-        "nothing yet; its steps are nice 10",
+        "nothing yet; its step is nice 10",
         "<dt>Did it help?</dt><dd>CPU busy ",
         "severity=&quot;&lt;b&gt;warning&quot;",
     ] {
@@ -227,6 +227,7 @@ fn banner_says_who_paused_and_what_is_wrong() {
         "2 of 3 per 5 min",
         "9 of 10 per 5 min",
         "Last action <time",
+        "To stop new steps: <code>evenkeel pause</code>.</p>",
     ] {
         assert!(banner.contains(text), "{text:?} in {banner}");
     }
@@ -244,13 +245,41 @@ fn banner_says_who_paused_and_what_is_wrong() {
     let page = page(&status, options, None);
     let banner = section(&page, "status");
     for text in [
-        "by root (uid 0, login alice): &lt;restore&gt;, until <code>evenkeel resume --storage.path=/x</code>",
+        "by root (uid 0, login alice): &lt;restore&gt;, until <code>evenkeel resume <span>--storage.path=/x</span></code>",
         "Not healthy: the ledger cannot be written",
-        "<code>evenkeel release --breaker &#39;it&#39;\\&#39;&#39;s&#39; --storage.path=/x</code>",
+        "<code>evenkeel release <span>--breaker</span> &#39;it&#39;\\&#39;&#39;s&#39; <span>--storage.path=/x</span></code>",
         "not writable",
     ] {
         assert!(banner.contains(text), "{text:?} in {banner}");
     }
+}
+
+#[test]
+fn banner_has_the_commands_to_stop_and_to_revert() {
+    let page = page(&busy(2), OPTIONS, None);
+    let banner = section(&page, "status");
+    let hint = "To stop new steps: <code>evenkeel pause</code>. To revert all leases now: <code>evenkeel release <span>--all</span></code>.";
+    assert!(banner.contains(hint), "{banner}");
+}
+
+#[test]
+fn step_of_dry_run_is_listed_once() {
+    let telemetry = Telemetry::default();
+    let open = OpenLists {
+        alerts: vec![OpenAlert {
+            dry_run: true,
+            ..alert("calm-batch-jobs")
+        }],
+        leases: Vec::new(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now());
+    telemetry.record_event(event(7, EventKind::decision("dry_run"), ""));
+    telemetry.record_event(event(7, EventKind::outcome("dry_run"), ""));
+    let mut status = busy(0);
+    status.activity = telemetry.activity();
+    let page = page(&status, OPTIONS, None);
+    assert_eq!(section(&page, "alerts").matches("dry run nice 10").count(), 1);
 }
 
 #[test]
@@ -304,7 +333,7 @@ fn timeline_shows_bands_marks_and_bars_of_every_range() {
             [
                 "class=\"guide applied\"",
                 "data-name=\"Waiting for I/O\"",
-                "20 leases, 20 held",
+                "20 leases held: calm-batch-jobs",
             ],
         ),
     ] {
@@ -328,7 +357,7 @@ fn page_of_an_episode_tells_its_story() {
     let id = alert("calm-batch-jobs").episode;
     let page = episode(&status, &id, OPTIONS).unwrap();
     for (part, text) in [
-        ("summary", "firing for "),
+        ("summary", "Firing for "),
         ("alert", "<dt>severity</dt><dd>&lt;b&gt;warning</dd>"),
         ("steps", "</span> applied</td>"),
         ("considered", "it is an ancestor of evenkeel"),

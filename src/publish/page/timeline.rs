@@ -163,7 +163,7 @@ impl Lane {
             write!(out, " <tspan class=\"key{number}\">{}</tspan> {now}", curve.name)?;
         }
         if !self.is_ratio {
-            write!(out, " <tspan class=\"scale\">of {}</tspan>", self.text(self.top))?;
+            write!(out, " <tspan class=\"scale\">scale to {}</tspan>", self.text(self.top))?;
         }
         let unit = if self.is_ratio { "%" } else { "B/s" };
         let top = if self.is_ratio { 100.0 } else { self.top };
@@ -220,9 +220,12 @@ fn points(status: &Status, axis: &Axis, metric: HistoryMetric, name: &'static st
     Curve { name, mean, peak }
 }
 
+/// Where texts begin to stand before their place, so that they stay within the drawing.
+const LATE: f64 = 0.6;
+
 /// Writes a text element that stays within the drawing.
 fn text_at(out: &mut String, class: &str, place: f64, y: u32, text: &str) -> fmt::Result {
-    let (anchor, place) = if place > 0.6 {
+    let (anchor, place) = if place > LATE {
         (" end", place.min(1.0))
     } else {
         ("", place)

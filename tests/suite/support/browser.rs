@@ -187,10 +187,13 @@ impl Browser {
 
     /// Writes a picture of the whole page, as PNG.
     pub fn take_picture(&mut self, path: &Path) {
+        // A scrollbar would take its width from the picture, but not from the page in it.
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": true}));
         let answer = self.call(
             "Page.captureScreenshot",
             json!({"format": "png", "captureBeyondViewport": true}),
         );
+        self.call("Emulation.setScrollbarsHidden", json!({"hidden": false}));
         use base64::Engine;
         let picture = base64::engine::general_purpose::STANDARD.decode(text(&answer["data"]));
         std::fs::write(path, picture.expect("a picture in base64")).expect("a writable folder");

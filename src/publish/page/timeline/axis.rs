@@ -6,6 +6,10 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write};
 
+/// The share of the axis, in percent, that half a label takes on the narrowest screen: 16 of 278 pixels. Closer to an
+/// edge, a label begins or ends at its tick.
+const EDGE: f64 = 6.0;
+
 /// How far back the timeline goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Range {
@@ -124,10 +128,12 @@ impl Axis {
                 continue;
             };
             let x = self.place(at) * 100.0;
-            let anchor = match x {
-                0.0..4.0 => " begin",
-                96.0.. => " end",
-                _ => "",
+            let anchor = if x < EDGE {
+                " begin"
+            } else if x > 100.0 - EDGE {
+                " end"
+            } else {
+                ""
             };
             write!(
                 out,
@@ -168,5 +174,15 @@ mod tests {
             .filter_map(|part| part.rsplit('>').next())
             .collect();
         assert_eq!(labels[..6], ["02:10", "02:20", "02:30", "02:40", "02:50", "03:00"]);
+    }
+
+    #[test]
+    fn labels_at_the_edges_stay_within_a_narrow_drawing() {
+        // The last tick is at 95.3 %, which cut its label at 390 pixels; the first one at 15.3 %.
+        let end: Timestamp = "2026-01-02T03:04:14Z".parse().unwrap();
+        let mut out = String::new();
+        Axis::new(Range::FiveMinutes, end).write_ticks(&mut out, 50).unwrap();
+        assert!(out.contains("class=\"tick end\" x=\"95.33%\""), "{out}");
+        assert!(out.contains("class=\"tick\" x=\"15.33%\""), "{out}");
     }
 }

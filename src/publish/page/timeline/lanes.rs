@@ -1,9 +1,9 @@
 //! The lanes below the curves: bars of alerts, marks of events, bars of leases. Pure.
 
 use super::axis::Axis;
-use super::text_at;
+use super::{LATE, text_at};
 use crate::publish::page::html::EscapedText;
-use crate::publish::page::story::{Meaning, anchor, sentence};
+use crate::publish::page::story::{Meaning, anchor, lease_change, sentence};
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, MAX_ENDED};
 use jiff::Timestamp;
@@ -55,9 +55,9 @@ impl Bars {
     fn pack(heading: &'static str, class: &'static str, mut bars: Vec<Bar>) -> Bars {
         bars.sort_by(|one, other| one.start.total_cmp(&other.start));
         let (mut rows, mut left_out): (Vec<Vec<Bar>>, usize) = (Vec::new(), 0);
-        let taken_to = |bar: &Bar| bar.end.max(bar.start + bar.label.chars().count() as f64 * CHARACTER) + 0.005;
         for bar in bars {
-            let is_free = |row: &Vec<Bar>| row.last().is_none_or(|last| taken_to(last) <= bar.start);
+            let (from, _) = bar.extent();
+            let is_free = |row: &Vec<Bar>| row.last().is_none_or(|last| last.extent().1 + 0.005 <= from);
             match rows.iter().position(is_free) {
                 Some(row) => rows[row].push(bar),
                 None if rows.len() < MAX_ROWS => rows.push(vec![bar]),
@@ -81,6 +81,7 @@ impl Bars {
 
     /// Writes a band behind the curves for each bar.
     pub fn write_bands(&self, out: &mut String, top: u32, bottom: u32) -> fmt::Result {
+        write!(out, "<g class=\"bands\">")?;
         for bar in self.rows.iter().flatten() {
             let (x, width) = (bar.start * 100.0, ((bar.end - bar.start) * 100.0).max(0.2));
             write!(
@@ -89,7 +90,7 @@ impl Bars {
                 bottom - top
             )?;
         }
-        Ok(())
+        write!(out, "</g>")
     }
 
     pub fn write(&self, out: &mut String, top: u32) -> fmt::Result {
@@ -117,6 +118,17 @@ impl Bars {
 }
 
 impl Bar {
+    /// From where to where bar and label are. The label begins with the bar; late on the axis it ends with the bar, or
+    /// before a bar that is too short for it.
+    fn extent(&self) -> (f64, f64) {
+        let label = self.label.chars().count() as f64 * CHARACTER;
+        match (self.start > LATE, self.end - self.start >= label) {
+            (false, _) => (self.start, self.end.max(self.start + label)),
+            (true, true) => (self.start, self.end),
+            (true, false) => (self.start - label, self.end),
+        }
+    }
+
     fn write(&self, out: &mut String, class: &str, y: u32) -> fmt::Result {
         let (x, width) = (self.start * 100.0, ((self.end - self.start) * 100.0).max(0.4));
         let open = if self.is_open { " open" } else { "" };
@@ -129,7 +141,11 @@ impl Bar {
             title = EscapedText(&self.title)
         )?;
         // Beside the edge of the bar, which is closer than 1 % on a narrow screen.
-        let place = if self.start > 0.6 { self.end } else { self.start };
+        let place = if self.extent().0 == self.start && self.start > LATE {
+            self.end
+        } else {
+            self.start
+        };
         text_at(out, "label", place, y + 12, &self.label)?;
         writeln!(out, "</a>")
     }
@@ -207,12 +223,12 @@ pub fn leases(status: &Status, axis: &Axis) -> Bars {
                 start: axis.place(lease.since),
                 end: axis.place(ended_at.unwrap_or(axis.end)),
                 is_open: ended_at.is_none(),
-                label: shorten(&format!("{} {pid}{}", lease.what, lease.process)),
+                label: shorten(&format!("{} {pid}{}", lease_change(lease), lease.process)),
                 title: format!(
                     "lease {} on {pid}{}: {} from {} to {}; rule {}",
                     lease.id,
                     lease.process,
-                    lease.what,
+                    lease_change(lease),
                     lease.since.strftime("%H:%M:%S"),
                     until_text(*ended_at),
                     lease.rule
@@ -244,7 +260,10 @@ fn summed_up(leases: &[(&LeaseStatus, Option<Timestamp>)], axis: &Axis, may_lack
         let ends = leases
             .iter()
             .map(|(_, ended_at)| axis.place(ended_at.unwrap_or(axis.end)));
-        let label = format!("{least}{} leases, {held} held: {rule}", leases.len());
+        let label = match leases.len() {
+            all if all == held => format!("{least}{all} leases held: {rule}"),
+            all => format!("{least}{all} leases, {held} held: {rule}"),
+        };
         Bar {
             start: starts.fold(1.0, f64::min),
             end: ends.fold(0.0, f64::max),
@@ -350,5 +369,44 @@ impl Marks<'_> {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bar(start: f64, end: f64) -> Bar {
+        Bar {
+            start,
+            end,
+            is_open: false,
+            label: "ten chars.".to_owned(),
+            title: String::new(),
+            link: String::new(),
+        }
+    }
+
+    #[test]
+    fn labels_lie_in_their_bar_or_beside_it() {
+        for (start, end, from, to) in [
+            (0.1, 0.5, 0.1, 0.5),
+            (0.1, 0.12, 0.1, 0.19),
+            (0.7, 0.9, 0.7, 0.9),
+            (0.98, 1.0, 0.89, 1.0),
+        ] {
+            let extent = bar(start, end).extent();
+            assert!(
+                (extent.0 - from).abs() + (extent.1 - to).abs() < 1e-9,
+                "{start} {end}: {extent:?}"
+            );
+        }
+        // The label of the second one reaches back to the first one.
+        let rows = |bars| Bars::pack("", "", bars).rows.len();
+        assert_eq!(rows(vec![bar(0.85, 0.95), bar(0.97, 0.98)]), 2);
+        assert_eq!(rows(vec![bar(0.1, 0.3), bar(0.97, 0.98)]), 1);
+        let mut out = String::new();
+        bar(0.98, 1.0).write(&mut out, "lease", 0).unwrap();
+        assert!(out.contains("class=\"label end\" x=\"98.00%\""), "{out}");
     }
 }

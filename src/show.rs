@@ -184,7 +184,13 @@ pub fn history(command: &History) -> ExitCode {
         let storage = &command.query.storage.path;
         // Another user could show a history that is none, or lead SQLite to another file.
         storage::check_as_client(&storage.join(LEDGER)).map_err(|refused| refused.to_string())?;
-        read_records(storage, read).map_err(|error| error.to_string())
+        match storage.join(LEDGER).try_exists() {
+            Ok(false) => Err(format!(
+                "{}: there is no ledger yet; did evenkeel run with this --storage.path?",
+                storage.display()
+            )),
+            _ => read_records(storage, read).map_err(|error| error.to_string()),
+        }
     });
     finish(records.map(|records| {
         let mut wanted: Vec<&Record> = records
@@ -301,9 +307,19 @@ fn unexpected(reply: &Reply) -> String {
 fn finish(result: Result<String, String>) -> ExitCode {
     match &result {
         Ok(text) => print!("{text}"),
-        Err(problem) => eprintln!("error: {problem}"),
+        Err(problem) => report(&format!("error: {problem}")),
     }
     exit_code(result.is_ok())
+}
+
+/// Prints a message on standard error, wrapped where that is a terminal.
+fn report(message: &str) {
+    let size = terminal_size::terminal_size_of(std::io::stderr());
+    let columns = size.map(|(width, _)| usize::from(width.0).min(MAX_COLUMNS));
+    let style = Style { color: false, columns };
+    for line in message.lines() {
+        eprintln!("{}", style.wrap(line, 2).join("\n  "));
+    }
 }
 
 /// The colours and the width that standard output supports.

@@ -48,7 +48,7 @@ pub fn check(check: &Check) -> ExitCode {
                 if !report.summary.is_empty() {
                     println!("{}", report.summary);
                 }
-                report.notes.iter().for_each(|note| eprintln!("{note}"));
+                report.notes.iter().copied().for_each(super::report);
             }
         }
     }

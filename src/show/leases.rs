@@ -1,6 +1,6 @@
 //! `leases`: what evenkeel will revert, from the running daemon, or from the ledger where none answers.
 
-use super::{finish, json, listing, style, unexpected};
+use super::{finish, json, listing, report, style, unexpected};
 use crate::cli::{Output, Query};
 use crate::control::{self, ControlError, Reply, Request};
 use crate::host::linux::boot_time;
@@ -43,9 +43,11 @@ fn held(storage: &Path) -> Result<Held, String> {
             breakers,
         }),
         Ok(other) => Err(unexpected(&other)),
-        Err(error @ ControlError::Unreachable { .. }) => match from_ledger(storage) {
+        Err(error @ (ControlError::Unreachable { .. } | ControlError::NoReply { .. })) => match from_ledger(storage) {
             Ok(held) => {
-                eprintln!("note: no daemon answers; this is what the ledger holds: {error}");
+                report(&format!(
+                    "note: no daemon answers; this is what the ledger holds: {error}"
+                ));
                 Ok(held)
             }
             // Without a ledger the reason is that of the socket, which names the flag to correct.

@@ -31,11 +31,15 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
             lease.rule.to_string(),
         ]
     };
-    let rows: Vec<_> = leases.iter().map(row).collect();
+    lease_table(style, leases.iter().map(row).collect()) + &stopped
+}
+
+/// A table of number, target, change, time of the undo, and rule of leases.
+pub(super) fn lease_table(style: Style, rows: Vec<[String; 5]>) -> String {
     let text = table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows);
     let fits = |columns| text.lines().skip(1).all(|line| width(line) <= columns);
     if style.columns.is_none_or(fits) {
-        return text + &stopped;
+        return text;
     }
     // Paths of cgroups are long, so each gets its own line, from which it can be copied.
     let (targets, rows): (Vec<_>, Vec<_>) = rows
@@ -48,8 +52,7 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
     text.lines()
         .zip(below)
         .map(|(line, below)| format!("{line}\n{below}"))
-        .collect::<String>()
-        + &stopped
+        .collect()
 }
 
 fn stopped((rule, breaker): (&String, &Breaker)) -> String {
@@ -83,6 +86,9 @@ fn who(target: Target, name: &str) -> String {
 
 /// Formats records in their order, with a heading for each day, rule and alert.
 pub fn history(records: &[&Record], style: Style) -> String {
+    if records.is_empty() {
+        return "no entries\n".to_owned();
+    }
     let mut text = String::new();
     let mut above: Option<(String, &Record)> = None;
     for record in records {
@@ -221,6 +227,11 @@ mod tests {
             by: None,
             is_effect: false,
         }
+    }
+
+    #[test]
+    fn empty_history_says_so() {
+        assert_eq!(history(&[], Style::PLAIN), "no entries\n");
     }
 
     #[test]

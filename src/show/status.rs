@@ -1,14 +1,17 @@
 //! `status`: the state, the firing alerts, the host's last minutes as sparklines, leases and last actions of the
 //! running daemon, in the order of the status page. The text is pure.
 
+use super::listing::lease_table;
 use super::{finish, json, progress, style, unexpected};
 use crate::cli::{Output, Status};
 use crate::control::{self, Reply, Request};
 use crate::diagnostic::printable;
-use crate::telemetry::{BudgetLimits, Event, EventKind, FrontendStatus, LeaseStatus, OpenAlert, RuleStatus};
-use crate::terminal::{Style, Tone, count, table};
-use jiff::Timestamp;
+use crate::publish::{self, Meaning, nothing_done};
+use crate::telemetry::{BudgetLimits, Event, FrontendStatus, LeaseStatus, MAX_RECENT, OpenAlert, RuleStatus};
+use crate::terminal::{Style, Tone, count, width};
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -17,12 +20,15 @@ use std::time::Duration;
 
 /// Interval of `--watch`, that of the status page.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Lines of leases and of actions.
+/// Lines of leases and of actions, and number of alerts.
 const MAX_LINES: usize = 10;
-/// Columns of a sparkline.
+/// Columns of a sparkline at most, and of what stands before it.
 const SPARK_COLUMNS: usize = 60;
+const FIGURE_COLUMNS: usize = 29;
 /// Moves to the upper left corner, and clears what is below it.
 const CLEAR: &str = "\x1b[H\x1b[J";
+/// An event of an episode may have a time that is this much before it.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
 /// Prints the status once, or again and again until a signal ends it.
 pub fn status(command: &Status) -> ExitCode {
@@ -35,17 +41,32 @@ pub fn status(command: &Status) -> ExitCode {
             Ok(text) => text,
             Err(error) => format!("error: {error}\n"),
         };
-        let start = if is_screen { CLEAR } else { "" };
+        let text = match terminal_size::terminal_size_of(std::io::stdout()).filter(|_| is_screen) {
+            Some((_, rows)) => CLEAR.to_owned() + &first_lines(&text, usize::from(rows.0)),
+            None => text,
+        };
         // A reader such as `head` may close the pipe.
-        if std::io::stdout()
-            .write_all(format!("{start}{text}").as_bytes())
-            .is_err()
-        {
+        if std::io::stdout().write_all(text.as_bytes()).is_err() {
             return ExitCode::SUCCESS;
         }
         drop(std::io::stdout().flush());
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// The lines that fit on a screen. Without this a long status would scroll its beginning, which matters most, away.
+fn first_lines(text: &str, rows: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    // The cursor stands below the last line.
+    if lines.len() < rows {
+        return text.to_owned();
+    }
+    let shown = rows.saturating_sub(2);
+    let more = lines.len() - shown;
+    format!(
+        "{}\nand {more} more lines: `evenkeel status` without --watch\n",
+        lines[..shown].join("\n")
+    )
 }
 
 fn ask(command: &Status) -> Result<String, String> {
@@ -70,6 +91,9 @@ fn read(storage: &Path) -> Result<serde_json::Value, String> {
 /// What the text needs of `/api/v1/status`.
 #[derive(Debug, Deserialize)]
 struct Answer {
+    version: String,
+    host: Host,
+    sampled_at: Timestamp,
     mode: String,
     paused: bool,
     paused_by: Option<Event>,
@@ -93,6 +117,11 @@ struct Answer {
     trail: BTreeMap<String, Vec<Option<f32>>>,
 }
 
+#[derive(Debug, Deserialize)]
+struct Host {
+    name: String,
+}
+
 /// Formats the status in the order of the status page.
 fn text(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = state(status, now, style);
@@ -108,29 +137,50 @@ fn heading(style: Style, text: &str) -> String {
     format!("\n{}\n", style.paint(Tone::Heading, text))
 }
 
+/// A text below others, wrapped and indented.
+fn wrapped(style: Style, indent: usize, text: &str) -> String {
+    let lines = style.wrap(text, indent);
+    lines
+        .iter()
+        .map(|line| format!("{}{line}\n", " ".repeat(indent)))
+        .collect()
+}
+
 fn state(status: &Answer, now: Timestamp, style: Style) -> String {
-    let (tone, sentence) = match (&status.actuator_off, status.paused) {
-        (Some(reason), _) => (Tone::Bad, format!("actuator off: {}", printable(reason))),
-        (None, true) => (Tone::Held, "paused: no new steps; leases are still reverted".to_owned()),
-        (None, false) if status.mode == "enforce" => (Tone::Good, "enforce: steps are applied".to_owned()),
-        (None, false) => (Tone::Held, "dry-run: actions are only logged".to_owned()),
+    let mut out = format!(
+        "evenkeel {} on {}, sampled at {}\n",
+        status.version,
+        printable(match &*status.host.name {
+            "" => "this host",
+            name => name,
+        }),
+        status.sampled_at.strftime("%H:%M:%S UTC")
+    );
+    let is_off = status.actuator_off.is_some();
+    let mut sentence = publish::state(&status.mode, is_off, status.paused, status.ledger_writable).to_owned();
+    let tone = match &status.actuator_off {
+        Some(reason) => {
+            sentence += &format!(" ({})", printable(reason));
+            Tone::Bad
+        }
+        None if status.mode != "enforce" || status.paused => Tone::Held,
+        None if status.ledger_writable => Tone::Good,
+        None => Tone::Bad,
     };
-    let mut out = style.paint(tone, &sentence);
+    for line in style.wrap(&sentence, 0) {
+        out += &(style.paint(tone, &line) + "\n");
+    }
     if let Some(by) = status.paused_by.as_ref().filter(|_| status.paused) {
-        out += &format!(
-            " ({} {}, until `evenkeel resume`)",
-            ago(by.at, now),
-            printable(&by.reason)
-        );
+        let who = format!("{} {}, until `evenkeel resume`", ago(by.at, now), printable(&by.reason));
+        out += &wrapped(style, 2, &who);
     }
     let restarts = |restarts: u64| match restarts {
         0 => "no restarts".to_owned(),
         restarts => count(usize::try_from(restarts).unwrap_or(usize::MAX), "restart"),
     };
-    out += &match status.actuator_off {
-        Some(_) => "\n".to_owned(),
-        None => format!("\nactuator running, {}; ", restarts(status.engine_restarts)),
-    };
+    if status.actuator_off.is_none() {
+        out += &format!("actuator running, {}; ", restarts(status.engine_restarts));
+    }
     out += &match &status.frontend {
         Some(FrontendStatus {
             since: Some(since),
@@ -148,14 +198,13 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
         true => style.paint(Tone::Good, good),
         false => style.paint(Tone::Bad, bad),
     };
-    let breakers = status.breakers_open.join(", ");
     let BudgetLimits {
         final_steps,
         commands,
         per_seconds,
     } = status.budget;
     out += &format!(
-        "\n{}, {}, {}\n{} of {final_steps} irreversible actions and {} of {commands} commands left per {per_seconds} s\n",
+        "\n{}, {}, {}\n{} of {final_steps} irreversible actions and {} of {commands} commands left per {}\n",
         word(status.ledger_writable, "ledger writable", "ledger not writable"),
         word(
             status.config_last_reload_successful,
@@ -163,56 +212,111 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
             "last reload failed"
         ),
         word(
-            breakers.is_empty(),
+            status.breakers_open.is_empty(),
             "no breaker open",
-            &format!("open breakers: {breakers}")
+            &(count(status.breakers_open.len(), "breaker") + " open")
         ),
         status.budget_remaining,
         status.commands_remaining,
+        super::listing::left(Duration::from_secs(per_seconds)),
     );
+    for rule in &status.breakers_open {
+        let rule = printable(rule);
+        out += &wrapped(
+            style,
+            2,
+            &format!("{rule} has an open breaker; `evenkeel release --breaker {rule}` closes it"),
+        );
+    }
     out
 }
 
+/// An alert with the rules that answer it: the newest first, alerts with actions before the others, as on the page.
 fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = heading(style, "FIRING ALERTS");
-    let mut of_alert: BTreeMap<(&str, &str), Vec<&OpenAlert>> = BTreeMap::new();
+    let mut of_alert: BTreeMap<_, Vec<&OpenAlert>> = BTreeMap::new();
     for alert in &status.alerts {
-        let key = (alert.alertname.as_str(), alert.fingerprint.as_str());
+        let key = (
+            Reverse(alert.since),
+            alert.alertname.as_str(),
+            alert.fingerprint.as_str(),
+        );
         of_alert.entry(key).or_default().push(alert);
     }
     if of_alert.is_empty() {
         out += "no alert of a rule is open\n";
     }
-    for ((name, fingerprint), answers) in of_alert {
+    let is_idle = |alert: &&OpenAlert| !events(status, alert).any(|event| Meaning::of(event).is_act());
+    let left_out = of_alert.len().saturating_sub(MAX_LINES);
+    let mut alerts: Vec<Vec<&OpenAlert>> = of_alert.into_values().collect();
+    alerts.sort_by_cached_key(|answers| answers.iter().all(&is_idle));
+    for mut answers in alerts.into_iter().take(MAX_LINES) {
+        answers.sort_by_cached_key(&is_idle);
         let Some(first) = answers.first() else { continue };
         out += &format!(
             "{} {} for {}, from {}\n",
-            style.paint(Tone::Held, &printable(name)),
+            style.paint(Tone::Held, &printable(&first.alertname)),
             first.state,
             span(now, first.since),
             first.source
         );
         for alert in answers {
-            let mode = if alert.dry_run { " (dry-run)" } else { "" };
-            out += &format!("  rule {}{mode}\n", alert.rule);
-            let is_its = |event: &&Event| event.rule == alert.rule && event.fingerprint == *fingerprint;
-            let done = status.actions.iter().filter(is_its);
-            let refused = status.decisions.iter().filter(is_its);
-            let refused = refused.filter(|event| event.kind != EventKind::decision("planned"));
-            for event in done.take(3).chain(refused.take(2)) {
-                out += &line(event, now, style, "    ");
-            }
+            out += &answer(status, alert, now, style);
         }
+    }
+    if left_out > 0 {
+        out += &format!("and {left_out} more: `evenkeel status --output json`\n");
     }
     out
 }
 
+/// What one rule did about an alert, and what it did not do.
+fn answer(status: &Answer, alert: &OpenAlert, now: Timestamp, style: Style) -> String {
+    let mode = if alert.dry_run { " (dry-run)" } else { "" };
+    let mut out = format!("  rule {}{mode}\n", printable(&alert.rule));
+    let (done, rest): (Vec<&Event>, Vec<&Event>) =
+        events(status, alert).partition(|event| Meaning::of(event).is_done());
+    if done.is_empty() {
+        let of_rule = status.rules.iter().find(|rule| rule.rule == alert.rule);
+        let steps = of_rule.map_or(&[][..], |rule| &rule.steps);
+        let nothing = nothing_done(steps, is_incomplete(status, alert));
+        out += &wrapped(style, 4, &printable(&nothing));
+    }
+    let not_done = rest
+        .into_iter()
+        .filter(|event| Meaning::of(event) != Meaning::Planned)
+        .take(2);
+    for event in done.into_iter().take(3).chain(not_done) {
+        out += &line(event, now, style, "    ");
+    }
+    out
+}
+
+/// The listed events of an episode, newest first, actions before decisions.
+fn events<'a>(status: &'a Answer, alert: &'a OpenAlert) -> impl Iterator<Item = &'a Event> {
+    let is_its = |event: &&Event| {
+        event.rule == alert.rule
+            && event.fingerprint == alert.fingerprint
+            && event.at >= alert.opened_at - CLOCK_TOLERANCE
+    };
+    status.actions.iter().chain(&status.decisions).filter(is_its)
+}
+
+/// Whether the lists may lack events of an episode, because they are full and begin after it.
+fn is_incomplete(status: &Answer, alert: &OpenAlert) -> bool {
+    let is_cut = |events: &[Event]| {
+        let oldest = events.iter().map(|event| event.at).min();
+        events.len() >= MAX_RECENT && oldest.is_some_and(|oldest| oldest >= alert.opened_at - CLOCK_TOLERANCE)
+    };
+    is_cut(&status.actions) || is_cut(&status.decisions)
+}
+
 /// One line about an event, and its reason on the next ones.
 fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
-    let tone = match &event.kind {
-        EventKind::Operation(_) | EventKind::Decision(_) => Tone::Held,
-        EventKind::Outcome(word) if ["failed", "denied", "no_effect"].contains(&word.as_str()) => Tone::Bad,
-        EventKind::Outcome(_) => Tone::Good,
+    let tone = match Meaning::of(event) {
+        Meaning::Failed => Tone::Bad,
+        Meaning::Applied | Meaning::Reverted => Tone::Good,
+        Meaning::Planned | Meaning::NotDone | Meaning::Simulated | Meaning::Operator => Tone::Held,
     };
     // As on the status page.
     let word = event.kind.as_str().replace('_', " ");
@@ -226,9 +330,15 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
         what += &format!(" ({} -> {})", printable(before), printable(after));
     }
     let start = format!("{indent}{:>12}  ", ago(event.at, now));
-    let mut out = format!("{}{}{what}\n", style.paint(Tone::Dim, &start), style.paint(tone, &word));
+    let columns = width(&start);
+    let mut out = String::new();
+    for (number, part) in style.wrap(&(word.clone() + &what), columns).iter().enumerate() {
+        out += &match part.strip_prefix(&word).filter(|_| number == 0) {
+            Some(rest) => format!("{}{}{rest}\n", style.paint(Tone::Dim, &start), style.paint(tone, &word)),
+            None => format!("{}{part}\n", " ".repeat(columns)),
+        };
+    }
     if !event.reason.is_empty() {
-        let columns = start.chars().count();
         for part in style.wrap(&printable(&event.reason), columns) {
             out += &format!("{}{}\n", " ".repeat(columns), style.paint(Tone::Dim, &part));
         }
@@ -248,11 +358,11 @@ fn timeline(status: &Answer, style: Style) -> String {
     ] {
         let Some(values) = status.trail.get(key) else { continue };
         let Some(Some(last)) = values.last() else { continue };
-        out += &format!(
-            "{name:<18} {:>6.1} %  {}\n",
-            last * 100.0,
-            sparkline(values, SPARK_COLUMNS)
-        );
+        let columns = style
+            .columns
+            .map_or(SPARK_COLUMNS, |columns| columns.saturating_sub(FIGURE_COLUMNS));
+        let spark = sparkline(values, columns.clamp(1, SPARK_COLUMNS));
+        out += &format!("{name:<18} {:>6.1} %  {spark}\n", last * 100.0);
     }
     out
 }
@@ -283,16 +393,19 @@ fn leases(status: &Answer, now: Timestamp, style: Style) -> String {
             lease.id.to_string(),
             format!("{pid}{}", printable(&lease.process)),
             lease.what.clone(),
-            lease
-                .until
-                .map_or("being reverted".to_owned(), |until| format!("in {}", span(until, now))),
+            match (&lease.released, lease.until) {
+                (Some(request), _) => format!("being reverted, released {}", printable(request)),
+                (None, Some(until)) => format!("in {}", span(until, now)),
+                (None, None) => "being reverted".to_owned(),
+            },
             lease.rule.clone(),
         ]
     };
     let rows: Vec<_> = status.leases.iter().take(MAX_LINES).map(row).collect();
-    out += &table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows);
-    if status.leases_held > rows.len() {
-        out += &format!("and {} more: `evenkeel leases`\n", status.leases_held - rows.len());
+    let left_out = status.leases_held.saturating_sub(rows.len());
+    out += &lease_table(style, rows);
+    if left_out > 0 {
+        out += &format!("and {left_out} more: `evenkeel leases`\n");
     }
     out
 }
@@ -315,7 +428,10 @@ fn rules(status: &Answer, now: Timestamp, style: Style) -> String {
     let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = status.rules.iter().partition(is_active);
     for rule in active {
         let mode = if rule.acts { "enforce" } else { "dry-run" };
-        out += &format!("{} ({mode}): {}\n", rule.rule, rule.steps.join(", "));
+        let steps = format!("{} ({mode}): {}", rule.rule, rule.steps.join(", "));
+        for (number, part) in style.wrap(&printable(&steps), 2).iter().enumerate() {
+            out += &format!("{}{part}\n", if number > 0 { "  " } else { "" });
+        }
         if let Some(event) = &rule.last_decision {
             out += &line(event, now, style, "  ");
         }
@@ -345,39 +461,50 @@ mod tests {
             "at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f", "outcome": "applied",
             "pid": 4711, "process": "ff\u{1b}mpeg", "step": "nice 10", "before": "0", "after": "10",
         });
+        let mut of_former_episode = event.clone();
+        of_former_episode["at"] = "2026-01-02T02:04:00Z".into();
+        let alert = |rule: &str| {
+            serde_json::json!({"alertname": "A", "fingerprint": "f", "rule": rule, "source": "local", "state": "firing",
+                "since": "2026-01-02T03:00:05Z", "opened_at": "2026-01-02T03:00:06Z", "dry_run": false, "episode": "1",
+                "labels": {}, "targets": 1})
+        };
         serde_json::from_value(serde_json::json!({
+            "version": "1.2.3", "host": {"name": "web1"}, "sampled_at": "2026-01-02T03:04:04.5Z",
             "frontend": {"since": "2026-01-02T03:02:00Z", "restarts": 1},
             "mode": "enforce", "paused": true, "leases_held": 12,
             "paused_by": {"at": "2026-01-02T03:03:05Z", "rule": "", "alertname": "", "operation": "pause",
                 "reason": "by root (uid 0): a test"},
-            "alerts": [{"alertname": "A", "fingerprint": "f", "rule": "calm", "source": "local", "state": "firing",
-                "episode": "0123456789abcdef", "opened_at": "2026-01-02T03:00:06Z", "labels": {}, "targets": 1,
-                "since": "2026-01-02T03:00:05Z", "dry_run": false}],
+            "alerts": [alert("waits"), alert("calm")],
             "rules": [
                 {"rule": "calm", "steps": ["nice 10"], "acts": true},
+                {"rule": "waits", "steps": ["wait 10m", "nice 10"], "acts": true},
                 {"rule": "other", "steps": [], "acts": false},
             ],
-            "leases": [{"id": 7, "rule": "calm", "pid": 4711, "process": "ffmpeg", "what": "nice 0 -> 10",
-                "fingerprint": "f", "since": "2026-01-02T03:04:00Z", "until": "2026-01-02T03:05:05Z"}],
-            "actions": [event],
+            "leases": [{"id": 7, "rule": "calm", "fingerprint": "f", "since": "2026-01-02T03:04:00Z", "pid": 4711,
+                "process": "ffmpeg", "what": "nice 0 -> 10", "until": "2026-01-02T03:05:05Z"}],
+            "actions": [event, of_former_episode],
             "decisions": [{"at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f",
                 "decision": "no_target", "reason": "no process matches the selector"}],
             "budget_remaining": 2, "commands_remaining": 9,
             "budget": {"final_steps": 3, "commands": 10, "per_seconds": 300},
-            "breakers_open": [], "ledger_writable": false, "config_last_reload_successful": true,
+            "breakers_open": ["other"], "ledger_writable": false, "config_last_reload_successful": true,
             "trail": {"cpu_busy_ratio": [0.0, null, 0.5, 1.0]},
         }))
         .unwrap()
     }
 
+    const NOW: &str = "2026-01-02T03:04:05Z";
+
     #[test]
     fn status_has_the_order_of_the_page() {
-        let now = "2026-01-02T03:04:05Z".parse().unwrap();
         let expected = "\
-paused: no new steps; leases are still reverted (1m0s ago by root (uid 0): a test, until `evenkeel resume`)
+evenkeel 1.2.3 on web1, sampled at 03:04:04 UTC
+paused: no new steps; leases are still reverted
+  1m0s ago by root (uid 0): a test, until `evenkeel resume`
 actuator running, no restarts; frontend running for 2m5s, 1 restart
-ledger not writable, configuration in force, no breaker open
-2 of 3 irreversible actions and 9 of 10 commands left per 300 s
+ledger not writable, configuration in force, 1 breaker open
+2 of 3 irreversible actions and 9 of 10 commands left per 5m0s
+  other has an open breaker; `evenkeel release --breaker other` closes it
 
 FIRING ALERTS
 A firing for 4m0s, from local
@@ -385,6 +512,8 @@ A firing for 4m0s, from local
           5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
           5s ago  no target
                   no process matches the selector
+  rule waits
+    nothing yet; its steps are wait 10m, nice 10
 
 HOST, LAST MINUTES
 CPU busy            100.0 %  ▁ ▅█
@@ -396,12 +525,57 @@ and 11 more: `evenkeel leases`
 
 LAST ACTIONS
       5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
+    1h0m ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
 
 RULES
 calm (enforce): nice 10
+waits (enforce): wait 10m, nice 10
 1 rule without an open alert
 ";
-        assert_eq!(text(&answer(), now, Style::PLAIN), expected);
+        assert_eq!(text(&answer(), NOW.parse().unwrap(), Style::PLAIN), expected);
+    }
+
+    #[test]
+    fn alert_with_more_events_than_are_listed_says_so() {
+        let mut status = answer();
+        let of_others = Event {
+            rule: "other".to_owned(),
+            ..status.actions.swap_remove(0)
+        };
+        status.actions = vec![of_others; MAX_RECENT];
+        let alerts = alerts(&status, NOW.parse().unwrap(), Style::PLAIN);
+        let forgotten = nothing_done(&[], true);
+        assert!(alerts.contains(&format!("  rule waits\n    {forgotten}\n")), "{alerts}");
+    }
+
+    #[test]
+    fn status_fits_80_columns() {
+        let mut status = answer();
+        let long = "a ".repeat(60);
+        status.paused_by.as_mut().unwrap().reason.clone_from(&long);
+        status.actions[0].process = Some(long.clone());
+        status.rules[0].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+        status.rules[1].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+        status.leases[0].process = format!("/system.slice/{}", "x".repeat(50));
+        status
+            .trail
+            .insert("memory_used_ratio".to_owned(), vec![Some(0.5); 300]);
+        let style = Style {
+            color: false,
+            columns: Some(80),
+        };
+        let text = text(&status, NOW.parse().unwrap(), style);
+        assert!(text.lines().all(|line| width(line) <= 80), "{text}");
+    }
+
+    #[test]
+    fn screen_shows_the_beginning() {
+        let text = "1\n2\n3\n4\n";
+        assert_eq!(first_lines(text, 5), text);
+        assert_eq!(
+            first_lines(text, 4),
+            "1\n2\nand 2 more lines: `evenkeel status` without --watch\n"
+        );
     }
 
     #[test]

@@ -151,9 +151,12 @@ pub fn look_everywhere(browser: &mut Browser, url: &str, name: &str) {
             );
             // A drawing hides what does not fit.
             let cut = browser.evaluate(
-                "[...document.querySelectorAll('.drawing text')]
-                    .filter((text) => text.getBoundingClientRect().right > text.ownerSVGElement.getBoundingClientRect().right + 0.5)
-                    .map((text) => text.textContent)",
+                "[...document.querySelectorAll('.drawing text, .drawing .mark')]
+                    .filter((found) => {
+                        const [its, whole] = [found, found.ownerSVGElement].map((found) => found.getBoundingClientRect());
+                        return its.right > whole.right + 0.5 || (its.width && its.left < whole.left - 0.5);
+                    })
+                    .map((found) => found.textContent || found.outerHTML)",
             );
             assert_eq!(cut.as_array().map(Vec::len), Some(0), "{what}: cut off: {cut}");
             let needed = browser.evaluate("document.documentElement.scrollWidth");

@@ -71,19 +71,15 @@ pub fn banner(out: &mut String, status: &Status, options: PageOptions<'_>, firin
     tiles(out, status, options)?;
     writeln!(out, "</dl>")?;
     let storage = options.storage_option;
-    let mut hints = Vec::new();
+    let mut hint = |purpose: &str, wanted: &str| {
+        let command = command(&format!("evenkeel {wanted}{storage}"));
+        writeln!(out, "<p class=\"hint\">{purpose}: {command}</p>")
+    };
     if !status.paused && !is_off {
-        hints.push(format!(
-            "To stop new steps: {}.",
-            command(&format!("evenkeel pause{storage}"))
-        ));
+        hint("To stop new steps", "pause")?;
     }
     if status.leases_held > 0 {
-        let release = command(&format!("evenkeel release --all{storage}"));
-        hints.push(format!("To revert all leases now: {release}."));
-    }
-    if !hints.is_empty() {
-        writeln!(out, "<p class=\"hint\">{}</p>", hints.join(" "))?;
+        hint("To revert all leases now", "release --all")?;
     }
     writeln!(out, "</section>")
 }

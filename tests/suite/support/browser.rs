@@ -187,11 +187,13 @@ impl Browser {
 
     /// Writes a picture of the whole page, as PNG.
     pub fn take_picture(&mut self, path: &Path) {
-        // A scrollbar would take its width from the picture, but not from the page in it.
+        // Without a clip the picture lacks the width of the scrollbar, but the page in it does not.
         self.call("Emulation.setScrollbarsHidden", json!({"hidden": true}));
+        let size = self.evaluate("[innerWidth, document.documentElement.scrollHeight]");
+        let clip = json!({"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1});
         let answer = self.call(
             "Page.captureScreenshot",
-            json!({"format": "png", "captureBeyondViewport": true}),
+            json!({"format": "png", "captureBeyondViewport": true, "clip": clip}),
         );
         self.call("Emulation.setScrollbarsHidden", json!({"hidden": false}));
         use base64::Engine;

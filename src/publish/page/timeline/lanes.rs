@@ -26,6 +26,8 @@ const MAX_ROWS: usize = 8;
 const MAX_LEASE_BARS: usize = 12;
 /// Marks side by side. Events that are closer share one.
 const MARKS: f64 = 80.0;
+/// Marks closer to an edge of the axis than this share of it move inwards.
+const EDGE: f64 = 0.02;
 /// Events that the title of a mark lists.
 const MAX_LISTED: usize = 6;
 
@@ -359,9 +361,16 @@ impl Marks<'_> {
                 write!(title, "; and {} more", mark.events.len() - MAX_LISTED)?;
             }
             let class = mark.meaning.class();
+            let edge = if mark.place < EDGE {
+                " begin"
+            } else if mark.place > 1.0 - EDGE {
+                " end"
+            } else {
+                ""
+            };
             writeln!(
                 out,
-                "<a href=\"{}\" aria-label=\"{title}\"><title>{title}</title><use class=\"mark {class}\" href=\"#{class}\" \
+                "<a href=\"{}\" aria-label=\"{title}\"><title>{title}</title><use class=\"mark {class}{edge}\" href=\"#{class}\" \
                  x=\"{:.2}%\" y=\"{}\"/></a>",
                 mark.link,
                 mark.place * 100.0,
@@ -385,6 +394,24 @@ mod tests {
             title: String::new(),
             link: String::new(),
         }
+    }
+
+    #[test]
+    fn marks_at_the_edges_move_inwards() {
+        let marks = [0.0, 0.5, 1.0].map(|place| Mark {
+            place,
+            meaning: Meaning::Applied,
+            events: Vec::new(),
+            link: String::new(),
+        });
+        let mut out = String::new();
+        Marks(marks.into()).write(&mut out, 0).unwrap();
+        let classes: Vec<&str> = out
+            .split("class=\"mark ")
+            .skip(1)
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        assert_eq!(classes, ["applied begin", "applied", "applied end"]);
     }
 
     #[test]

@@ -186,7 +186,8 @@ pub fn kind_of(path: &Path) -> FileKind {
     let Ok(source) = file_source::read(path) else {
         return FileKind::Config;
     };
-    let documents = yaml::parse_all(&mut Findings::new(&source)).unwrap_or_default();
+    let documents = yaml::parse_all(&mut Findings::new(&source));
+    let documents = documents.or_else(|| yaml::documents(&source).ok()).unwrap_or_default();
     let first = documents.iter().find(|document| !document.is_null());
     first.map_or(FileKind::Config, file::kind_of)
 }

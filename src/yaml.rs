@@ -1,76 +1,76 @@
 //! The YAML layer: a tree with positions, a reader that collects all errors, and serde for the formats of other
 //! programs. Only this module uses a YAML crate.
 
+mod foreign;
+mod lenient;
+mod merge;
 mod node;
+mod parse;
 mod read;
 mod scalar;
 
-pub use node::{Content, Entry, Node, parse, parse_all};
+pub use foreign::{PartError, from_node};
+pub use node::{Content, Entry, Node};
+pub use parse::{parse, parse_all};
 pub use read::{Fields, Text};
 pub use scalar::{DurationError, SizeError, parse_duration, parse_milliseconds, parse_size, size_text};
-/// An unparsed part of a foreign format. Parsing it separately keeps an error in it from hiding errors in other parts.
-pub use serde_yaml::Value as Unread;
 
-use crate::diagnostic::{Diagnostic, Severity, SourceText, Span};
-use serde::Deserialize;
+use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span};
 use serde::de::DeserializeOwned;
 
-/// Reads a foreign format (unit-test files, `alertmanager.yml`), with aliases and merge keys (`<<`) resolved.
+/// Reads a foreign format of one document, with aliases and merge keys (`<<`) resolved. An empty file is null.
 ///
 /// # Errors
-/// The first error, with its position if the parser knows it.
+/// The first error, with its position if the file is YAML 1.2.
 pub fn from_str<T: DeserializeOwned>(source: &SourceText) -> Result<T, Box<Diagnostic>> {
-    let text = source.text();
-    let merged = serde_yaml::from_str(text).and_then(merged);
-    merged.and_then(serde_yaml::from_value).map_err(|error| {
-        // Values have no positions. The text has, but without the keys that were merged.
-        let placed = serde_yaml::from_str::<T>(text).err().filter(|_| !text.contains("<<"));
-        diagnose(source, &placed.unwrap_or(error))
-    })
+    from_node(&document(source)?).map_err(|PartError { message, span }| diagnose(source, span, message))
 }
 
-/// Reads all documents of a foreign format, with aliases and merge keys (`<<`) resolved. An empty document is null.
+/// The only document of a foreign format, with aliases and merge keys (`<<`) resolved. An empty file is null.
 ///
 /// # Errors
-/// The first error, with its position if the parser knows it.
-pub fn documents(source: &SourceText) -> Result<Vec<Unread>, Box<Diagnostic>> {
-    let documents = serde_yaml::Deserializer::from_str(source.text());
-    let documents = documents.map(|document| Unread::deserialize(document).and_then(merged));
+/// The first error, with its position.
+pub fn document(source: &SourceText) -> Result<Node, Box<Diagnostic>> {
+    let mut documents = documents(source)?.into_iter();
+    let first = documents.next().unwrap_or_else(Node::null);
+    match documents.next() {
+        None => Ok(first),
+        Some(second) => Err(diagnose(
+            source,
+            second.place(),
+            "a second document in one file".to_owned(),
+        )),
+    }
+}
+
+/// All documents of a foreign format, with aliases and merge keys (`<<`) resolved. An empty document is null.
+///
+/// # Errors
+/// The first error, with its position.
+pub fn documents(source: &SourceText) -> Result<Vec<Node>, Box<Diagnostic>> {
+    let mut findings = Findings::new(source);
+    let mut documents = match parse_all(&mut findings) {
+        Some(documents) => documents,
+        None => match lenient::parse_all(source.text()) {
+            Some(documents) => {
+                findings = Findings::new(source);
+                documents
+            }
+            None => Vec::new(),
+        },
+    };
     documents
-        .collect::<Result<_, serde_yaml::Error>>()
-        .map_err(|error| diagnose(source, &error))
+        .iter_mut()
+        .for_each(|document| merge::merge(document, &mut findings));
+    let error = findings.into_diagnostics().into_iter().next();
+    error.map_or(Ok(documents), |error| Err(Box::new(error)))
 }
 
-fn merged(mut content: Unread) -> Result<Unread, serde_yaml::Error> {
-    content.apply_merge()?;
-    Ok(content)
-}
-
-fn diagnose(source: &SourceText, error: &serde_yaml::Error) -> Box<Diagnostic> {
-    let message = error.to_string();
-    let Some(place) = error.location() else {
-        return Box::new(Diagnostic::of_file(Severity::Error, source.name(), message, ""));
-    };
-    let suffix = format!(" at line {} column {}", place.line(), place.column());
-    let span = Span {
-        line: place.line().max(1),
-        column: place.column().max(1),
-        width: 1,
-    };
-    Box::new(source.diagnose(Severity::Error, span, message.replacen(&suffix, "", 1), ""))
-}
-
-/// A mistake in a part of a format that others define.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct PartError(#[from] serde_yaml::Error);
-
-/// Reads a part of a foreign format.
-///
-/// # Errors
-/// The first error, without its position, which only the caller knows.
-pub fn from_part<T: DeserializeOwned>(part: Unread) -> Result<T, PartError> {
-    Ok(serde_yaml::from_value(part)?)
+fn diagnose(source: &SourceText, span: Option<Span>, message: String) -> Box<Diagnostic> {
+    Box::new(match span {
+        Some(span) => source.diagnose(Severity::Error, span, message, ""),
+        None => Diagnostic::of_file(Severity::Error, source.name(), message, ""),
+    })
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@
 use crate::diagnostic::{SourceText, Span};
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -85,7 +83,7 @@ pub enum WebConfigError {
 struct Written {
     tls_server_config: Option<WrittenTls>,
     http_server_config: Option<WrittenHttp>,
-    basic_auth_users: Option<Texts>,
+    basic_auth_users: Option<BTreeMap<String, String>>,
     rate_limit: Option<WrittenRate>,
 }
 
@@ -110,7 +108,7 @@ struct WrittenTls {
 #[serde(deny_unknown_fields)]
 struct WrittenHttp {
     http2: Option<bool>,
-    headers: Option<Texts>,
+    headers: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -118,34 +116,6 @@ struct WrittenHttp {
 struct WrittenRate {
     interval: Option<String>,
     burst: Option<u32>,
-}
-
-/// Strings by name. A duplicate name is an error, unlike in serde's own maps.
-struct Texts(BTreeMap<String, String>);
-
-impl<'de> Deserialize<'de> for Texts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Texts, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Texts;
-
-            fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                out.write_str("a mapping of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
-                let mut texts = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry::<String, String>()? {
-                    if texts.contains_key(&name) {
-                        return Err(A::Error::custom(format_args!("{name:?} is given twice")));
-                    }
-                    texts.insert(name, value);
-                }
-                Ok(Texts(texts))
-            }
-        }
-        deserializer.deserialize_map(Pairs)
-    }
 }
 
 fn wrong<T>(place: &str, problem: impl Into<String>) -> Result<T, WebConfigError> {
@@ -180,9 +150,7 @@ impl WebConfig {
             Some(http) => (http.http2.unwrap_or(true), headers(http.headers)?),
             None => (true, Vec::new()),
         };
-        let users = written
-            .basic_auth_users
-            .map_or_else(BTreeMap::new, |Texts(users)| users);
+        let users = written.basic_auth_users.unwrap_or_default();
         for (user, hash) in &users {
             let place = format!("basic_auth_users: {user:?}");
             if user.is_empty() || user.contains(':') {
@@ -338,7 +306,7 @@ fn known(key: &str, names: Option<Vec<String>>, all: &[&str]) -> Result<Vec<Stri
 }
 
 /// Checks the headers: the toolkit accepts these five, and restricts the values of two.
-fn headers(written: Option<Texts>) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigError> {
+fn headers(written: Option<BTreeMap<String, String>>) -> Result<Vec<(HeaderName, HeaderValue)>, WebConfigError> {
     const KNOWN: [&str; 5] = [
         "Content-Security-Policy",
         "Strict-Transport-Security",
@@ -347,7 +315,7 @@ fn headers(written: Option<Texts>) -> Result<Vec<(HeaderName, HeaderValue)>, Web
         "X-XSS-Protection",
     ];
     let mut headers = Vec::new();
-    for (name, value) in written.map_or_else(BTreeMap::new, |Texts(headers)| headers) {
+    for (name, value) in written.unwrap_or_default() {
         let place = format!("http_server_config.headers: {name:?}");
         if !KNOWN.contains(&name.as_str()) {
             return wrong(&place, format!("unknown; there are {}", KNOWN.join(", ")));

@@ -12,7 +12,7 @@ use crate::knob::Knob;
 use crate::rule::RuleSet;
 use crate::terminal::{self, count};
 use crate::watch::promql::Dialect;
-use crate::watch::unit_test;
+use crate::watch::unit_test::{self, LoadedTests};
 use crate::yaml;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -27,6 +27,8 @@ pub struct TestReport {
     pub checks: usize,
     /// The errors in the file and in the files that it names. With errors, no test runs.
     pub errors: Vec<Diagnostic>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Diagnostic>,
     pub failures: Vec<Failure>,
     /// The rules under test. `acted` has those that applied a step in a test, or would have in dry-run.
     pub rules: BTreeSet<String>,
@@ -54,8 +56,8 @@ impl TestReport {
     pub fn text(&self, color: bool) -> String {
         let paint = |style: &str, text: &str| terminal::paint(color, style, text);
         let mut text = String::new();
-        for error in &self.errors {
-            text += &(error.render(color) + "\n");
+        for found in self.warnings.iter().chain(&self.errors) {
+            text += &(found.render(color) + "\n");
         }
         for failure in &self.failures {
             text += &failure.diagnostic.render(color);
@@ -96,7 +98,11 @@ pub fn run(path: &Path) -> TestReport {
     };
     let mut findings = Findings::new(&source);
     let root = yaml::parse(&mut findings);
-    if root.as_ref().is_some_and(test_file::is_promtool) {
+    let is_promtool = match &root {
+        Some(root) => test_file::is_promtool(root),
+        None => yaml::document(&source).is_ok_and(|root| test_file::is_promtool(&root)),
+    };
+    if is_promtool {
         return run_promtool(path, report);
     }
     let written = match &root {
@@ -128,8 +134,13 @@ fn run_promtool(path: &Path, mut report: TestReport) -> TestReport {
         Err(errors) => {
             report.errors = errors.iter().map(config::diagnose_unread).collect();
         }
-        Ok((tests, files)) => {
-            let result = tests.run(&files, Dialect::V3);
+        Ok(LoadedTests { tests, rules, warnings }) => {
+            report.warnings = warnings.iter().map(config::diagnose_unread).collect();
+            report
+                .warnings
+                .iter_mut()
+                .for_each(|warning| warning.severity = Severity::Warning);
+            let result = tests.run(&rules, Dialect::V3);
             (report.tests, report.checks) = (result.tests, result.checks);
             report.failures = result
                 .mismatches

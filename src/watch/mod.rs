@@ -9,7 +9,7 @@ mod read_set;
 pub mod labels;
 mod dependencies;
 pub mod number;
-mod yaml_path;
+mod yaml_place;
 mod yaml_reader;
 pub mod promql;
 mod rule_documents;

@@ -1,49 +1,43 @@
 //! The documents of a rule file: one with groups, as Prometheus reads it, or `PrometheusRule` objects of the Prometheus
 //! operator, as `kubectl` and Helm print them.
 
-use super::yaml_path::YamlPath;
+use super::yaml_place::Place;
 use super::yaml_reader::Reader;
 use crate::diagnostic::suggest;
-use crate::yaml::Unread;
+use crate::yaml::{Content, Entry, Node};
 
 /// The version of `PrometheusRule` objects.
 const OPERATOR: &str = "monitoring.coreos.com/v1";
 
-/// A group that has not been parsed, with its place.
-pub(super) struct UnreadGroup {
-    pub content: Unread,
-    pub at: YamlPath,
-}
-
 impl Reader {
-    /// All groups of a rule file.
-    pub fn groups(&mut self) -> Vec<UnreadGroup> {
-        let documents = self.documents().unwrap_or_default().into_iter().enumerate();
-        let mut filled = documents.filter(|(_, document)| !document.is_null()).peekable();
-        let has_objects = filled.peek().is_some_and(|(_, first)| is_object(first));
+    /// All groups of a rule file, unread.
+    pub fn groups(&mut self, documents: &[Node]) -> Vec<Node> {
+        let mut filled = documents.iter().filter(|document| !document.is_null()).peekable();
+        let has_objects = filled.peek().is_some_and(|first| is_object(first));
         let mut groups = Vec::new();
-        for (position, (number, document)) in filled.enumerate() {
-            let at = YamlPath::document(number);
+        for (position, document) in filled.enumerate() {
             if has_objects {
-                self.object(document, &at, &mut groups);
+                self.object(document, &mut groups);
             } else if position == 0 {
-                self.groups_of(document, &at, "a rule file", &mut groups);
+                self.groups_of(document, Place::of(document), "a rule file", &mut groups);
             } else {
                 let message = "a second document, which Prometheus does not read".into();
-                self.error(&at, message, Some("put all groups under one `groups`".into()));
+                let hint = "put all groups under one `groups`".into();
+                self.error(Place::of(document), message, Some(hint));
             }
         }
         groups
     }
 
     /// Reads the groups of an object, or of the objects in a list.
-    fn object(&mut self, object: Unread, at: &YamlPath, groups: &mut Vec<UnreadGroup>) {
-        let text = |key: &str| object.get(key).and_then(Unread::as_str).unwrap_or_default();
+    fn object(&mut self, object: &Node, groups: &mut Vec<Node>) {
+        let at = Place::of(object);
+        let text = |key: &str| object.get(key).and_then(Node::as_text).unwrap_or_default();
         let (version, kind) = (text("apiVersion"), text("kind"));
         match (version, kind) {
             (OPERATOR, "PrometheusRule") => {
                 self.refuse_unknown(
-                    &object,
+                    object,
                     &["apiVersion", "kind", "metadata", "spec", "status"],
                     at,
                     "a PrometheusRule",
@@ -51,11 +45,12 @@ impl Reader {
                 match object.get("spec") {
                     Some(spec) => {
                         let before = groups.len();
-                        self.groups_of(spec.clone(), &at.key("spec"), "the spec", groups);
+                        self.groups_of(spec, at.key("spec"), "the spec", groups);
                         for group in &mut groups[before..] {
                             // Only Thanos reads this key, which the operator removes for Prometheus.
-                            let fields = group.content.as_mapping_mut();
-                            fields.and_then(|fields| fields.remove("partial_response_strategy"));
+                            if let Content::Mapping(entries) = &mut group.content {
+                                entries.retain(|entry| entry.key != "partial_response_strategy");
+                            }
                         }
                     }
                     None => self.error(at, "a PrometheusRule lacks `spec`".into(), None),
@@ -63,20 +58,20 @@ impl Reader {
             }
             ("v1", "List") | (OPERATOR, "PrometheusRuleList") => {
                 let what = format!("a {kind}");
-                self.refuse_unknown(&object, &["apiVersion", "kind", "metadata", "items"], at, &what);
-                match object.get("items") {
-                    Some(Unread::Sequence(items)) => {
-                        for (index, item) in items.iter().enumerate() {
-                            self.object(item.clone(), &at.key("items").index(index), groups);
+                self.refuse_unknown(object, &["apiVersion", "kind", "metadata", "items"], at, &what);
+                match object.get("items").map(|items| &items.content) {
+                    Some(Content::Sequence(items)) => {
+                        for item in items {
+                            self.object(item, groups);
                         }
                     }
-                    Some(_) => self.error(&at.key("items"), "`items` is a list".into(), None),
+                    Some(_) => self.error(at.key("items"), "`items` is a list".into(), None),
                     None => self.error(at, format!("{what} lacks `items`"), None),
                 }
             }
             (_, "PrometheusRule" | "PrometheusRuleList") => {
                 let message = format!("the apiVersion of a {kind} is {OPERATOR}, found {version:?}");
-                self.error(&at.key("apiVersion"), message, None);
+                self.error(at.key("apiVersion"), message, None);
             }
             (_, "") => {
                 let hint = format!("add `apiVersion: {OPERATOR}` and `kind: PrometheusRule`");
@@ -85,40 +80,35 @@ impl Reader {
             _ => {
                 let message = format!("expected an object of the kind PrometheusRule, found {kind}");
                 let hint = "move other objects to another file".into();
-                self.error(&at.key("kind"), message, Some(hint));
+                self.error(at.key("kind"), message, Some(hint));
             }
         }
     }
 
     /// Reads `groups`, the only key of a rule file and of the spec of an object.
-    fn groups_of(&mut self, content: Unread, at: &YamlPath, what: &str, groups: &mut Vec<UnreadGroup>) {
-        self.refuse_unknown(&content, &["groups"], at, what);
-        let at = at.key("groups");
-        match content.get("groups") {
-            Some(Unread::Sequence(items)) => {
-                groups.extend(items.iter().enumerate().map(|(index, item)| UnreadGroup {
-                    content: item.clone(),
-                    at: at.index(index),
-                }));
-            }
-            Some(Unread::Null) | None => {}
-            Some(_) => self.error(&at, "`groups` is a list".into(), None),
+    fn groups_of(&mut self, content: &Node, at: Place, what: &str, groups: &mut Vec<Node>) {
+        self.refuse_unknown(content, &["groups"], at, what);
+        match content.get("groups").filter(|groups| !groups.is_null()) {
+            Some(Node {
+                content: Content::Sequence(items),
+                ..
+            }) => groups.extend(items.iter().cloned()),
+            Some(_) => self.error(at.key("groups"), "`groups` is a list".into(), None),
+            None => {}
         }
     }
 
-    fn refuse_unknown(&mut self, content: &Unread, known: &[&str], at: &YamlPath, what: &str) {
-        let Some(content) = content.as_mapping() else {
+    fn refuse_unknown(&mut self, content: &Node, known: &[&str], at: Place, what: &str) {
+        let Content::Mapping(entries) = &content.content else {
             return self.error(at, format!("{what} is a mapping with the key `{}`", known[0]), None);
         };
-        for key in content.keys().map(|key| key.as_str().unwrap_or_default()) {
-            if !known.contains(&key) {
-                let hint = suggest(key, "known keys", known);
-                self.error(&at.key(key), format!("unknown key `{key}` in {what}"), Some(hint));
-            }
+        for Entry { key, .. } in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            let hint = suggest(key, "known keys", known);
+            self.error(at.key(key), format!("unknown key `{key}` in {what}"), Some(hint));
         }
     }
 }
 
-fn is_object(document: &Unread) -> bool {
+fn is_object(document: &Node) -> bool {
     ["apiVersion", "kind"].iter().any(|key| document.get(key).is_some())
 }

@@ -2,14 +2,14 @@
 
 use super::labels::{METRIC_NAME, Text};
 use super::promql::{self, MAX_REACH_MS, Query, Refusal};
-use super::rule_documents::UnreadGroup;
 use super::template::Template;
-use super::yaml_path::YamlPath;
+use super::yaml_place::Place;
+use super::yaml_reader::Reader;
 pub use super::yaml_reader::RuleError;
-use super::yaml_reader::{Reader, Scalar, null_is_empty};
 use crate::labels::Labels;
-use crate::yaml::Unread;
+use crate::yaml::Node;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, HashSet};
 
 /// The rules of one file.
@@ -110,36 +110,40 @@ impl Rule {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct GroupText {
-    name: Scalar,
-    interval: Option<Scalar>,
-    query_offset: Option<Scalar>,
+    name: String,
+    interval: Option<String>,
+    query_offset: Option<String>,
     limit: Option<i64>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    labels: BTreeMap<String, Scalar>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    rules: Vec<Unread>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// Read one by one, so that an error in one hides none in another.
+    #[serde(default, rename = "rules")]
+    _rules: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RuleText {
-    record: Option<Scalar>,
-    alert: Option<Scalar>,
-    expr: Scalar,
-    r#for: Option<Scalar>,
-    keep_firing_for: Option<Scalar>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    labels: BTreeMap<String, Scalar>,
-    #[serde(default, deserialize_with = "null_is_empty")]
-    annotations: BTreeMap<String, Scalar>,
+    #[serde(default)]
+    record: String,
+    #[serde(default)]
+    alert: String,
+    #[serde(default)]
+    expr: String,
+    r#for: Option<String>,
+    keep_firing_for: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 /// The settings of a group that its rules need.
-struct OfGroup {
+struct OfGroup<'n> {
     name: String,
-    labels: BTreeMap<String, Scalar>,
+    labels: BTreeMap<String, String>,
     query_offset_ms: i64,
-    at: YamlPath,
+    at: Place<'n>,
 }
 
 /// Parses a rule file; `file` names it in errors.
@@ -149,8 +153,10 @@ struct OfGroup {
 pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
     let mut reader = Reader::new(file, text);
     let mut names = HashSet::new();
-    let unread = reader.groups().into_iter();
-    let groups = unread
+    let documents = reader.documents().unwrap_or_default();
+    let unread = reader.groups(&documents);
+    let groups = unread.iter();
+    let groups = groups
         .filter_map(|group| reader.group(file, group, &mut names))
         .collect();
     if reader.errors.is_empty() {
@@ -162,24 +168,25 @@ pub fn parse(file: &str, text: &str) -> Result<RuleFile, Vec<RuleError>> {
 
 impl Reader {
     /// Checks one group. `names` are those of the groups before it.
-    fn group(&mut self, file: &str, unread: UnreadGroup, names: &mut HashSet<String>) -> Option<Group> {
-        let UnreadGroup { content, at } = unread;
-        let group: GroupText = self.part(content, &at, "group")?;
-        let Scalar(name) = group.name;
+    fn group(&mut self, file: &str, unread: &Node, names: &mut HashSet<String>) -> Option<Group> {
+        let at = Place::of(unread);
+        let group: GroupText = self.part(unread, "group: ")?;
+        let name = group.name;
         if name.is_empty() {
-            self.error(&at, "a group needs a name".into(), None);
+            self.error(at, "a group needs a name".into(), None);
         }
         if !names.insert(name.clone()) {
-            self.error(&at.key("name"), format!("this file has the group {name:?} twice"), None);
+            self.error(at.key("name"), format!("this file has the group {name:?} twice"), None);
         }
-        let interval_ms = self.duration(group.interval, &at.key("interval"));
-        let query_offset_ms = self.duration(group.query_offset, &at.key("query_offset"));
-        let has_alerts = group.rules.iter().any(|rule| rule.get("alert").is_some());
+        let interval_ms = self.duration(group.interval.as_deref(), at.key("interval"));
+        let query_offset_ms = self.duration(group.query_offset.as_deref(), at.key("query_offset"));
+        let rules = || at.key("rules").items();
+        let has_alerts = rules().any(|(rule, _)| rule.get("alert").is_some_and(|alert| alert.as_text().is_some()));
         for (label, text) in &group.labels {
             let (at, about) = (at.key("labels").key(label), format!("group {name:?}"));
-            self.label_name(label, &at, &about);
+            self.label_name(label, at, &about);
             if has_alerts {
-                self.template(text, &at, &about);
+                self.template(text, at, &about);
             }
         }
         let of_group = OfGroup {
@@ -188,11 +195,7 @@ impl Reader {
             query_offset_ms: query_offset_ms.unwrap_or(0),
             at,
         };
-        let rules = group.rules.into_iter().enumerate();
-        let rules = rules.filter_map(|(index, rule)| {
-            let at = of_group.at.key("rules").index(index);
-            self.rule(rule, &of_group, &at)
-        });
+        let rules = rules().filter_map(|(rule, at)| self.rule(rule, &of_group, at));
         let rules = rules.collect();
         Some(Group {
             file: file.to_owned(),
@@ -206,12 +209,12 @@ impl Reader {
     }
 
     /// Checks one rule. Errors name group and rule, because `check` prints each error by itself.
-    fn rule(&mut self, unread: Unread, of_group: &OfGroup, at: &YamlPath) -> Option<Rule> {
+    fn rule(&mut self, unread: &Node, of_group: &OfGroup, at: Place) -> Option<Rule> {
         let group = &of_group.name;
-        let rule: RuleText = self.part(unread, at, &format!("group {group:?}: rule"))?;
+        let rule: RuleText = self.part(unread, &format!("group {group:?}: rule: "))?;
         let errors_before = self.errors.len();
-        let name = match (&rule.record, &rule.alert) {
-            (Some(Scalar(name)), None) | (None, Some(Scalar(name))) if !name.is_empty() => name.clone(),
+        let name = match (rule.record.as_str(), rule.alert.as_str()) {
+            (name, "") | ("", name) if !name.is_empty() => name,
             _ => {
                 let hint = Some("write exactly one of them".into());
                 self.error(at, format!("group {group:?}: a rule has either record or alert"), hint);
@@ -219,14 +222,18 @@ impl Reader {
             }
         };
         let about = format!("group {group:?}, rule {name:?}");
-        let query = match promql::parse(&rule.expr.0) {
+        if rule.expr.is_empty() {
+            self.error(at.key("expr"), format!("{about}: a rule needs an expr"), None);
+            return None;
+        }
+        let query = match promql::parse(&rule.expr) {
             Ok(query) => Some(query),
             Err(refusals) => {
                 for Refusal { message, offset, hint } in refusals {
                     let place = offset
-                        .map(|offset| in_expression(&rule.expr.0, offset))
+                        .map(|offset| in_expression(&rule.expr, offset))
                         .unwrap_or_default();
-                    self.error(&at.key("expr"), format!("{about}: {message}{place}"), hint);
+                    self.error(at.key("expr"), format!("{about}: {message}{place}"), hint);
                 }
                 None
             }
@@ -236,36 +243,34 @@ impl Reader {
         {
             let message = format!("{about}: with the query_offset the expression looks back more than 7 days");
             let hint = "the history in memory goes back 7 days".into();
-            self.error(&of_group.at.key("query_offset"), message, Some(hint));
+            self.error(of_group.at.key("query_offset"), message, Some(hint));
         }
         for name in rule.labels.keys() {
-            self.label_name(name, &at.key("labels").key(name), &about);
+            self.label_name(name, at.key("labels").key(name), &about);
         }
-        let labels: BTreeMap<&String, &Scalar> = of_group.labels.iter().chain(&rule.labels).collect();
-        let for_ms = self.duration(rule.r#for.clone(), &at.key("for"));
-        let keep_firing_for_ms = self.duration(rule.keep_firing_for.clone(), &at.key("keep_firing_for"));
-        let built = if rule.record.is_some() {
+        let labels: BTreeMap<&String, &String> = of_group.labels.iter().chain(&rule.labels).collect();
+        let for_ms = self.duration(rule.r#for.as_deref(), at.key("for")).unwrap_or(0);
+        let keep_firing_for_ms = self.duration(rule.keep_firing_for.as_deref(), at.key("keep_firing_for"));
+        let keep_firing_for_ms = keep_firing_for_ms.unwrap_or(0);
+        let built = if rule.alert.is_empty() {
             let foreign = [
-                ("for", rule.r#for.is_some()),
-                ("keep_firing_for", rule.keep_firing_for.is_some()),
+                ("for", for_ms != 0),
+                ("keep_firing_for", keep_firing_for_ms != 0),
                 ("annotations", !rule.annotations.is_empty()),
             ];
             for (key, _) in foreign.into_iter().filter(|(_, is_there)| *is_there) {
-                self.error(&at.key(key), format!("{about}: a recording rule has no {key}"), None);
+                self.error(at.key(key), format!("{about}: a recording rule has no {key}"), None);
             }
-            if !is_metric_name(&name) {
-                self.error(
-                    &at.key("record"),
-                    format!("{about}: {name:?} is not a metric name"),
-                    None,
-                );
+            if name.contains(['{', '}']) {
+                let message = format!("{about}: the name of a recording rule has no braces");
+                self.error(at.key("record"), message, Some("labels are under `labels`".into()));
             }
             let labels = labels
                 .into_iter()
-                .map(|(name, value)| (name.as_str().into(), value.0.as_str().into()));
+                .map(|(name, value)| (name.as_str().into(), value.as_str().into()));
             query.map(|query| {
                 Rule::Recording(RecordingRule {
-                    record: name.as_str().into(),
+                    record: name.into(),
                     query,
                     labels: labels.collect(),
                 })
@@ -273,27 +278,28 @@ impl Reader {
         } else {
             let labels = labels.into_iter().filter_map(|(name, text)| {
                 let template = if rule.labels.contains_key(name) {
-                    self.template(text, &at.key("labels").key(name), &about)
+                    self.template(text, at.key("labels").key(name), &about)
                 } else {
                     // The group has reported the error.
-                    Template::parse(&text.0).ok()
+                    Template::parse(text).ok()
                 };
                 Some((name.as_str().into(), template?))
             });
             let labels = labels.collect();
             let annotations = rule.annotations.iter().filter_map(|(name, text)| {
-                Some((
-                    name.clone(),
-                    self.template(text, &at.key("annotations").key(name), &about)?,
-                ))
+                let at = at.key("annotations").key(name);
+                if name.is_empty() {
+                    self.error(at, format!("{about}: an annotation needs a name"), None);
+                }
+                Some((name.clone(), self.template(text, at, &about)?))
             });
             let annotations = annotations.collect();
             query.map(|query| {
                 Rule::Alerting(AlertingRule {
-                    alert: name.as_str().into(),
+                    alert: name.into(),
                     query,
-                    for_ms: for_ms.unwrap_or(0),
-                    keep_firing_for_ms: keep_firing_for_ms.unwrap_or(0),
+                    for_ms,
+                    keep_firing_for_ms,
                     labels,
                     annotations,
                 })
@@ -302,14 +308,14 @@ impl Reader {
         built.filter(|_| self.errors.len() == errors_before)
     }
 
-    fn label_name(&mut self, name: &str, at: &YamlPath, about: &str) {
-        if !promql::is_label_name(name) || name == METRIC_NAME {
+    fn label_name(&mut self, name: &str, at: Place, about: &str) {
+        if name.is_empty() || name == METRIC_NAME {
             self.error(at, format!("{about}: {name:?} is not a label name"), None);
         }
     }
 
-    fn template(&mut self, text: &Scalar, at: &YamlPath, about: &str) -> Option<Template> {
-        Template::parse(&text.0)
+    fn template(&mut self, text: &str, at: Place, about: &str) -> Option<Template> {
+        Template::parse(text)
             .map_err(|error| self.error(at, format!("{about}: {error}"), None))
             .ok()
     }
@@ -323,13 +329,6 @@ fn in_expression(text: &str, offset: usize) -> String {
         0 => format!(" (expr, column {column})"),
         lines => format!(" (expr, line {}, column {column})", lines + 1),
     }
-}
-
-/// Whether a string is a metric name of the Prometheus data model.
-fn is_metric_name(name: &str) -> bool {
-    !name.starts_with(|c: char| c.is_ascii_digit())
-        && !name.is_empty()
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
 #[cfg(test)]
@@ -386,17 +385,53 @@ mod tests {
 
     #[test]
     fn errors_in_a_group_are_at_its_keys() {
-        let text = "groups:\n- name: g\n  query_offset: 3d\n  labels:\n    a-b: x\n    c: '{{ $value'\n  rules:\n  - {alert: A, expr:                     'rate(a[5d])'}\n  - {alert: B, expr: b}\n- name: h\n  query_offset: 5\n";
+        let text = "groups:\n- name: g\n  query_offset: 3d\n  labels:\n    __name__: x\n    c: '{{ $value'\n  rules:\n  - {alert: A, expr:                     'rate(a[5d])'}\n  - {alert: B, expr: b}\n- name: h\n  query_offset: 5\n";
         assert_eq!(
             errors(text),
             [
-                "x.yml:5: group \"g\": \"a-b\" is not a label name",
+                "x.yml:5: group \"g\": \"__name__\" is not a label name",
                 "x.yml:6: group \"g\": a template's {{ is not closed",
                 "x.yml:3: group \"g\", rule \"A\": with the query_offset the expression looks back more than 7 days; the \
                  history in memory goes back 7 days",
                 "x.yml:11: \"5\" is not a duration, expected for example 30s, 5m or 1h30m",
             ]
         );
+    }
+
+    #[test]
+    fn strings_are_the_text_of_the_file() {
+        let text = "groups:\n- name: 1.0\n  labels: {group: 1.10}\n  rules:\n  - record: 1e3\n    expr: 0x1f\n    for: ~\n    \
+                    labels: {version: 1.10, on: yes, day: 2026-01-02, none: ~, 017: 1_000}\n  - alert: 0x1f\n    record:\n    \
+                    expr: 1.50\n    for: 0\n    annotations: {version: 1.10, none: null, empty: }\n";
+        let file = parse("x.yml", text).unwrap();
+        let group = &file.groups[0];
+        let Rule::Recording(record) = &group.rules[0] else {
+            panic!()
+        };
+        assert_eq!(
+            (&*group.name, &*record.record, &*record.query.text),
+            ("1.0", "1e3", "0x1f")
+        );
+        let labels = record.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        assert_eq!(
+            labels.collect::<Vec<_>>(),
+            [
+                "017=1_000",
+                "day=2026-01-02",
+                "group=1.10",
+                "none=",
+                "on=yes",
+                "version=1.10"
+            ]
+        );
+        let Rule::Alerting(alert) = &group.rules[1] else {
+            panic!()
+        };
+        assert_eq!((&*alert.alert, &*alert.query.text), ("0x1f", "1.50"));
+        assert_eq!(alert.fixed_labels().get("group"), Some("1.10"));
+        let annotations = alert.fixed_annotations();
+        let annotations = annotations.iter().map(|(name, value)| format!("{name}={value}"));
+        assert_eq!(annotations.collect::<Vec<_>>(), ["empty=", "none=", "version=1.10"]);
     }
 
     #[test]
@@ -424,8 +459,8 @@ mod tests {
         assert_eq!((b.query.text.as_str(), b.labels.len()), ("a > 1", 2));
         assert_eq!(b.fixed_labels().get("team"), Some("y"));
         // An error in what an alias repeats has the line of the original.
-        let text = "groups:\n- name: g\n  rules:\n  - &rule {alert: A, expr: a, labels: {a-b: x}}\n  - *rule\n";
-        let expected = "x.yml:4: group \"g\", rule \"A\": \"a-b\" is not a label name";
+        let text = "groups:\n- name: g\n  rules:\n  - &rule {alert: A, expr: a, labels: {__name__: x}}\n  - *rule\n";
+        let expected = "x.yml:4: group \"g\", rule \"A\": \"__name__\" is not a label name";
         assert_eq!(errors(text), [expected, expected]);
     }
 

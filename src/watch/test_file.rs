@@ -4,8 +4,8 @@ use super::labels::LabelSet;
 use super::promql::{self, Element, Query};
 use super::rule_file::{self, RuleError, RuleFile};
 use super::series_notation::{NotationError, parse_series, parse_values};
-use super::yaml_path::YamlPath;
-use super::yaml_reader::{DurationMs, Reader, Scalar};
+use super::yaml_place::Place;
+use super::yaml_reader::{DurationMs, Reader};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -25,11 +25,11 @@ struct FileText {
 struct TestText {
     pub(super) name: Option<String>,
     interval: Option<DurationMs>,
-    start_timestamp: Option<Scalar>,
+    start_timestamp: Option<String>,
     input_series: Vec<SeriesText>,
     alert_rule_test: Vec<AlertTestText>,
     promql_expr_test: Vec<ExpressionTestText>,
-    pub(super) external_labels: BTreeMap<String, Scalar>,
+    pub(super) external_labels: BTreeMap<String, String>,
     pub(super) external_url: String,
 }
 
@@ -37,7 +37,7 @@ struct TestText {
 #[serde(deny_unknown_fields)]
 struct SeriesText {
     pub(super) series: String,
-    values: Scalar,
+    values: String,
 }
 
 #[derive(Deserialize)]
@@ -52,14 +52,14 @@ struct AlertTestText {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct AlertText {
-    exp_labels: BTreeMap<String, Scalar>,
-    exp_annotations: BTreeMap<String, Scalar>,
+    exp_labels: BTreeMap<String, String>,
+    exp_annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ExpressionTestText {
-    expr: Scalar,
+    expr: String,
     eval_time: DurationMs,
     #[serde(default)]
     exp_samples: Vec<SampleText>,
@@ -72,7 +72,7 @@ struct SampleText {
     labels: String,
     #[serde(default)]
     value: f64,
-    histogram: Option<Scalar>,
+    histogram: Option<String>,
 }
 
 /// A valid unit-test file.
@@ -120,13 +120,19 @@ pub(super) struct ExpressionTest {
 /// All errors at once; for a wrong structure, the first error.
 pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
     let mut reader = Reader::new(file, text);
-    let Some(content) = reader.whole::<FileText>() else {
+    let Some(document) = reader.document() else {
+        return Err(reader.errors);
+    };
+    let Some(content) = reader.part::<FileText>(&document, "") else {
         return Err(reader.errors);
     };
     let interval_ms = content.evaluation_interval.map_or(60_000, |interval| interval.0).max(1);
     let tests = content.tests.into_iter().enumerate();
     let tests = tests
-        .map(|(index, test)| reader.test(index, test, interval_ms))
+        .map(|(index, test)| {
+            let at = Place::of(&document).key("tests").index(index);
+            reader.test(index, test, at, interval_ms)
+        })
         .collect();
     if !reader.errors.is_empty() {
         return Err(reader.errors);
@@ -141,11 +147,20 @@ pub fn parse(file: &str, text: &str) -> Result<TestFile, Vec<RuleError>> {
     })
 }
 
+/// A unit-test file with the rule files that it names.
+#[derive(Debug)]
+pub struct LoadedTests {
+    pub tests: TestFile,
+    pub rules: Vec<RuleFile>,
+    /// Patterns that match no file, which promtool passes over.
+    pub warnings: Vec<RuleError>,
+}
+
 /// Reads a unit-test file and the rule files that it names, from the disk.
 ///
 /// # Errors
 /// All errors in all files, and unreadable files.
-pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
+pub fn load(path: &Path) -> Result<LoadedTests, Vec<RuleError>> {
     let about = |path: &Path, message: String| RuleError {
         file: path.display().to_string(),
         line: None,
@@ -153,27 +168,29 @@ pub fn load(path: &Path) -> Result<(TestFile, Vec<RuleFile>), Vec<RuleError>> {
         hint: None,
     };
     let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| vec![about(path, error.to_string())]);
-    let test_file = parse(&path.display().to_string(), &read(path)?)?;
-    let (mut files, mut errors) = (Vec::new(), Vec::new());
-    for pattern in &test_file.rule_files {
+    let tests = parse(&path.display().to_string(), &read(path)?)?;
+    let (mut rules, mut warnings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for pattern in &tests.rule_files {
         let full = path.parent().unwrap_or(Path::new("")).join(pattern);
-        let found: Vec<_> = glob::glob(&full.to_string_lossy())
-            .into_iter()
-            .flatten()
-            .flatten()
-            .collect();
+        let found: Vec<_> = match glob::glob(&full.to_string_lossy()) {
+            Ok(found) => found.flatten().collect(),
+            Err(error) => {
+                errors.push(about(path, format!("{pattern:?} is no pattern of files: {error}")));
+                continue;
+            }
+        };
         if found.is_empty() {
-            errors.push(about(path, format!("no rule file matches {pattern:?}")));
+            warnings.push(about(path, format!("no rule file matches {pattern:?}")));
         }
         for path in found {
             match read(&path).and_then(|text| rule_file::parse(&path.display().to_string(), &text)) {
-                Ok(file) => files.push(file),
+                Ok(file) => rules.push(file),
                 Err(more) => errors.extend(more),
             }
         }
     }
     if errors.is_empty() {
-        Ok((test_file, files))
+        Ok(LoadedTests { tests, rules, warnings })
     } else {
         Err(errors)
     }
@@ -194,8 +211,7 @@ pub(super) fn describe(labels: &LabelSet, annotations: BTreeMap<String, String>)
 }
 
 impl Reader {
-    fn test(&mut self, index: usize, test: TestText, default_interval_ms: i64) -> Test {
-        let at = YamlPath::root().key("tests").index(index);
+    fn test(&mut self, index: usize, test: TestText, at: Place, default_interval_ms: i64) -> Test {
         let name = test
             .name
             .filter(|name| !name.is_empty())
@@ -203,8 +219,8 @@ impl Reader {
         let mut series = Vec::new();
         for (index, input) in test.input_series.into_iter().enumerate() {
             let at = at.key("input_series").index(index);
-            let labels = self.report_error(&at.key("series"), parse_series(&input.series));
-            let values = self.report_error(&at.key("values"), parse_values(&input.values.0));
+            let labels = self.report_error(at.key("series"), parse_series(&input.series));
+            let values = self.report_error(at.key("values"), parse_values(&input.values));
             series.extend(labels.zip(values));
         }
         let alerts = test.alert_rule_test.into_iter().map(|test| {
@@ -212,13 +228,9 @@ impl Reader {
                 let labels = alert
                     .exp_labels
                     .iter()
-                    .map(|(name, value)| (name.as_str(), value.0.as_str()));
+                    .map(|(name, value)| (name.as_str(), value.as_str()));
                 let labels = LabelSet::from_pairs(labels.chain([("alertname", test.alertname.as_str())]));
-                let annotations = alert
-                    .exp_annotations
-                    .into_iter()
-                    .map(|(name, Scalar(text))| (name, text));
-                describe(&labels, annotations.collect())
+                describe(&labels, alert.exp_annotations)
             });
             AlertTest {
                 at_ms: test.eval_time.0,
@@ -234,15 +246,15 @@ impl Reader {
             for (index, sample) in test.exp_samples.into_iter().enumerate() {
                 let path = at.key("exp_samples").index(index);
                 if sample.histogram.is_some() {
-                    self.error(&path.key("histogram"), NotationError::NativeHistogram.to_string(), None);
+                    self.error(path.key("histogram"), NotationError::NativeHistogram.to_string(), None);
                 }
-                let labels = self.report_error(&path.key("labels"), parse_series(&sample.labels));
+                let labels = self.report_error(path.key("labels"), parse_series(&sample.labels));
                 expected.extend(labels.map(|labels| Element {
                     labels,
                     value: sample.value,
                 }));
             }
-            match promql::parse(&test.expr.0) {
+            match promql::parse(&test.expr) {
                 Ok(query) => expressions.push(ExpressionTest {
                     at_ms: test.eval_time.0,
                     query,
@@ -251,21 +263,21 @@ impl Reader {
                 Err(refusals) => {
                     refusals
                         .into_iter()
-                        .for_each(|r| self.error(&at.key("expr"), r.to_string(), r.hint));
+                        .for_each(|r| self.error(at.key("expr"), r.to_string(), r.hint));
                 }
             }
         }
         let external_labels = test
             .external_labels
             .iter()
-            .map(|(name, value)| (name.as_str(), value.0.as_str()));
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         let external_labels = LabelSet::from_pairs(external_labels);
         let interval_ms = test.interval.map_or(default_interval_ms, |interval| interval.0);
-        let start_ms = test.start_timestamp.map_or(0, |Scalar(text)| {
+        let start_ms = test.start_timestamp.map_or(0, |text| {
             parse_time(&text).unwrap_or_else(|| {
                 let message =
                     format!("{text:?} is not a time, expected for example 2024-01-01T00:00:00Z or 1704067200");
-                self.error(&at.key("start_timestamp"), message, None);
+                self.error(at.key("start_timestamp"), message, None);
                 0
             })
         });
@@ -282,7 +294,7 @@ impl Reader {
         }
     }
 
-    fn report_error<T>(&mut self, at: &YamlPath, result: Result<T, NotationError>) -> Option<T> {
+    fn report_error<T>(&mut self, at: Place, result: Result<T, NotationError>) -> Option<T> {
         result.map_err(|error| self.error(at, error.to_string(), None)).ok()
     }
 }

@@ -7,7 +7,7 @@ use super::promql::{Dialect, Element, Semantics};
 use super::rule_file::RuleFile;
 use super::rule_state::EvaluationFailure;
 use super::test_file::{AlertTest, ExpressionTest, Test, describe};
-pub use super::test_file::{TestFile, load, parse};
+pub use super::test_file::{LoadedTests, TestFile, load, parse};
 use std::collections::BTreeSet;
 
 /// A difference from an expectation of the file.

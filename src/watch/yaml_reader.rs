@@ -2,10 +2,10 @@
 //! unit-test files share.
 
 use super::duration::parse_ms;
-use super::yaml_path::{LineLookup, YamlPath};
+use super::yaml_place::Place;
 use crate::diagnostic::{Diagnostic, SourceText};
-use crate::yaml::{self, Unread};
-use serde::de::{DeserializeOwned, Error as _, Unexpected};
+use crate::yaml::{self, Node};
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 
 /// An error in a rule file or a unit-test file.
@@ -21,69 +21,39 @@ pub struct RuleError {
     pub hint: Option<String>,
 }
 
-/// A string that may be written as a number or a boolean, as in `severity: 1`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Scalar(pub String);
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrong = |found| Err(D::Error::invalid_type(found, &"a string"));
-        match Unread::deserialize(deserializer)? {
-            Unread::String(text) => Ok(Scalar(text)),
-            Unread::Bool(value) => Ok(Scalar(value.to_string())),
-            Unread::Number(number) => Ok(Scalar(match (number.as_i64(), number.as_u64()) {
-                (Some(number), _) => number.to_string(),
-                (None, Some(number)) => number.to_string(),
-                (None, None) => number.as_f64().unwrap_or(f64::NAN).to_string(),
-            })),
-            Unread::Null => Err(D::Error::custom("expected a string, found nothing")),
-            Unread::Sequence(_) => wrong(Unexpected::Seq),
-            Unread::Mapping(_) => wrong(Unexpected::Map),
-            Unread::Tagged(_) => wrong(Unexpected::Enum),
-        }
-    }
-}
-
 /// A duration within a test file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DurationMs(pub i64);
 
 impl<'de> Deserialize<'de> for DurationMs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Scalar(text) = Scalar::deserialize(deserializer)?;
-        parse_ms(&text).map(DurationMs).map_err(D::Error::custom)
+        let text = Option::<String>::deserialize(deserializer)?;
+        let milliseconds = text.map_or(Ok(0), |text| parse_ms(&text));
+        milliseconds.map(DurationMs).map_err(D::Error::custom)
     }
-}
-
-/// A value that is empty where YAML has null, as Go reads it.
-pub(super) fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
-    deserializer: D,
-) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Collects the errors of one file.
 pub(super) struct Reader {
-    lines: LineLookup,
+    source: SourceText,
     pub errors: Vec<RuleError>,
 }
 
 impl Reader {
     pub fn new(file: &str, text: &str) -> Self {
         Reader {
-            lines: LineLookup::new(SourceText::new(file, text)),
+            source: SourceText::new(file, text),
             errors: Vec::new(),
         }
     }
 
-    pub fn error(&mut self, at: &YamlPath, message: String, hint: Option<String>) {
-        let line = self.lines.line(at);
-        self.report(line, message, hint);
+    pub fn error(&mut self, at: Place, message: String, hint: Option<String>) {
+        self.report(at.line, message, hint);
     }
 
-    pub fn report(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
+    fn report(&mut self, line: Option<usize>, message: String, hint: Option<String>) {
         self.errors.push(RuleError {
-            file: self.lines.source().name().into(),
+            file: self.source.name().into(),
             line,
             message,
             hint,
@@ -91,31 +61,32 @@ impl Reader {
     }
 
     /// The content of the file, which is one document.
-    pub fn whole<T: DeserializeOwned>(&mut self) -> Option<T> {
-        let content = yaml::from_str(self.lines.source());
-        self.readable(content)
+    pub fn document(&mut self) -> Option<Node> {
+        let document = yaml::document(&self.source);
+        self.readable(document)
     }
 
     /// All documents of the file.
-    pub fn documents(&mut self) -> Option<Vec<Unread>> {
-        let documents = yaml::documents(self.lines.source());
+    pub fn documents(&mut self) -> Option<Vec<Node>> {
+        let documents = yaml::documents(&self.source);
         self.readable(documents)
     }
 
     fn readable<T>(&mut self, result: Result<T, Box<Diagnostic>>) -> Option<T> {
         result
-            .map_err(|found| self.report(found.span.map(|span| span.line), found.message, None))
+            .map_err(|found| self.report(found.span.map(|span| span.line), found.message, found.help))
             .ok()
     }
 
-    pub fn part<T: DeserializeOwned>(&mut self, part: Unread, at: &YamlPath, what: &str) -> Option<T> {
-        yaml::from_part(part)
-            .map_err(|error| self.error(at, format!("{what}: {error}"), None))
+    /// Reads a part of the file; `about` begins the message of an error.
+    pub fn part<T: DeserializeOwned>(&mut self, part: &Node, about: &str) -> Option<T> {
+        yaml::from_node(part)
+            .map_err(|error| self.report(error.span.map(|span| span.line), format!("{about}{error}"), None))
             .ok()
     }
 
-    pub fn duration(&mut self, text: Option<Scalar>, at: &YamlPath) -> Option<i64> {
-        parse_ms(&text?.0)
+    pub fn duration(&mut self, text: Option<&str>, at: Place) -> Option<i64> {
+        parse_ms(text?)
             .map_err(|error| self.error(at, error.to_string(), None))
             .ok()
     }

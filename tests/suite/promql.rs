@@ -2,6 +2,7 @@
 //! seed, written as a unit-test file that expects evenkeel's results.
 
 mod generate;
+mod notation;
 mod promtool;
 
 use evenkeel::watch::evaluator::{Evaluator, EvaluatorSettings};
@@ -323,8 +324,8 @@ fn promtool_agrees_with_generated_rules_and_alerts() {
         std::fs::write(folder.path().join(&name), rules).unwrap();
         let file = folder.path().join(format!("rules{}.test.yml", files.len()));
         std::fs::write(&file, test).unwrap();
-        let (tests, rules) = unit_test::load(&file).unwrap();
-        let report = tests.run(&rules, Dialect::V2_42);
+        let loaded = unit_test::load(&file).unwrap();
+        let report = loaded.tests.run(&loaded.rules, Dialect::V2_42);
         assert!(report.mismatches.is_empty(), "{:?}", report.mismatches);
         checks += report.checks;
         files.push(file);
@@ -395,8 +396,8 @@ fn promtool_agrees_on_limits_anchors_and_merge_keys() {
         std::fs::write(&rules, WRITTEN_RULES.replace("LIMIT", limit)).unwrap();
         let said = run_promtool(std::slice::from_ref(&tests));
         assert!(said.contains(theirs), "{said}");
-        let (file, files) = unit_test::load(&tests).unwrap_or_else(|errors| panic!("{errors:?}"));
-        let report = file.run(&files, Dialect::V2_42);
+        let loaded = unit_test::load(&tests).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let report = loaded.tests.run(&loaded.rules, Dialect::V2_42);
         let errors: Vec<String> = report
             .mismatches
             .iter()
@@ -415,9 +416,9 @@ fn shipped_alerting_tests_pass_here_as_they_do_under_promtool() {
     let said = run_promtool(&files);
     assert!(!said.contains("FAILED"), "{said}");
     for file in &files {
-        let (tests, rules) = unit_test::load(file).unwrap();
+        let loaded = unit_test::load(file).unwrap();
         for dialect in [Dialect::V3, Dialect::V2_42] {
-            let report = tests.run(&rules, dialect);
+            let report = loaded.tests.run(&loaded.rules, dialect);
             assert!(
                 report.checks > 0 && report.mismatches.is_empty(),
                 "{} as {dialect:?}: {:?}",

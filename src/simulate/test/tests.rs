@@ -258,6 +258,24 @@ fn test_files_of_promtool_are_played_by_the_own_evaluator() {
 }
 
 #[test]
+fn pattern_without_a_rule_file_is_a_warning_as_in_promtool() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.test.yml");
+    let tests = "tests: [{promql_expr_test: [{expr: 1, eval_time: 0, exp_samples: [{value: 1}]}]}]\n";
+    std::fs::write(&path, format!("rule_files: ['none*.yml']\n{tests}")).unwrap();
+    let report = run(&path);
+    let text = report.text(false);
+    assert!(report.is_ok() && report.checks == 1, "{text}");
+    assert!(
+        text.starts_with("warning: no rule file matches \"none*.yml\""),
+        "{text}"
+    );
+    std::fs::write(&path, format!("rule_files: ['none***']\n{tests}")).unwrap();
+    let text = run(&path).text(false);
+    assert!(text.contains("error: \"none***\" is no pattern of files"), "{text}");
+}
+
+#[test]
 fn reference_of_test_files_is_that_of_the_code() {
     let text = include_str!("../../../docs/testing-rules.md");
     let tables = [

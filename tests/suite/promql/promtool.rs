@@ -25,6 +25,14 @@ pub fn run_promtool(files: &[PathBuf]) -> String {
     text
 }
 
+/// Whether promtool accepts a rule file; else what it says.
+pub fn accepts_rules(file: &Path) -> Result<(), String> {
+    let output = tool("promtool").args(["check", "rules"]).arg(file).output();
+    let output = output.expect("promtool runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    output.status.success().then_some(()).ok_or(said)
+}
+
 /// The objections of promtool by the number of the case: its own result, or its error.
 pub fn objections(file: &Path) -> HashMap<usize, Result<BTreeMap<LabelSet, f64>, String>> {
     let text = run_promtool(&[file.to_owned()]);

@@ -1,5 +1,6 @@
 //! Label sets of series: shared, sorted, and cheap to copy and compare.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -81,26 +82,47 @@ impl LabelSet {
     }
 }
 
-/// Writes `name{label="value"}` as the text format does.
+/// Writes `name{label="value"}` as the text format does, or `{"a metric", "a label"="value"}` where names need quotes.
 impl fmt::Display for LabelSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.metric_name();
-        f.write_str(name)?;
-        let labels: Vec<String> = self
-            .0
-            .iter()
-            .filter(|(label, _)| &**label != METRIC_NAME)
-            .map(|(label, value)| {
-                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-                format!("{label}=\"{value}\"")
-            })
+        let labels = self.0.iter().filter(|(label, _)| &**label != METRIC_NAME);
+        let mut labels: Vec<String> = labels
+            .map(|(label, value)| format!("{}={}", label_name(label), quoted(value)))
             .collect();
-        if labels.is_empty() && !name.is_empty() {
-            Ok(())
-        } else {
-            write!(f, "{{{}}}", labels.join(", "))
+        if is_metric_name(name) {
+            f.write_str(name)?;
+            if labels.is_empty() {
+                return Ok(());
+            }
+        } else if !name.is_empty() {
+            labels.insert(0, quoted(name));
         }
+        write!(f, "{{{}}}", labels.join(", "))
     }
+}
+
+/// A label's name as in an expression, with quotes where it needs them.
+pub fn label_name(name: &str) -> Cow<'_, str> {
+    if is_metric_name(name) && !name.contains(':') {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Owned(quoted(name))
+    }
+}
+
+/// Whether a metric's name needs no quotes.
+fn is_metric_name(name: &str) -> bool {
+    !name.starts_with(|c: char| c.is_ascii_digit())
+        && !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
+}
+
+fn quoted(text: &str) -> String {
+    format!(
+        "\"{}\"",
+        text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    )
 }
 
 /// The labels that group or match series: those of `by`/`on`, or of `without`/`ignoring`.
@@ -195,5 +217,11 @@ mod tests {
         assert_eq!(labels.to_string(), "m{a=\"x\\\"\\\\\\ny\"}");
         assert_eq!(LabelSet::from_pairs([(METRIC_NAME, "m")]).to_string(), "m");
         assert_eq!(LabelSet::default().to_string(), "{}");
+        let labels = LabelSet::from_pairs([(METRIC_NAME, "my.metric"), ("a.b", "x"), ("c:d", "y"), ("e", "z")]);
+        assert_eq!(
+            labels.to_string(),
+            "{\"my.metric\", \"a.b\"=\"x\", \"c:d\"=\"y\", e=\"z\"}"
+        );
+        assert_eq!(LabelSet::from_pairs([(METRIC_NAME, "é")]).to_string(), "{\"é\"}");
     }
 }

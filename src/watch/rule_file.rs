@@ -435,6 +435,28 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_any_strings() {
+        let rule = |rule: &str| format!("groups: [{{name: g, rules: [{{expr: a, {rule}}}]}}]");
+        for good in [
+            "record: metric.name, labels: {label.name: x, 'é b': y, a-b: z}",
+            "alert: 'Any name', labels: {label.name: x}, annotations: {a.b: x}",
+        ] {
+            assert_eq!(errors(&rule(good)), Vec::<String>::new());
+        }
+        for (bad, expected) in [
+            (
+                "record: 'a{b=\"c\"}'",
+                "the name of a recording rule has no braces; labels are under `labels`",
+            ),
+            ("alert: A, labels: {'': x}", "\"\" is not a label name"),
+            ("alert: A, annotations: {'': x}", "an annotation needs a name"),
+        ] {
+            let errors = errors(&rule(bad));
+            assert!(errors.len() == 1 && errors[0].ends_with(expected), "{errors:?}");
+        }
+    }
+
+    #[test]
     fn anchors_aliases_and_merge_keys_are_resolved() {
         let text = "groups:\n- &first\n  name: g\n  interval: 30s\n  rules:\n  - &rule\n    alert: A\n    expr: &expr a > 1\n    labels: &labels {severity: page, \
                     team: x}\n  - <<: *rule\n    alert: B\n    expr: *expr\n    labels: {<<: *labels, team: y}\n- {<<: *first, name: h}\n";

@@ -79,10 +79,11 @@ fn parse_item(item: &str, values: &mut Vec<Option<f64>>) -> Option<()> {
                     values.extend(std::iter::repeat_n(None, times));
                     return Some(());
                 }
-                let (mut value, step) = match split_step(start) {
-                    Some((value, step)) => (parse_number(value)?, parse_number(step)?),
-                    None => (parse_number(start)?, 0.0),
+                let Some((start, step)) = split_step(start) else {
+                    values.extend(std::iter::repeat_n(Some(parse_number(start)?), times + 1));
+                    return Some(());
                 };
+                let (mut value, step) = (parse_number(start)?, parse_number(step)?);
                 // One value for the start and one for each addition, summed up as in promtool.
                 for _ in 0..=times {
                     values.push(Some(value));
@@ -133,6 +134,11 @@ mod tests {
         ] {
             assert_eq!(parse_values(text).unwrap(), expected, "{text}");
         }
+        let negative = parse_values("-0 -0x1").unwrap();
+        assert!(
+            negative.iter().flatten().all(|zero| zero.is_sign_negative()),
+            "{negative:?}"
+        );
         let special: Vec<f64> = parse_values("NaN stale").unwrap().into_iter().flatten().collect();
         assert!(special[0].is_nan() && !is_stale(special[0]) && is_stale(special[1]));
         for text in ["x5", "1+-2x5", "1+x5", "1x", "1x-2", "--1", "a", "1x99999999", "{{1}}"] {
@@ -148,6 +154,9 @@ mod tests {
         );
         assert_eq!(parse_series("{}").unwrap(), LabelSet::default());
         assert_eq!(parse_series(r#"{a="1"}"#).unwrap().to_string(), r#"{a="1"}"#);
+        for text in [r#"{"my.metric", "a.b"="1", c="2"}"#, r#"{"é"}"#] {
+            assert_eq!(parse_series(text).unwrap().to_string(), text);
+        }
         for text in ["m{a=~\"1\"}", "m offset 5m", "m[5m]", "1", "m{"] {
             assert!(parse_series(text).is_err(), "{text}");
         }

@@ -3,7 +3,7 @@
 
 use super::labels::LabelSet;
 use super::number;
-use super::promql::{by_name, is_label_name};
+use super::promql::by_name;
 use super::template_function::{Datum, Function, TemplateError};
 
 /// The template of a label or annotation.
@@ -235,6 +235,10 @@ fn command(tokens: &[Token], at: &mut usize, piped: Option<Operand>) -> Result<O
             _ => None,
         });
         function.check(arguments.len(), literals)?;
+        let has_labels = matches!(arguments.first(), Some(Operand::Labels | Operand::ExternalLabels));
+        if function == Function::Index && !has_labels {
+            return Err(TemplateError::Index);
+        }
         return Ok(Operand::Call(function, arguments));
     }
     if piped.is_some() {
@@ -265,11 +269,17 @@ fn operand(tokens: &[Token], at: &mut usize) -> Result<Option<Operand>, Template
     Ok(Some(operand))
 }
 
+/// Whether a label can stand after a dot. Go reads letters and digits of any script; others need `index`.
+fn is_field_name(name: &str) -> bool {
+    let is_letter = |c: char| c.is_alphabetic() || c == '_';
+    name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_numeric())
+}
+
 fn word_operand(word: &str) -> Result<Operand, TemplateError> {
     let label = |rest: &str| {
         let name = rest
             .strip_prefix('.')
-            .filter(|name| is_label_name(name))
+            .filter(|name| is_field_name(name))
             .map(str::to_owned);
         name.ok_or_else(|| TemplateError::UnsupportedLabel(word.to_owned()))
     };
@@ -379,6 +389,12 @@ mod tests {
                 1.0,
                 "%!f(string=100%)",
             ),
+            (
+                "{{ index $labels \"job\" | toUpper }} {{ index .Labels `a.b` }}|{{ index $externalLabels \"site\" }}",
+                0.0,
+                "NODE |here",
+            ),
+            ("{{ index $labels (index $labels \"instance\") }}|", 0.0, "|"),
             ("a  {{- $value -}}  b{{/* nothing */}}", 1.0, "a1b"),
             ("a  {{- $value }}  b", 1.0, "a1  b"),
         ] {
@@ -397,6 +413,8 @@ mod tests {
             ("{{ $labels.a-b }}", "$labels.a-b"),
             ("{{ printf \"%z\" 1 }}", "%z"),
             ("{{ humanize }}", "humanize"),
+            ("{{ index $labels }}", "index"),
+            ("{{ index $value \"a\" }}", "index"),
             ("{{ $value", "{{"),
             ("{{ }}", "empty"),
             ("{{ humanize (1 }}", "parenthesis"),

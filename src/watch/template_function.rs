@@ -47,6 +47,8 @@ pub enum TemplateError {
     NoFormat,
     #[error("the template's printf verb %{0} is not supported, there are {VERBS}")]
     UnsupportedVerb(char),
+    #[error("the template's index takes a set of labels and the name of one, as in index $labels \"name\"")]
+    Index,
     #[error("{0:?} is not a number")]
     NotANumber(String),
     #[error("a set of labels is not a number")]
@@ -60,6 +62,7 @@ pub(super) enum Function {
     Humanize1024,
     HumanizeDuration,
     HumanizePercentage,
+    Index,
     Printf,
     Title,
     ToUpper,
@@ -71,6 +74,13 @@ const VERBS: &str = "vsqdfFeEgGt";
 impl Function {
     /// Checks the arguments as far as possible before the values are known.
     pub fn check(self, arguments: usize, first_literal: Option<&Datum>) -> Result<(), TemplateError> {
+        if self == Function::Index {
+            return if arguments == 2 {
+                Ok(())
+            } else {
+                Err(TemplateError::Index)
+            };
+        }
         if self != Function::Printf {
             let name = format!("{self:?}");
             let name = name[..1].to_lowercase() + &name[1..];
@@ -98,6 +108,10 @@ impl Function {
             return Err(TemplateError::NoArgument);
         };
         Ok(Datum::Text(match self {
+            Function::Index => match (first, rest) {
+                (Datum::Map(labels), [Datum::Text(name)]) => labels.get(name).to_owned(),
+                _ => return Err(TemplateError::Index),
+            },
             Function::Humanize => humanize(first.to_number()?),
             Function::Humanize1024 => humanize1024(first.to_number()?),
             Function::HumanizeDuration => humanize_duration(first.to_number()?),

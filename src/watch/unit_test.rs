@@ -271,6 +271,37 @@ tests:
     }
 
     #[test]
+    fn names_may_be_any_strings() {
+        let rules = r#"
+groups:
+- name: g
+  rules:
+  - {record: double.name, expr: 'sum by ("label.name") ({"metric.name", "label.name"!="z"}) * 2', labels: {é: x}}
+  - alert: A
+    expr: '{"double.name"} > 4'
+    labels: {site.name: '{{ index $externalLabels "site.name" }}'}
+    annotations: {text.en: '{{ index $labels "label.name" }} {{ $labels.é }}'}
+"#;
+        let tests = r#"
+tests:
+- interval: 1m
+  external_labels: {site.name: home}
+  input_series: [{series: '{"metric.name", "label.name"="y"}', values: 1x5}, {series: '{"metric.name", l="y"}', values: 3x5}]
+  alert_rule_test:
+  - eval_time: 1m
+    alertname: A
+    exp_alerts: [{exp_labels: {é: x, site.name: home}, exp_annotations: {text.en: ' x'}}]
+  promql_expr_test:
+  - expr: '{"double.name"}'
+    eval_time: 1m
+    exp_samples: [{labels: '{"double.name", "label.name"="y", "é"="x"}', value: 2}, {labels: '{"double.name", "é"="x"}', value: 6}]
+"#;
+        let rules = rule_file::parse("r.yml", rules).unwrap();
+        let report = parse("t.yml", tests).unwrap().run(&[rules], Dialect::V3);
+        assert_eq!((report.checks, report.mismatches), (2, Vec::new()));
+    }
+
+    #[test]
     fn failing_test_says_the_difference() {
         let wrong = TESTS
             .replace("x has 8", "x has 9")

@@ -1,13 +1,14 @@
 //! The compiler from the parser's syntax tree to an [`Expression`]. It refuses unsupported syntax by name.
 
+use super::date::DatePart;
 use super::duration;
 use super::evaluate::MAX_SUBQUERY_STEPS;
 use super::expression::{Aggregate, Aggregation, At, Binary, Cardinality, Expression, MAX_REACH_MS, Operator};
 use super::expression::{LabelFunction, LabelFunctionKind, Query, Range, SeriesSelector, When};
-use super::function::{DatePart, Elementwise};
+use super::function::Elementwise;
 use super::over_time::RangeFunction;
 use super::refusal::Refusal;
-use super::scan::{MAX_NESTING, nesting, position};
+use super::scan::{MAX_NESTING, nesting, position, without_comments};
 use super::{Matcher, by_name};
 use crate::alert::go_regex;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
@@ -23,16 +24,17 @@ use std::time::{Duration, UNIX_EPOCH};
 /// # Errors
 /// All syntax errors and unsupported parts at once.
 pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
-    if nesting(text) > MAX_NESTING {
+    let code = without_comments(text);
+    if nesting(&code) > MAX_NESTING {
         let message = format!("more than {MAX_NESTING} operators, calls and parentheses in one expression");
         return Err(vec![Refusal::of_whole(message, "split it with recording rules")]);
     }
-    let folded = duration::fold(text).map_err(|refusal| vec![refusal])?;
+    let folded = duration::fold(&code).map_err(|refusal| vec![refusal])?;
     // The parser panics at durations out of range.
     let parsed =
         std::panic::catch_unwind(|| parser::parse(&folded)).unwrap_or_else(|_| Err("number out of range".into()));
     let parsed = parsed.map_err(|message| {
-        if let Some(refusal) = unknown_to_the_parser(text) {
+        if let Some(refusal) = unknown_to_the_parser(&code) {
             return vec![refusal];
         }
         let message = if message == "invalid promql query" {
@@ -40,7 +42,7 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         } else {
             message
         };
-        let offset = quoted(&message).and_then(|name| position(text, name));
+        let offset = quoted(&message).and_then(|name| position(&code, name));
         vec![Refusal {
             message,
             offset,
@@ -48,7 +50,7 @@ pub fn parse(text: &str) -> Result<Query, Vec<Refusal>> {
         }]
     })?;
     let mut compiler = Compiler {
-        text,
+        text: &code,
         refusals: Vec::new(),
         native_functions: Vec::new(),
     };
@@ -229,11 +231,11 @@ impl Compiler<'_> {
                 return self.refuse(name, experimental(&format!("the modifier {name}")), "");
             }
             if let Some(labels) = &modifier.matching {
-                matching = selected(labels);
+                matching = self.selected(labels)?;
             }
             cardinality = match &modifier.card {
-                VectorMatchCardinality::ManyToOne(labels) => Cardinality::ManyToOne(texts(&labels.labels)),
-                VectorMatchCardinality::OneToMany(labels) => Cardinality::OneToMany(texts(&labels.labels)),
+                VectorMatchCardinality::ManyToOne(labels) => Cardinality::ManyToOne(self.label_names(&labels.labels)?),
+                VectorMatchCardinality::OneToMany(labels) => Cardinality::OneToMany(self.label_names(&labels.labels)?),
                 VectorMatchCardinality::OneToOne | VectorMatchCardinality::ManyToMany => Cardinality::OneToOne,
             };
         }
@@ -253,11 +255,8 @@ impl Compiler<'_> {
         let inner = self.expression(&aggregate.expr);
         let parameter = aggregate.param.as_deref().map(without_parentheses);
         let aggregation = match (aggregate.op.id(), parameter) {
-            (T_COUNT_VALUES, Some(Expr::StringLiteral(label))) if is_label_name(&label.val) => {
-                Aggregation::CountValues(label.val.as_str().into())
-            }
             (T_COUNT_VALUES, Some(Expr::StringLiteral(label))) => {
-                return self.refuse("count_values", format!("{:?} is not a label name", label.val), "");
+                Aggregation::CountValues(self.label_name(&label.val)?)
             }
             (T_SUM, _) => Aggregation::Sum,
             (T_AVG, _) => Aggregation::Average,
@@ -276,7 +275,10 @@ impl Compiler<'_> {
                 return self.refuse(&name, experimental(&format!("the aggregation {name}")), "");
             }
         };
-        let grouping = grouping(aggregate);
+        let grouping = match &aggregate.modifier {
+            Some(modifier) => self.selected(modifier)?,
+            None => Selected::Only(Vec::new()),
+        };
         Some(Expression::Aggregate(Box::new(Aggregate {
             aggregation,
             inner: inner?,
@@ -352,10 +354,11 @@ impl Compiler<'_> {
             }
             ("label_replace" | "label_join", [inner, Expr::StringLiteral(destination), texts @ ..]) => {
                 let inner = self.expression(inner);
-                let kind = self.label_function(name, &destination.val, texts)?;
+                let destination = self.label_name(&destination.val);
+                let kind = self.label_function(name, texts)?;
                 Some(Expression::LabelFunction(Box::new(LabelFunction {
                     inner: inner?,
-                    destination: destination.val.as_str().into(),
+                    destination: destination?,
                     kind,
                 })))
             }
@@ -368,10 +371,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn label_function(&mut self, name: &str, destination: &str, texts: &[&Expr]) -> Option<LabelFunctionKind> {
-        if !is_label_name(destination) {
-            return self.refuse(name, format!("{name}: {destination:?} is not a label name"), "");
-        }
+    fn label_function(&mut self, name: &str, texts: &[&Expr]) -> Option<LabelFunctionKind> {
         let text = |expr: &&Expr| match expr {
             Expr::StringLiteral(literal) => Some(literal.val.clone()),
             _ => None,
@@ -392,16 +392,41 @@ impl Compiler<'_> {
                 })
             }
             ("label_join", [separator, sources @ ..]) => {
-                if let Some(wrong) = sources.iter().find(|source| !is_label_name(source)) {
-                    return self.refuse(name, format!("{name}: {wrong:?} is not a label name"), "");
-                }
+                let sources = sources.iter().map(|source| self.label_name(source));
                 Some(LabelFunctionKind::Join {
                     separator: separator.clone(),
-                    sources: self::texts(sources),
+                    sources: sources.collect::<Option<_>>()?,
                 })
             }
             _ => self.wrong_arguments(name),
         }
+    }
+
+    fn selected(&mut self, modifier: &LabelModifier) -> Option<Selected> {
+        Some(match modifier {
+            LabelModifier::Include(labels) => Selected::Only(self.label_names(&labels.labels)?),
+            LabelModifier::Exclude(labels) => Selected::AllBut(self.label_names(&labels.labels)?),
+        })
+    }
+
+    fn label_names(&mut self, names: &[String]) -> Option<Vec<Text>> {
+        names.iter().map(|name| self.label_name(name)).collect()
+    }
+
+    /// Checks the name of a label. Prometheus 3 has any but the empty one.
+    fn label_name(&mut self, name: &str) -> Option<Text> {
+        if !name.is_empty() {
+            return Some(name.into());
+        }
+        self.refusals.push(Refusal {
+            message: "an empty string is not a label name".into(),
+            offset: ["\"\"", "''", "``"]
+                .iter()
+                .filter_map(|empty| self.text.find(empty))
+                .min(),
+            hint: None,
+        });
+        None
     }
 
     fn wrong_arguments<T>(&mut self, name: &str) -> Option<T> {
@@ -414,21 +439,6 @@ fn without_parentheses(expr: &Expr) -> &Expr {
         Expr::Paren(paren) => without_parentheses(&paren.expr),
         other => other,
     }
-}
-
-fn selected(modifier: &LabelModifier) -> Selected {
-    match modifier {
-        LabelModifier::Include(labels) => Selected::Only(texts(&labels.labels)),
-        LabelModifier::Exclude(labels) => Selected::AllBut(texts(&labels.labels)),
-    }
-}
-
-fn grouping(aggregate: &AggregateExpr) -> Selected {
-    aggregate.modifier.as_ref().map_or(Selected::Only(Vec::new()), selected)
-}
-
-fn texts(names: &[String]) -> Vec<Text> {
-    names.iter().map(|name| name.as_str().into()).collect()
 }
 
 /// The time that the modifiers of a selector or a subquery choose.
@@ -475,15 +485,6 @@ fn absent_labels(expr: &Expr) -> LabelSet {
         }
     }
     LabelSet::from_pairs(labels)
-}
-
-/// Whether a string is a label name of the Prometheus data model.
-pub(in super::super) fn is_label_name(name: &str) -> bool {
-    let mut characters = name.chars();
-    characters
-        .next()
-        .is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
-        && characters.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn quoted(message: &str) -> Option<&str> {

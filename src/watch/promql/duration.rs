@@ -352,7 +352,6 @@ mod tests {
                 "sum by (offset) (a[5m] offset -5m)",
                 "sum by (offset) (a[5m] offset -5m)",
             ),
-            ("a # [5m * 2]\n[1m]", "a # [5m * 2]\n[1m]"),
             ("my_offset (1)", "my_offset (1)"),
             ("a[5m", "a[5m"),
         ] {

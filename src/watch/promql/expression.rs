@@ -1,7 +1,8 @@
 //! A checked expression, every part of which can be evaluated.
 
 use super::Matcher;
-use super::function::{DatePart, Elementwise};
+use super::date::DatePart;
+use super::function::Elementwise;
 use super::over_time::RangeFunction;
 use super::scan::position;
 use crate::watch::history::ReadSet;

@@ -1,8 +1,5 @@
 //! Functions of one value at a time.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::Offset;
 use serde::Deserialize;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -101,46 +98,8 @@ fn smaller(a: f64, b: f64) -> f64 {
     -larger(-a, -b)
 }
 
-/// A calendar field of a time in UTC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum DatePart {
-    Minute,
-    Hour,
-    DayOfWeek,
-    DayOfMonth,
-    DayOfYear,
-    DaysInMonth,
-    Month,
-    Year,
-}
-
-impl DatePart {
-    /// The field of a Unix time, ignoring fractions of a second; NaN outside of the years -9999 to 9999.
-    pub fn of(self, unix_seconds: f64) -> f64 {
-        if unix_seconds.is_nan() {
-            return f64::NAN;
-        }
-        let Ok(timestamp) = Timestamp::from_second(unix_seconds as i64) else {
-            return f64::NAN;
-        };
-        let date_time: DateTime = Offset::UTC.to_datetime(timestamp);
-        f64::from(match self {
-            DatePart::Minute => i16::from(date_time.minute()),
-            DatePart::Hour => i16::from(date_time.hour()),
-            DatePart::DayOfWeek => i16::from(date_time.weekday().to_sunday_zero_offset()),
-            DatePart::DayOfMonth => i16::from(date_time.day()),
-            DatePart::DayOfYear => date_time.day_of_year(),
-            DatePart::DaysInMonth => i16::from(date_time.days_in_month()),
-            DatePart::Month => i16::from(date_time.month()),
-            DatePart::Year => date_time.year(),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::by_name;
     use super::*;
 
     #[test]
@@ -168,22 +127,5 @@ mod tests {
             );
         }
         assert_eq!(Elementwise::Clamp.apply(1.0, &[2.0, 1.0]), None);
-    }
-
-    #[test]
-    fn parts_of_a_leap_day() {
-        let leap_day = 1_709_210_096.9; // Thursday 2024-02-29 12:34:56 UTC
-        for (name, expected) in [
-            ("minute", 34.0),
-            ("hour", 12.0),
-            ("day_of_week", 4.0),
-            ("day_of_month", 29.0),
-            ("day_of_year", 60.0),
-            ("days_in_month", 29.0),
-            ("month", 2.0),
-            ("year", 2024.0),
-        ] {
-            assert_eq!(by_name::<DatePart>(name).unwrap().of(leap_day), expected, "{name}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! A matcher on one label of a series, prepared for frequent use.
 
 use crate::alert::go_regex::{self, PatternError};
-use crate::watch::labels::{LabelSet, Text};
+use crate::watch::labels::{LabelSet, Text, label_name};
 use promql_parser::label::{MatchOp, Matcher as Parsed};
 use regex::Regex;
 use std::fmt;
@@ -99,7 +99,7 @@ impl fmt::Display for Matcher {
             (_, false) => "=~",
             (_, true) => "!~",
         };
-        write!(f, "{}{op}{value:?}", self.name)
+        write!(f, "{}{op}{value:?}", label_name(&self.name))
     }
 }
 

@@ -3,6 +3,7 @@
 mod aggregate;
 mod binary;
 mod compile;
+mod date;
 mod duration;
 mod evaluate;
 mod expression;
@@ -14,7 +15,6 @@ mod over_time;
 mod refusal;
 mod scan;
 
-pub(super) use compile::is_label_name;
 pub use compile::parse;
 pub use evaluate::EvaluationError;
 pub use expression::{MAX_REACH_MS, Query};

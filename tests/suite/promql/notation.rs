@@ -1,7 +1,8 @@
 //! The real promtool reads rule files, unit tests and expressions as evenkeel does, in the ways that people write them.
 
-use super::promtool::{accepts_rules, run_promtool};
-use evenkeel::watch::promql::Dialect;
+use super::promtool::{accepts_rules, objections, run_promtool};
+use super::{Case, history_of, same, semantics, unit_test_file};
+use evenkeel::watch::promql::{self, Dialect, QueryValue};
 use evenkeel::watch::{rule_file, unit_test};
 use std::fmt::Write as _;
 
@@ -171,4 +172,105 @@ fn promtool_goes_on_where_no_rule_file_matches() {
         "{:?}",
         report.mismatches
     );
+}
+
+/// Expressions whose results depend on how numbers and times are read or printed. promtool names a case by the comment
+/// after it.
+fn expressions() -> Vec<String> {
+    let mut expressions = Vec::new();
+    for function in [
+        "minute",
+        "hour",
+        "day_of_week",
+        "day_of_month",
+        "day_of_year",
+        "days_in_month",
+        "month",
+        "year",
+    ] {
+        for time in [
+            "NaN",
+            "Inf",
+            "-Inf",
+            "0",
+            "-0.9",
+            "-1",
+            "253402300800",
+            "-62135596801",
+            "1e15",
+            "-1e15",
+            "9e18",
+            "-9e18",
+            "9223372036854775807",
+            "-9223372036854775808",
+            "-9223372028800000000",
+            "1e20",
+            "-1e20",
+        ] {
+            expressions.push(format!("{function}(vector({time}))"));
+        }
+        expressions.push(format!("{function}()"));
+    }
+    for value in [
+        "-0",
+        "0",
+        "0 * -1",
+        "1e21",
+        "1e-7",
+        "0.1 + 0.2",
+        "NaN",
+        "-Inf",
+        "123456789",
+        "-1e-300",
+    ] {
+        expressions.push(format!("count_values(\"v\", vector({value}))"));
+    }
+    expressions.push("count_values(\"v\", vector(-0) or label_replace(vector(0), \"a\", \"b\", \"\", \"\"))".into());
+    for range in [
+        "1m # why",
+        "1m # it''s\n\n    ",
+        "1m: # one\n\n    15s # \"two\n\n    ",
+        "1m # ]\n\n    ",
+    ] {
+        let end = if range.contains('\n') { "" } else { "\n\n    " };
+        expressions.push(format!("sum_over_time(a[{range}{end}])"));
+    }
+    expressions.push("a # one\n\n    + # two\n\n    a{l=\"#\"}".into());
+    expressions
+}
+
+#[test]
+fn promtool_agrees_on_numbers_dates_and_comments() {
+    let series = vec![("a{l=\"#\"}".to_owned(), "1x60".to_owned())];
+    let history = history_of(&series);
+    let mut cases = Vec::new();
+    for expression in expressions() {
+        // Single quotes and line breaks are doubled in the test file, which has the expression in single quotes.
+        let plain = expression.replace("''", "'").replace("\n\n    ", "\n");
+        let query = promql::parse(&plain).unwrap_or_else(|refusals| panic!("{plain}: {refusals:?}"));
+        let value = query.evaluate(&history, 300_000, semantics()).unwrap();
+        cases.push(Case {
+            expression,
+            at_seconds: 300,
+            result: Ok(QueryValue::into_vector(value)),
+        });
+    }
+    let worlds = [(series, cases)];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("written.test.yml");
+    std::fs::write(&file, unit_test_file(&worlds)).unwrap();
+    let objections = objections(&file);
+    let mut disagreements = Vec::new();
+    for (number, case) in worlds[0].1.iter().enumerate() {
+        let (ours, theirs) = (case.result.as_ref().unwrap(), objections.get(&number));
+        let agreed = match theirs {
+            None => true,
+            Some(Ok(theirs)) => same(ours, theirs),
+            Some(Err(_)) => false,
+        };
+        if !agreed {
+            disagreements.push(format!("{}\n  ours: {ours:?}\n  theirs: {theirs:?}", case.expression));
+        }
+    }
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
 }

@@ -32,8 +32,8 @@ fn unsupported_promql_is_refused_by_name_and_place() {
             "a duration must be greater than 0 (at character 17)",
         ),
         (
-            "label_join(a, \"b\", \"\", \"c-d\")",
-            "label_join: \"c-d\" is not a label name (at character 1)",
+            "label_join(a, \"b\", \"-\", \"\")",
+            "an empty string is not a label name (at character 25)",
         ),
         (
             "limitk(2, a)",
@@ -56,8 +56,12 @@ fn unsupported_promql_is_refused_by_name_and_place() {
         ("a +", "not a PromQL expression"),
         ("\"a\"", "a text is no result"),
         (
-            "count_values(\"a-b\", a)",
-            "\"a-b\" is not a label name (at character 1)",
+            "count_values(\"\", a)",
+            "an empty string is not a label name (at character 14)",
+        ),
+        (
+            "sum by (b, '') (a)",
+            "an empty string is not a label name (at character 12)",
         ),
         (
             "a + fill_right(0) b",
@@ -148,6 +152,48 @@ fn every_stable_function_is_evaluated() {
     for text in of_values.chain(of_ranges).chain(others.map(String::from)) {
         assert_eq!(refusals(&text), Vec::<String>::new(), "{text}");
     }
+}
+
+#[test]
+fn names_may_be_any_strings() {
+    for text in [
+        r#"{"metric.name", "label.name"="x", 'é'=~"y|z", l!=""}"#,
+        r#"rate({`metric name`}[5m])"#,
+        r#"{"metric.name"} / on ("label.name") group_left ("é", b) {"other.metric"}"#,
+        r#"sum without ("label.name", b) ({"metric.name"})"#,
+        r#"count_values("label.name", a)"#,
+        r#"label_replace(a, "label.name", "$1", "other.name", "(.*)")"#,
+        r#"label_join(a, "label.name", "-", "one.name", "é")"#,
+        r#"absent({"metric.name", "label.name"="x"})"#,
+    ] {
+        assert_eq!(refusals(text), Vec::<String>::new(), "{text}");
+    }
+    let mut read_set = ReadSet::default();
+    parse(r#"rate({"metric.name"}[5m])"#)
+        .unwrap()
+        .add_to_read_set(&mut read_set);
+    assert_eq!(read_set.keep_ms("metric.name"), Some(300_000));
+    assert_eq!(read_set.keep_ms("a"), None);
+}
+
+#[test]
+fn comments_may_be_anywhere_between_words() {
+    for text in [
+        "rate(a[5m # why\n])",
+        "rate(a[5m # twice\n * 2])",
+        "rate(a[5m # it's ]\n])",
+        "max_over_time(a[5m # range\n : # step\n 1m # end\n])",
+        "a # {\r+ b",
+        "# first\na offset # back\n (1m # more\n + 1m)",
+        "a{ # all\n l=\"#\" } # (",
+    ] {
+        assert_eq!(refusals(text), Vec::<String>::new(), "{text}");
+    }
+    // A position is that in the text with the comment.
+    assert_eq!(
+        refusals("a # info\n + info(b)"),
+        ["the function info is experimental in Prometheus and not supported (at character 13)"]
+    );
 }
 
 #[test]

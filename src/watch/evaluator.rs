@@ -1,11 +1,12 @@
 //! The evaluator of rule groups: which groups are due, what stays across reloads and restarts, and which alerts fire.
 //! The caller passes time and samples; the evaluator uses no clock and no file.
 
-use super::alerting::{ActiveAlert, EvaluationKind, Remembered, Transition};
+use super::alerting::{ActiveAlert, EvaluationKind, Transition};
 use super::dependencies::Dependencies;
 use super::history::{History, ReadSet};
 use super::labels::{LabelSet, Text};
 use super::promql::{Query, QueryValue, Semantics};
+use super::remembered::Remembered;
 use super::rule_file::{Group, Rule, RuleFile};
 use super::rule_state::RuleState;
 use crate::alert::Alert;

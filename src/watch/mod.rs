@@ -14,6 +14,7 @@ mod yaml_reader;
 pub mod promql;
 mod rule_documents;
 pub mod rule_file;
+pub mod remembered;
 pub mod restart;
 mod rule_state;
 mod samples;

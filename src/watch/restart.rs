@@ -1,8 +1,8 @@
 //! The state of active alerts that survives a restart of evenkeel, like ALERTS_FOR_STATE of Prometheus.
 
-use super::alerting::Remembered;
 use super::evaluator::Evaluator;
 use super::labels::LabelSet;
+use super::remembered::Remembered;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 

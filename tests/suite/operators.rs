@@ -207,7 +207,7 @@ fn status_shows_what_fires_and_who_paused() {
     succeed(&mut evenkeel(&home, &["pause", "--reason=a test"]));
     eventually("the status to say who paused", TIMEOUT, || {
         let text = succeed(&mut evenkeel(&home, &["status"]));
-        let is_there = text.starts_with("paused: ") && text.contains("by root (uid 0): a test");
+        let is_there = text.contains("\npaused: ") && text.contains("by root (uid 0): a test");
         (is_there && text.contains("no alert of a rule is open")).then_some(())
     });
     let json = succeed(&mut evenkeel(&home, &["status", "--output=json"]));

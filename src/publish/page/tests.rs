@@ -327,7 +327,7 @@ fn timeline_shows_bands_marks_and_bars_of_every_range() {
             Range::Day,
             [
                 "class=\"band\"",
-                "class=\"mark applied\"",
+                "class=\"mark applied end\"",
                 "lease 2 on 4000002 a-long-name-002",
             ],
         ),

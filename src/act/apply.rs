@@ -39,8 +39,15 @@ impl Prepared {
 /// # Errors
 /// With the outcome, when the process is gone or its values cannot be read.
 pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<SavedValue>, StepResult> {
+    let threads = concerned(host, target, knob)?;
+    if threads.is_empty() {
+        return Err(StepResult::only(
+            Outcome::Denied,
+            "all threads are real-time, and evenkeel never changes those",
+        ));
+    }
     let mut saved = Vec::new();
-    for thread in concerned(host, target, knob)? {
+    for thread in threads {
         match host.get(target, thread, knob) {
             Ok(value) => saved.push(SavedValue::of_thread(thread, value)),
             // A thread that exits meanwhile needs no restore.
@@ -49,10 +56,7 @@ pub fn read(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Sa
         }
     }
     if saved.is_empty() {
-        return Err(StepResult::only(
-            Outcome::Denied,
-            "all threads are real-time, and evenkeel never changes those",
-        ));
+        return Err(HostError::Gone { pid: target.pid }.into());
     }
     Ok(saved)
 }
@@ -203,20 +207,25 @@ pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result
     guard::notice(&process, signal).map_err(|denial| StepResult::only(Outcome::Superseded, denial.reason))
 }
 
-/// The threads with a knob, without real-time and deadline threads, which are never touched.
+/// The threads with a knob, without real-time and deadline threads, which are never touched. Empty where all are such
+/// threads; a process whose threads exit meanwhile is gone.
 pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Thread>, HostError> {
     let threads = host.threads(target)?;
     if !knob.is_per_thread() {
         // The first thread stands for the process, also where it has exited and others run.
         return Ok(vec![target.main_thread()]);
     }
-    let mut normal = Vec::with_capacity(threads.len());
+    let (mut normal, mut has_real_time) = (Vec::with_capacity(threads.len()), false);
     for thread in threads {
         match host.get(target, thread, Knob::Sched) {
-            Ok(Value::Sched(Policy::RealTime)) | Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
+            Ok(Value::Sched(Policy::RealTime)) => has_real_time = true,
             Ok(_) => normal.push(thread),
+            Err(HostError::Gone { .. } | HostError::ChangedIdentity { .. }) => {}
             Err(error) => return Err(error),
         }
+    }
+    if normal.is_empty() && !has_real_time {
+        return Err(HostError::Gone { pid: target.pid });
     }
     Ok(normal)
 }
@@ -232,9 +241,10 @@ mod tests {
     use super::*;
     use crate::act::cgroup_limit;
     use crate::host::LinuxHost;
+    use crate::host::fake::FakeHost;
     use crate::knob::{AffinityChange, CpuSet};
     use crate::process::table::Procfs;
-    use crate::process::{Cgroup, CgroupIdentity};
+    use crate::process::{Cgroup, CgroupIdentity, Process};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -256,6 +266,21 @@ mod tests {
         let mut one = rustix::thread::CpuSet::new();
         one.set(first);
         rustix::thread::sched_setaffinity(None, &one).unwrap();
+    }
+
+    /// The pid of a short-lived process goes to another one between two calls.
+    #[test]
+    fn process_that_exits_meanwhile_is_not_called_real_time() {
+        for reused_every in 1..4 {
+            let mut host = FakeHost::new(4, "2026-01-01T00:00:00Z".parse().unwrap());
+            let target = host.add(Process::example(100, "short"));
+            host.hooks.reused_every = reused_every;
+            let result = read(&mut host, target, Knob::Nice).unwrap_err();
+            assert!(
+                matches!(result.outcome, Outcome::Gone | Outcome::ChangedIdentity),
+                "{result:?}"
+            );
+        }
     }
 
     #[test]

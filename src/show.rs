@@ -5,6 +5,7 @@ mod leases;
 mod listing;
 mod progress;
 mod status;
+mod status_text;
 mod unrecognised;
 
 pub use check::check;

@@ -1,0 +1,124 @@
+//! Tests of the text of the status.
+
+use super::*;
+
+fn answer() -> Answer {
+    let event = serde_json::json!({
+        "at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f", "outcome": "applied",
+        "pid": 4711, "process": "ff\u{1b}mpeg", "step": "nice 10", "before": "0", "after": "10",
+    });
+    let mut of_former_episode = event.clone();
+    of_former_episode["at"] = "2026-01-02T02:04:00Z".into();
+    let alert = |rule: &str| {
+        serde_json::json!({"alertname": "A", "fingerprint": "f", "rule": rule, "source": "local", "state": "firing",
+            "since": "2026-01-02T03:00:05Z", "opened_at": "2026-01-02T03:00:06Z", "dry_run": false, "episode": "1",
+            "labels": {}, "targets": 1})
+    };
+    serde_json::from_value(serde_json::json!({
+        "version": "1.2.3", "host": {"name": "web1"}, "sampled_at": "2026-01-02T03:04:04.5Z",
+        "frontend": {"since": "2026-01-02T03:02:00Z", "restarts": 1},
+        "mode": "enforce", "paused": true, "leases_held": 12,
+        "paused_by": {"at": "2026-01-02T03:03:05Z", "rule": "", "alertname": "", "operation": "pause",
+            "reason": "by root (uid 0): a test"},
+        "alerts": [alert("waits"), alert("calm")],
+        "rules": [
+            {"rule": "calm", "steps": ["nice 10"], "acts": true},
+            {"rule": "waits", "steps": ["wait 10m", "nice 10"], "acts": true},
+            {"rule": "other", "steps": [], "acts": false},
+        ],
+        "leases": [{"id": 7, "rule": "calm", "fingerprint": "f", "since": "2026-01-02T03:04:00Z", "pid": 4711,
+            "process": "ffmpeg", "what": "nice 0 -> 10", "until": "2026-01-02T03:05:05Z"}],
+        "actions": [event, of_former_episode],
+        "decisions": [{"at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f",
+            "decision": "no_target", "reason": "no process matches the selector"}],
+        "budget_remaining": 2, "commands_remaining": 9,
+        "budget": {"final_steps": 3, "commands": 10, "per_seconds": 300},
+        "breakers_open": ["other"], "ledger_writable": false, "config_last_reload_successful": true,
+        "trail": {"cpu_busy_ratio": [0.0, null, 0.5, 1.0]},
+    }))
+    .unwrap()
+}
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+#[test]
+fn status_has_the_order_of_the_page() {
+    let expected = "\
+evenkeel 1.2.3 on web1, sampled at 03:04:04 UTC
+paused: no new steps; leases are still reverted
+  1m0s ago by root (uid 0): a test, until `evenkeel resume`
+actuator running, no restarts; frontend running for 2m5s, 1 restart
+ledger not writable, configuration in force, 1 breaker open
+2 of 3 irreversible actions and 9 of 10 commands left per 5m0s
+  other has an open breaker; `evenkeel release --breaker other` closes it
+
+FIRING ALERTS
+A firing for 4m0s, from local
+  rule calm
+          5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
+          5s ago  no target
+                  no process matches the selector
+  rule waits
+    nothing yet; its steps are wait 10m, nice 10
+
+HOST, LAST MINUTES
+CPU busy            100.0 %  ▁ ▅█
+
+LEASES
+NUMBER  TARGET       CHANGE        UNDONE   RULE
+7       4711 ffmpeg  nice 0 -> 10  in 1m0s  calm
+and 11 more: `evenkeel leases`
+
+LAST ACTIONS
+      5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
+    1h0m ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
+
+RULES
+calm (enforce): nice 10
+waits (enforce): wait 10m, nice 10
+1 rule without an open alert
+";
+    assert_eq!(text(&answer(), NOW.parse().unwrap(), Style::PLAIN), expected);
+}
+
+#[test]
+fn alert_with_more_events_than_are_listed_says_so() {
+    let mut status = answer();
+    let of_others = Event {
+        rule: "other".to_owned(),
+        ..status.actions.swap_remove(0)
+    };
+    status.actions = vec![of_others; MAX_RECENT];
+    let alerts = alerts(&status, NOW.parse().unwrap(), Style::PLAIN);
+    let forgotten = nothing_done(&[], true);
+    assert!(alerts.contains(&format!("  rule waits\n    {forgotten}\n")), "{alerts}");
+}
+
+#[test]
+fn status_fits_80_columns() {
+    let mut status = answer();
+    let long = "a ".repeat(60);
+    status.paused_by.as_mut().unwrap().reason.clone_from(&long);
+    status.actions[0].process = Some(long.clone());
+    status.rules[0].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+    status.rules[1].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+    status.leases[0].process = format!("/system.slice/{}", "x".repeat(50));
+    status
+        .trail
+        .insert("memory_used_ratio".to_owned(), vec![Some(0.5); 300]);
+    let style = Style {
+        color: false,
+        columns: Some(80),
+    };
+    let text = text(&status, NOW.parse().unwrap(), style);
+    assert!(text.lines().all(|line| width(line) <= 80), "{text}");
+}
+
+#[test]
+fn sparklines_fit_their_columns() {
+    let values: Vec<Option<f32>> = (0..300).map(|number| Some(number as f32 / 299.0)).collect();
+    let line = sparkline(&values, 60);
+    assert_eq!(line.chars().count(), 60);
+    assert!(line.starts_with('▁') && line.ends_with('█'));
+    assert_eq!(sparkline(&[], 60), "");
+}

@@ -208,7 +208,7 @@ pub fn catches(host: &mut impl Host, target: Identity, signal: Signal) -> Result
 }
 
 /// The threads with a knob, without real-time and deadline threads, which are never touched. Empty where all are such
-/// threads; a process whose threads exit meanwhile is gone.
+/// threads; a process that exits meanwhile is gone.
 pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> Result<Vec<Thread>, HostError> {
     let threads = host.threads(target)?;
     if !knob.is_per_thread() {
@@ -224,7 +224,8 @@ pub(super) fn concerned(host: &mut impl Host, target: Identity, knob: Knob) -> R
             Err(error) => return Err(error),
         }
     }
-    if normal.is_empty() && !has_real_time {
+    // In a process that executes a program now, another thread becomes the first one.
+    if normal.is_empty() && !has_real_time && !host.is_alive(target) {
         return Err(HostError::Gone { pid: target.pid });
     }
     Ok(normal)

@@ -7,6 +7,7 @@ use crate::family::Family;
 use crate::process::proc_dir::OpenProcess;
 use crate::process::table::{Procfs, TICKS_PER_SECOND};
 use crate::sense::runtime::kernel_file::{ReadError, read_record};
+use crate::sense::runtime::snapshot::SampleTime;
 use rustix::process::{Resource, getrlimit};
 use std::path::Path;
 use std::time::Duration;
@@ -19,21 +20,31 @@ const METRICS: &str = "\
 pub const INFO: CollectorInfo = CollectorInfo::on("process", Pace::Fast, "evenkeel itself: process_*", METRICS, |_| {
     let mut own = None;
     Box::new(move |_| {
-        let own = match &own {
+        let own = match &mut own {
             Some(own) => own,
             None => own.insert(OwnProcess::open()?),
         };
+        own.follow_clock(SampleTime::now())?;
         own.read()
     })
 });
 
-/// The directory of evenkeel's process in `/proc`, open, and what does not change while it runs.
+/// A difference of the clocks from which the clock was set. A clock that is only corrected differs by less within hours.
+const SET_SECONDS: f64 = 1.0;
+
+/// The directory of evenkeel's process in `/proc`, open, and the time of the boot.
 struct OwnProcess {
     procfs: Procfs,
     directory: OpenProcess,
-    /// Unix time of the boot, in seconds. It is read once, because `/proc/stat` is expensive to read, and so that the
-    /// start time does not move when the clock is set.
+    /// Unix time of the boot, in seconds. `/proc/stat` is expensive to read, so it is read again only where the clock
+    /// was set meanwhile.
     booted_at: f64,
+    /// The wall clock less the time since the boot, in seconds, when `booted_at` was read.
+    clock_offset: f64,
+}
+
+fn clock_offset(now: SampleTime) -> f64 {
+    now.wall.as_duration().as_secs_f64() - now.boot.as_secs_f64()
 }
 
 impl OwnProcess {
@@ -43,9 +54,20 @@ impl OwnProcess {
         let opened = OpenProcess::open(&procfs, std::process::id() as i32);
         Ok(OwnProcess {
             directory: opened.map_err(|source| ReadError::io(root, source))?,
-            booted_at: read_record(&root.join("stat"), parse_boot_time)?,
             procfs,
+            booted_at: 0.0,
+            clock_offset: f64::INFINITY,
         })
+    }
+
+    /// Reads the time of the boot again where the clock was set.
+    fn follow_clock(&mut self, now: SampleTime) -> Result<(), ReadError> {
+        let clock_offset = clock_offset(now);
+        if (clock_offset - self.clock_offset).abs() > SET_SECONDS {
+            self.booted_at = read_record(Path::new("/proc/stat"), parse_boot_time)?;
+            self.clock_offset = clock_offset;
+        }
+        Ok(())
     }
 
     fn read(&self) -> Result<Vec<Family>, ReadError> {
@@ -96,7 +118,9 @@ mod tests {
 
     #[test]
     fn own_process_has_memory_files_and_start_time() {
-        let families = OwnProcess::open().unwrap().read().unwrap();
+        let mut own = OwnProcess::open().unwrap();
+        own.follow_clock(SampleTime::now()).unwrap();
+        let families = own.read().unwrap();
         assert_eq!(families.len(), 7);
         for family in families
             .iter()
@@ -106,6 +130,26 @@ mod tests {
                 matches!(family.point(0).value, SampleValue::Number(value) if *value >= 1.0),
                 "{family:?}"
             );
+        }
+    }
+
+    #[test]
+    fn time_of_the_boot_is_read_again_where_the_clock_was_set() {
+        let mut own = OwnProcess::open().unwrap();
+        let now = SampleTime::now();
+        let later = |milliseconds| SampleTime {
+            wall: now.wall + Duration::from_millis(milliseconds),
+            ..now
+        };
+        for (at, is_read) in [
+            (later(0), true),
+            (later(1), false),
+            (later(3600), true),
+            (later(3601), false),
+        ] {
+            own.follow_clock(at).unwrap();
+            assert_eq!(own.booted_at != 0.0, is_read);
+            own.booted_at = 0.0;
         }
     }
 }

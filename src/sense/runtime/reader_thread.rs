@@ -216,15 +216,26 @@ impl ReaderThread {
             .compare_and_swap(&None::<Arc<CollectorReading>>, Some(Arc::new(failed)));
     }
 
-    /// The newest reading of each collector. A reading that is older than `max_age` counts as failed.
-    pub fn readings(&self, now: Instant, max_age: Duration) -> impl Iterator<Item = Arc<CollectorReading>> {
+    /// The newest reading of each collector. It counts as failed once a newer one was due for `max_age`: since its read
+    /// hangs, or since `asked`, when the thread got the request that it serves. Age alone does not count, because nothing
+    /// may have asked for a reading, or evenkeel as a whole may have been frozen.
+    pub fn readings(
+        &self,
+        now: Instant,
+        max_age: Duration,
+        asked: Option<Instant>,
+    ) -> impl Iterator<Item = Arc<CollectorReading>> {
         let slots = self.shared.slots.iter().enumerate();
         slots.filter_map(move |(index, slot)| {
             let newest = slot.newest.load_full()?;
-            if !newest.is_outdated(now, max_age) {
+            let hang = self.hangs.iter().find(|hang| hang.index == index && slot.hangs());
+            let due_since = match hang {
+                Some(hang) => Some(hang.since.instant),
+                None => asked.filter(|asked| newest.read.instant < *asked),
+            };
+            if due_since.is_none_or(|since| now.saturating_duration_since(since) <= max_age) {
                 return Some(newest);
             }
-            let hang = self.hangs.iter().find(|hang| hang.index == index && slot.hangs());
             let reason = hang.map(|hang| hangs_since(hang.since));
             Some(Arc::new(newest.outdated(max_age, reason)))
         })

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// The share of `interval` by which a timer may be early, so that the jitter of ticks does not cost it a whole one.
 const EARLY_SHARE: u32 = 20;
+/// The same where no scrape reads as well: then the nearest tick counts.
+const EARLY_SHARE_ALONE: u32 = 2;
 
 /// A read that takes longer than `slow_interval` counts as hanging, within these bounds. The lower one is for busy hosts,
 /// which may delay a read by some seconds, and the upper one keeps the other collectors from being outdated.
@@ -68,8 +70,9 @@ impl Reader {
     }
 
     fn send(&mut self, request: ReadRequest, done: impl FnOnce() + Send + 'static) {
-        let is_sent = self.thread.send(request, Box::new(done));
-        self.current = is_sent.then(|| CurrentRequest {
+        // A thread that has died serves no request, and its readings become outdated.
+        let _ = self.thread.send(request, Box::new(done));
+        self.current = Some(CurrentRequest {
             request,
             since: Instant::now(),
         });
@@ -153,7 +156,6 @@ impl Readers {
     /// did so meanwhile.
     pub fn tick(&mut self, has_rules: bool, done: impl Fn(usize) + Clone + Send + 'static) {
         let at = Instant::now();
-        let interval = self.slow_interval - self.interval / EARLY_SHARE;
         let [least, most] = HANG_PATIENCE;
         let patience = self.slow_interval.clamp(least, most);
         for (index, reader) in self.readers.iter_mut().enumerate() {
@@ -161,6 +163,12 @@ impl Readers {
             let done = move || done(index);
             reader.replace_hanging_thread(at, patience, &self.roots, done.clone());
             let is_timed = has_rules || reader.timer != Timer::WithRules;
+            let early_share = if reader.is_for_scrapes() {
+                EARLY_SHARE
+            } else {
+                EARLY_SHARE_ALONE
+            };
+            let interval = self.slow_interval.saturating_sub(self.interval / early_share);
             if is_timed && reader.last_request.is_none_or(|last| at - last >= interval) {
                 reader.request(
                     ReadRequest {
@@ -204,6 +212,9 @@ impl Readers {
     pub fn readings(&self) -> impl Iterator<Item = Arc<CollectorReading>> {
         let (now, max_age) = (Instant::now(), max_reading_age(self.slow_interval));
         let readers = self.readers.iter();
-        readers.flat_map(move |reader| reader.thread.readings(now, max_age))
+        readers.flat_map(move |reader| {
+            let asked = reader.current.as_ref().map(|current| current.since);
+            reader.thread.readings(now, max_age, asked)
+        })
     }
 }

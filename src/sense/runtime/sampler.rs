@@ -220,12 +220,10 @@ impl Sampler {
             patience: patience.mul_f64(READING_SHARE),
             reply,
         };
-        if !self.handle.send(Request::Fresh(scrape)) {
-            return latest;
-        }
+        let is_alive = self.handle.send(Request::Fresh(scrape));
         match tokio::time::timeout(patience, serve_scrape).await {
-            Ok(Ok(snapshot)) => snapshot,
-            // The sampler's thread itself hangs.
+            Ok(Ok(snapshot)) if is_alive => snapshot,
+            // The sampler's thread itself hangs, or has died.
             _ => {
                 let max_age = max_reading_age(self.sampling.slow_interval);
                 self.latest().without_outdated(Instant::now(), max_age)

@@ -66,6 +66,10 @@ impl Fixture {
 
     /// How often each collector has returned, or why it has failed.
     fn readings(&self, max_age: Duration) -> Vec<Result<f64, String>> {
+        self.readings_asked(max_age, None)
+    }
+
+    fn readings_asked(&self, max_age: Duration, asked: Option<Instant>) -> Vec<Result<f64, String>> {
         let now = Instant::now() + Duration::from_nanos(1);
         let shown = |reading: Arc<CollectorReading>| match (&reading.error, reading.families.first()) {
             (Some(error), _) => Err(error.clone()),
@@ -75,7 +79,7 @@ impl Fixture {
             },
             (None, None) => panic!("nothing was read"),
         };
-        self.thread.readings(now, max_age).map(shown).collect()
+        self.thread.readings(now, max_age, asked).map(shown).collect()
     }
 
     /// Waits until so many threads are left.
@@ -171,8 +175,11 @@ fn only_collector_of_a_thread_keeps_it() {
     it.all_done.recv_timeout(TIMEOUT).unwrap();
     assert!(it.thread.is_due(&scrape));
     assert_eq!(it.readings(HOUR), [Ok(2.0)]);
+    // Nothing has asked for a newer one, then something has just now, and then too long ago.
+    assert_eq!(it.readings(Duration::ZERO), [Ok(2.0)]);
+    assert_eq!(it.readings_asked(HOUR, Some(Instant::now())), [Ok(2.0)]);
     assert_eq!(
-        it.readings(Duration::ZERO),
+        it.readings_asked(Duration::ZERO, Some(Instant::now())),
         [Err("its last reading is older than 0 s".to_owned())]
     );
     it.wait_for_threads(1);

@@ -22,7 +22,7 @@ fn host_without_boot_id_is_served_with_the_actuator_off() {
     eventually("its own process to be measured", Duration::from_secs(30), || {
         (evenkeel.metric("process_resident_memory_bytes", &[]) > 0.0).then_some(())
     });
-    let log = evenkeel.log().join("\n");
+    let log = evenkeel.log_of_start().join("\n");
     assert!(log.contains("actuator off") && log.contains("boot_id"), "{log}");
 
     let refused = evenkeel.post(about("Any", "any").as_bytes());
@@ -32,8 +32,6 @@ fn host_without_boot_id_is_served_with_the_actuator_off() {
     assert!(page.contains("The actuator is off"), "{page}");
 
     evenkeel.reload();
-    eventually("a reload", Duration::from_secs(30), || {
-        evenkeel.log().join("\n").contains("config reloaded").then_some(())
-    });
+    evenkeel.log_with("config reloaded");
     assert!(evenkeel.terminate().success());
 }

@@ -52,12 +52,6 @@ fn status(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/status")).expect("the frontend runs")
 }
 
-fn log_has(daemon: &Daemon, text: &str) {
-    eventually(text, TIMEOUT, || {
-        daemon.log().iter().any(|line| line.contains(text)).then_some(())
-    });
-}
-
 fn post(daemon: &Daemon, token: &str) -> u16 {
     let authorization = format!("Bearer {token}");
     let headers = [
@@ -88,7 +82,7 @@ fn frontend_has_no_capability_and_its_own_filter() {
         measures.starts_with(&["capabilities", "landlock", "no_new_privs", "seccomp"]),
         "{measures:?}"
     );
-    log_has(&daemon, "part=frontend");
+    daemon.log_with("part=frontend");
 }
 
 #[test]
@@ -96,7 +90,7 @@ fn one_process_serves_where_the_split_is_impossible_or_unwanted() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&["--no-sandbox"]);
     assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
-    log_has(&daemon, "all: --no-sandbox");
+    daemon.log_with("all: --no-sandbox");
     drop(daemon);
     let folder = home.path().to_str().expect("a path in UTF-8").to_owned();
     let program = format!("{folder}/evenkeel");
@@ -107,7 +101,7 @@ fn one_process_serves_where_the_split_is_impossible_or_unwanted() {
     command.args(["-c", script, "sh", &folder]);
     let daemon = home.start_by(command, &[]);
     assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
-    log_has(&daemon, "all: evenkeel was not started as root");
+    daemon.log_with("all: evenkeel was not started as root");
 }
 
 #[test]
@@ -158,8 +152,8 @@ fn frontend_ends_with_the_daemon_and_the_daemon_with_the_starter() {
     kill(Pid::from_raw(starter.cast_signed()), Signal::SIGKILL).expect("our own process");
     let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
     assert!(!status.success() && is_gone(frontend), "{status}");
-    log_has(&daemon, "the starter of the frontend ended");
-    let log = daemon.log();
+    daemon.log_with("the starter of the frontend ended");
+    let log = daemon.log_with("shutting down");
     let place = |text: &str| log.iter().position(|line| line.contains(text));
     assert!(
         place("daemon failed").is_some() && place("daemon failed") < place("shutting down"),
@@ -173,7 +167,7 @@ fn crash_of_the_frontend_is_told_from_other_ends() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
     kill(Pid::from_raw(frontend(&daemon).cast_signed()), Signal::SIGABRT).expect("our own process");
-    log_has(&daemon, "it was killed by SIGABRT");
+    daemon.log_with("it was killed by SIGABRT");
     assert_eq!((restarts(&daemon, "crashed"), restarts(&daemon, "ended")), (1.0, 0.0));
 }
 
@@ -188,10 +182,10 @@ fn frontend_without_descriptors_says_why() {
     limit_files(starter, open + 4);
     kill(Pid::from_raw(frontend.cast_signed()), Signal::SIGKILL).expect("our own process");
     for text in ["Too many open files", "it exited with 1"] {
-        log_has(&daemon, text);
+        daemon.log_with(text);
     }
     limit_files(starter, open + 1);
-    log_has(&daemon, "the kernel starts no process: Too many open files");
+    daemon.log_with("the kernel starts no process: Too many open files");
     limit_files(starter, 1024);
     let answer = eventually("metrics", TIMEOUT, || http::get(daemon.metrics, "/metrics").ok());
     assert_eq!(answer.status, 200);
@@ -262,13 +256,13 @@ fn daemon_keeps_no_listening_socket_and_ends_without_one() {
     let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
     assert!(!status.success(), "{status}");
     for text in ["listening socket shut down", "daemon failed", "start evenkeel again"] {
-        log_has(&daemon, text);
+        daemon.log_with(text);
     }
     let mut daemon = home.start(&["--no-sandbox"]);
     shut_down(daemon.pid(), listening(daemon.pid())[1]);
     let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
     assert!(!status.success(), "{status}");
-    log_has(&daemon, "a listening socket was shut down");
+    daemon.log_with("a listening socket was shut down");
 }
 
 #[test]
@@ -379,7 +373,7 @@ fn signal_to_all_processes_drains_and_ends_them() {
     eventually("the frontend to end", TIMEOUT, || {
         pids.iter().all(|&pid| is_gone(pid)).then_some(())
     });
-    log_has(&daemon, "msg=stopped");
+    daemon.log_with("msg=stopped");
 }
 
 /// What code in the frontend tries.
@@ -473,7 +467,7 @@ fn code_in_the_frontend_is_refused_and_counted() {
             (restarts(&daemon, "sandbox") == wanted).then_some(())
         });
     }
-    log_has(&daemon, "a system call that no part of it makes");
+    daemon.log_with("a system call that no part of it makes");
     assert!(!is_gone(daemon.pid()));
 }
 
@@ -568,5 +562,5 @@ fn forged_message_ends_the_frontend_and_is_counted() {
     eventually("the count", TIMEOUT, || {
         (restarts(&daemon, "protocol") == 1.0).then_some(())
     });
-    log_has(&daemon, "it sent a message that is not allowed");
+    daemon.log_with("it sent a message that is not allowed");
 }

@@ -197,6 +197,9 @@ fn hanging_driver_delays_no_other_and_heals() {
         eventually("one thread", TIMEOUT, || (threads(&evenkeel, name) == 1).then_some(()));
         assert_eq!([success(&evenkeel, hanging), success(&evenkeel, other)], [1.0; 2]);
         for message in ["collector hangs", "collector no longer hangs"] {
+            eventually(message, TIMEOUT, || {
+                (logged(&evenkeel, message, hanging) > 0).then_some(())
+            });
             assert_eq!(logged(&evenkeel, message, hanging), 1, "{message}");
         }
     }

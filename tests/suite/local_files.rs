@@ -145,7 +145,7 @@ fn dry_run_goes_on_without_a_refused_storage_directory() {
     let (home, storage) = open_home();
     give(&storage);
     let mut evenkeel = home.start(&[]);
-    let log = evenkeel.log();
+    let log = evenkeel.log_with("storage directory refused");
     let said = log.iter().find(|line| line.contains("storage directory refused"));
     let said = said.unwrap_or_else(|| panic!("{log:?}"));
     assert!(said.contains("level=error"), "{said}");
@@ -168,8 +168,7 @@ fn dry_run_goes_on_without_a_refused_storage_directory() {
     eventually("the refusal of the reload", TIMEOUT, || {
         (evenkeel.metric("evenkeel_config_last_reload_successful", &[]) == 0.0).then_some(())
     });
-    let log = evenkeel.log().join("\n");
-    assert!(log.contains("then restart evenkeel"), "{log}");
+    evenkeel.log_with("then restart evenkeel");
     assert!(evenkeel.terminate().success());
     let left = fs::read_dir(&storage).expect("our own folder").count();
     assert_eq!(left, 0, "evenkeel has written there");
@@ -245,7 +244,7 @@ fn only_the_private_group_of_evenkeels_user_may_write() {
     };
     let is_accepted = |accounts: &str, members: &str| {
         let evenkeel = start(accounts, members);
-        let log = evenkeel.log().join("\n");
+        let log = evenkeel.log_of_start().join("\n");
         let is_refused = log.contains("storage directory refused");
         assert_eq!(
             is_refused,
@@ -484,7 +483,7 @@ fn enforce_needs_files_that_no_other_user_can_change() {
 
         let dry_run = home.start(&[]);
         let warned = dry_run
-            .log()
+            .log_of_start()
             .into_iter()
             .any(|line| line.contains(&correction) && line.contains("warn"));
         assert!(warned, "{name}: {:?}", dry_run.log());
@@ -516,8 +515,7 @@ fn enforce_needs_files_that_no_other_user_can_change() {
     eventually("the refusal of the reload", TIMEOUT, || {
         (evenkeel.metric("evenkeel_config_last_reload_successful", &[]) == 0.0).then_some(())
     });
-    let log = evenkeel.log().join("\n");
-    assert!(log.contains(&format!("belongs to uid {OTHER_USER}")), "{log}");
+    evenkeel.log_with(&format!("belongs to uid {OTHER_USER}"));
 }
 
 fn write_rule_that_runs(home: &Home, program: &Path) {
@@ -572,7 +570,7 @@ fn token_may_be_readable_by_a_group() {
     let warns = |mode: u32| {
         set_mode(&token, mode);
         let evenkeel = home.start(&["--enforce"]);
-        evenkeel.log().iter().any(|line| line.contains("chmod o-r"))
+        evenkeel.log_of_start().iter().any(|line| line.contains("chmod o-r"))
     };
     assert!(!warns(0o640));
     assert!(warns(0o644));

@@ -83,7 +83,7 @@ fn history_and_log_name_user_and_reason() {
     let undo = history(&home).pop().expect("a record");
     let text = undo["reason"].as_str().expect("a reason");
     assert!(text.starts_with("released by root (uid 0"), "{undo}");
-    let lines = daemon.log();
+    let lines = daemon.log_with("operation=pause");
     let paused = lines
         .iter()
         .find(|line| line.contains("operation=pause"))

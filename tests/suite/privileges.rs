@@ -105,6 +105,5 @@ fn processes_of_others_are_refused_and_own_ones_are_not() {
     });
     let refused = evenkeel.metric("evenkeel_decisions_total", &[("rule", "r"), ("decision", "privilege")]);
     assert_eq!((refused, other.is_stopped()), (1.0, false));
-    let log = evenkeel.log().join("\n");
-    assert!(log.contains("CAP_KILL"), "{log}");
+    evenkeel.log_with("CAP_KILL");
 }

@@ -404,7 +404,7 @@ fn reload_reads_the_file_of_process_exporter_again() {
 fn flags_without_the_file_of_process_exporter_are_logged() {
     let home = Home::new("rules: []\n");
     let evenkeel = home.start(&["--process-exporter.remove-empty-groups", "--process-exporter.threads"]);
-    let lines = evenkeel.log();
+    let lines = evenkeel.log_of_start();
     let mut about = lines
         .iter()
         .filter(|line| line.contains("without --process-exporter.config"));

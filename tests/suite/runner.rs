@@ -65,7 +65,7 @@ fn command_has_no_sandbox_and_the_daemon_has_one() {
     let own = fs::read_to_string("/proc/self/status").expect("this process runs");
     assert_eq!(line(&of_command, "CapEff:"), line(&own, "CapEff:"));
     assert_ne!(line(&of_daemon, "CapEff:"), line(&own, "CapEff:"));
-    let log = daemon.log().join("\n");
+    let log = daemon.log_of_start().join("\n");
     assert!(!log.contains("CAP_SYS_PTRACE"), "no rule selects processes:\n{log}");
     for (part, is_in_force) in [("actuator", 1.0), ("runner", 0.0)] {
         let labels = [("part", part), ("measure", "seccomp")];

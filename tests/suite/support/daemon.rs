@@ -252,8 +252,22 @@ impl Daemon {
         self.processes().into_iter().map(count).sum()
     }
 
+    /// The log so far. A thread of the daemon writes it, so a line comes after what it is about.
     pub fn log(&self) -> Vec<String> {
         self.process.log()
+    }
+
+    /// The log, once it has a line with this text.
+    pub fn log_with(&self, text: &str) -> Vec<String> {
+        eventually(&format!("a log line with {text:?}"), START_TIMEOUT, || {
+            let log = self.log();
+            log.iter().any(|line| line.contains(text)).then_some(log)
+        })
+    }
+
+    /// The log, once it has the last line of the start.
+    pub fn log_of_start(&self) -> Vec<String> {
+        self.log_with("to send an alert")
     }
 
     /// The exit status, if evenkeel has exited.

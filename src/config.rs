@@ -187,7 +187,8 @@ pub fn kind_of(path: &Path) -> FileKind {
         return FileKind::Config;
     };
     let documents = yaml::parse_all(&mut Findings::new(&source));
-    let documents = documents.or_else(|| yaml::documents(&source).ok()).unwrap_or_default();
+    let documents = documents.ok().or_else(|| yaml::documents(&source).ok());
+    let documents = documents.unwrap_or_default();
     let first = documents.iter().find(|document| !document.is_null());
     first.map_or(FileKind::Config, file::kind_of)
 }

@@ -5,7 +5,7 @@ use super::node::{Content, Entry, Node};
 use crate::diagnostic::Span;
 use serde::de::value::StrDeserializer;
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Unexpected, Visitor,
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, Expected, MapAccess, SeqAccess, Unexpected, Visitor,
 };
 use serde::forward_to_deserialize_any;
 use std::fmt::Display;
@@ -19,7 +19,23 @@ pub struct PartError {
     pub span: Option<Span>,
 }
 
+/// What a wrong value is. A string is not quoted, because it may be a secret that stands in the wrong place.
+fn unquoted(found: Unexpected) -> Unexpected {
+    match found {
+        Unexpected::Str(_) => Unexpected::Other("a string"),
+        other => other,
+    }
+}
+
 impl serde::de::Error for PartError {
+    fn invalid_type(found: Unexpected, expected: &dyn Expected) -> Self {
+        PartError::custom(format_args!("invalid type: {}, expected {expected}", unquoted(found)))
+    }
+
+    fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Self {
+        PartError::custom(format_args!("invalid value: {}, expected {expected}", unquoted(found)))
+    }
+
     fn custom<T: Display>(message: T) -> Self {
         PartError {
             message: message.to_string(),
@@ -366,19 +382,16 @@ mod tests {
     #[test]
     fn errors_have_the_place_of_the_innermost_value() {
         for (text, expected) in [
-            ("name: a\nvalue: b\n", "2:8 invalid type: string \"b\", expected f64"),
+            ("name: a\nvalue: b\n", "2:8 invalid type: a string, expected f64"),
             (
                 "name: a\nis_on: 'true'\n",
-                "2:8 invalid type: string \"true\", expected a boolean",
+                "2:8 invalid type: a string, expected a boolean",
             ),
             (
                 "name: a\nitems:\n- b\n- {}\n",
                 "4:3 invalid type: map, expected a string",
             ),
-            (
-                "name: a\nitems: b\n",
-                "2:8 invalid type: string \"b\", expected a sequence",
-            ),
+            ("name: a\nitems: b\n", "2:8 invalid type: a string, expected a sequence"),
             (
                 "name: a\nother: b\n",
                 "2:1 unknown field `other`, expected one of `name`, `count`, `value`, `is_on`, `items`",

@@ -1,10 +1,10 @@
-//! Merge keys (`<<`) of YAML 1.1, which the formats of other programs have.
+//! Merge keys (`<<`) of YAML 1.1, which the formats of other programs have. A quoted one is a key as any other.
 
 use super::node::{Content, Entry, Node};
 use crate::diagnostic::Findings;
 use std::collections::HashSet;
 
-const MERGE: &str = "<<";
+pub(super) const MERGE: &str = "<<";
 
 /// Replaces each merge key by the entries of its mappings, where the mapping itself has no such key.
 pub(super) fn merge(node: &mut Node, findings: &mut Findings) {
@@ -13,7 +13,10 @@ pub(super) fn merge(node: &mut Node, findings: &mut Findings) {
         Content::Sequence(items) => items.iter_mut().for_each(|item| merge(item, findings)),
         Content::Mapping(entries) => {
             entries.iter_mut().for_each(|entry| merge(&mut entry.value, findings));
-            if let Some(at) = entries.iter().position(|entry| entry.key == MERGE) {
+            if let Some(at) = entries
+                .iter()
+                .position(|entry| entry.has_plain_key && entry.key == MERGE)
+            {
                 let merged = entries.remove(at);
                 add(entries, merged, findings);
             }

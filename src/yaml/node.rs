@@ -26,6 +26,8 @@ pub enum Content {
 pub struct Entry {
     pub key: String,
     pub key_span: Span,
+    /// Whether the key has no quotes, as a merge key must not.
+    pub has_plain_key: bool,
     pub value: Node,
 }
 
@@ -74,12 +76,18 @@ impl Node {
         }
     }
 
-    /// The number of nodes in the tree, keys included.
-    pub(super) fn count(&self) -> usize {
-        1 + match &self.content {
-            Content::Scalar { .. } => 0,
-            Content::Sequence(items) => items.iter().map(Node::count).sum(),
-            Content::Mapping(entries) => entries.iter().map(|entry| 1 + entry.value.count()).sum(),
+    /// The number of nodes in the tree, and of bytes in their texts, keys included.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let add = |sum: (usize, usize), (nodes, bytes)| (sum.0 + nodes, sum.1 + bytes);
+        match &self.content {
+            Content::Scalar { text, .. } => (1, text.len()),
+            Content::Sequence(items) => items.iter().map(Node::size).fold((1, 0), add),
+            Content::Mapping(entries) => {
+                let sizes = entries
+                    .iter()
+                    .map(|entry| add(entry.value.size(), (1, entry.key.len())));
+                sizes.fold((1, 0), add)
+            }
         }
     }
 }

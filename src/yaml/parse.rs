@@ -2,14 +2,25 @@
 
 use super::node::{Content, Entry, Node};
 use crate::diagnostic::{Findings, Span};
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marked};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as Marked, Tag};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as MapEntry;
 
 /// Deepest nesting; a rule file needs 8.
 const MAX_DEPTH: usize = 32;
-/// Nodes of one document after its aliases were followed: bounds the "billion laughs". An alerting rule has about 20.
+/// Nodes of one file after its aliases were followed: bounds the "billion laughs". An alerting rule has about 20.
 const MAX_NODES: usize = 400_000;
+/// Bytes of all its texts, counted likewise: four times the largest file that evenkeel reads.
+const MAX_TEXT_BYTES: usize = 16 << 20;
+
+/// Why a text has no tree; the findings have the error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It is not YAML 1.2.
+    Syntax,
+    /// It may be YAML, and exceeds a bound or has what no format needs.
+    Refused,
+}
 
 /// An unfinished collection.
 struct Open {
@@ -18,11 +29,18 @@ struct Open {
     content: OpenContent,
 }
 
+/// A key whose value was not read yet.
+struct Key {
+    name: String,
+    span: Span,
+    plain: bool,
+}
+
 enum OpenContent {
     Sequence(Vec<Node>),
     Mapping {
         entries: Vec<Entry>,
-        key: Option<(String, Span)>,
+        key: Option<Key>,
         /// The line of each key.
         lines: HashMap<String, usize>,
     },
@@ -31,39 +49,49 @@ enum OpenContent {
 /// Reads the only document of the source. `None` if there is none, or if it is unreadable; then the findings have the
 /// reason.
 pub fn parse(findings: &mut Findings) -> Option<Node> {
-    build(findings, true)?.into_iter().next()
+    build(findings, true).ok()?.into_iter().next()
 }
 
-/// Reads all documents of the source; an empty one is null. `None` if one is unreadable; then the findings have the reason.
-pub fn parse_all(findings: &mut Findings) -> Option<Vec<Node>> {
+/// Reads all documents of the source; an empty one is null.
+///
+/// # Errors
+/// If one is unreadable; then the findings have the reason.
+pub fn parse_all(findings: &mut Findings) -> Result<Vec<Node>, Unread> {
     build(findings, false)
 }
 
-fn build(findings: &mut Findings, only_one: bool) -> Option<Vec<Node>> {
+fn build(findings: &mut Findings, only_one: bool) -> Result<Vec<Node>, Unread> {
     let mut builder = Builder {
         findings,
         open: Vec::new(),
         anchors: HashMap::new(),
         nodes: 0,
+        text_bytes: 0,
         only_one,
         roots: Vec::new(),
     };
     let mut parser = Parser::new_from_str(builder.findings.source().text());
     while let Some(event) = parser.next_event() {
-        let result = match event {
-            Ok((event, place)) => builder.take(event, place),
+        let (unread, (span, message, help)) = match event {
+            Ok((event, place)) => match builder.take(event, place) {
+                Ok(()) => continue,
+                Err(fatal) => (Unread::Refused, fatal),
+            },
             Err(error) => {
                 let (span, help) = builder.explain(&error);
-                Err((span, format!("this is not YAML: {}", error.info()), help))
+                let is_bound = error.info() == SCANNER_BOUND;
+                let unread = if is_bound { Unread::Refused } else { Unread::Syntax };
+                (unread, (span, format!("this is not YAML: {}", error.info()), help))
             }
         };
-        if let Err((span, message, help)) = result {
-            builder.findings.error(span, message, help);
-            return None;
-        }
+        builder.findings.error(span, message, help);
+        return Err(unread);
     }
-    Some(builder.roots)
+    Ok(builder.roots)
 }
+
+/// What the parser says at brackets that are nested deeper than its own bound.
+const SCANNER_BOUND: &str = "recursion limit exceeded";
 
 /// Position, message and help of an error that ends the reading.
 type Fatal = (Span, String, String);
@@ -73,6 +101,7 @@ struct Builder<'f, 's> {
     open: Vec<Open>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    text_bytes: usize,
     /// Whether a second document is an error.
     only_one: bool,
     /// The documents that are complete.
@@ -99,7 +128,8 @@ impl Builder<'_, '_> {
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let span = self.span(start, place.end);
-                self.refuse_tag(tag.as_deref().is_none_or(|tag| tag.is_yaml_core_schema()), span);
+                let accepted = |tag: &Tag| tag.is_yaml_core_schema() && tag.suffix != "binary";
+                self.refuse_tag(tag.as_deref().is_none_or(accepted), span);
                 // `!!str` forces a string, so that an empty value is an empty string and not null.
                 let plain = style == ScalarStyle::Plain && tag.is_none_or(|tag| tag.suffix != "str");
                 let quotes = match style {
@@ -146,12 +176,13 @@ impl Builder<'_, '_> {
             }
             Event::Alias(anchor) => {
                 let span = self.span(start, place.end);
-                let Some(node) = self.anchors.get(&anchor).cloned() else {
+                let Some(size) = self.anchors.get(&anchor).map(Node::size) else {
                     let help = "an alias can only stand after the value that it repeats";
                     return Err((span, "an alias inside the value that it repeats".into(), help.into()));
                 };
-                self.nodes += node.count();
-                self.add(node, 0)
+                self.count(size, span)?;
+                let node = self.anchors.get(&anchor).cloned();
+                node.map_or(Ok(()), |node| self.attach(node))
             }
         }
     }
@@ -169,34 +200,52 @@ impl Builder<'_, '_> {
         Ok(())
     }
 
+    /// Counts nodes and bytes of text at a position, before anything of that size is made.
+    fn count(&mut self, (nodes, text_bytes): (usize, usize), span: Span) -> Result<(), Fatal> {
+        self.nodes += nodes;
+        self.text_bytes += text_bytes;
+        let message = if self.nodes > MAX_NODES {
+            format!("more than {MAX_NODES} values in one file")
+        } else if self.text_bytes > MAX_TEXT_BYTES {
+            format!("more than {} MiB of text in one file", MAX_TEXT_BYTES >> 20)
+        } else {
+            return Ok(());
+        };
+        let help = "split the file; an alias counts as what it repeats, and so does an anchor";
+        Err((span, message, help.into()))
+    }
+
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Fatal> {
-        self.nodes += 1;
-        if self.nodes > MAX_NODES {
-            let message = format!("more than {MAX_NODES} values in one file");
-            return Err((
-                node.span,
-                message,
-                "split the file; an alias counts as what it repeats".into(),
-            ));
-        }
+        let text_bytes = match &node.content {
+            Content::Scalar { text, .. } => text.len(),
+            Content::Sequence(_) | Content::Mapping(_) => 0,
+        };
+        self.count((1, text_bytes), node.span)?;
         if anchor > 0 {
+            self.count(node.size(), node.span)?;
             self.anchors.insert(anchor, node.clone());
         }
+        self.attach(node)
+    }
+
+    /// Puts a value into the collection around it.
+    fn attach(&mut self, node: Node) -> Result<(), Fatal> {
         match self.open.last_mut().map(|open| &mut open.content) {
             None => self.roots.push(node),
             Some(OpenContent::Sequence(items)) => items.push(node),
             Some(OpenContent::Mapping { entries, key, lines }) => match key.take() {
-                Some((name, key_span)) => {
+                Some(key) => {
                     // An empty value has no visible position of its own.
-                    let span = if node.span.width == 0 { key_span } else { node.span };
+                    let span = if node.span.width == 0 { key.span } else { node.span };
                     entries.push(Entry {
-                        key: name,
-                        key_span,
+                        key: key.name,
+                        key_span: key.span,
+                        has_plain_key: key.plain,
                         value: Node { span, ..node },
                     });
                 }
                 None => match node.content {
-                    Content::Scalar { text, .. } => {
+                    Content::Scalar { text, plain, .. } => {
                         match lines.entry(text.clone()) {
                             MapEntry::Occupied(first) => {
                                 let help = format!("it is already in line {}; keep one of them", first.get());
@@ -204,7 +253,11 @@ impl Builder<'_, '_> {
                             }
                             MapEntry::Vacant(key) => drop(key.insert(node.span.line)),
                         }
-                        *key = Some((text, node.span));
+                        *key = Some(Key {
+                            name: text,
+                            span: node.span,
+                            plain,
+                        });
                     }
                     _ => {
                         let help = "quote a string that begins with `{` or `[`, as templates do: '{{ $labels.pid }}'";
@@ -328,6 +381,11 @@ mod tests {
         check("a: 1\n---\nb: 1\n", "", &["2:1 a second document in one file"]);
         check("a: {{ x }}\n", "", &["1:5 a key must be a string"]);
         check("a: !x 1\n", r#"{a="1"@1:4}"#, &["1:4 YAML tags are not supported"]);
+        check(
+            "a: !!binary MQ==\n",
+            r#"{a="MQ=="@1:4}"#,
+            &["1:4 YAML tags are not supported"],
+        );
         check("a: !!str 1\n", r#"{a="1"@1:4}"#, &[]);
         check("a: &x [*x]\n", "", &["1:8 an alias inside the value that it repeats"]);
         check(

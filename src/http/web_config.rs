@@ -68,10 +68,10 @@ pub struct RateLimit {
 /// An error in the content of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
-    #[error("line {line}, column {column}: {message}")]
+    #[error("{}{message}", place(.span.as_ref()))]
     Yaml {
-        line: usize,
-        column: usize,
+        /// `None` where the reader knows no places.
+        span: Option<Span>,
         message: String,
     },
     #[error("{place}: {problem}")]
@@ -118,9 +118,25 @@ struct WrittenRate {
     burst: Option<u32>,
 }
 
+fn place(span: Option<&Span>) -> String {
+    span.map_or_else(String::new, |Span { line, column, .. }| {
+        format!("line {line}, column {column}: ")
+    })
+}
+
+/// A text of an error without hashes, which may stand where a name is wanted.
+fn without_hashes(text: &str) -> String {
+    let is_of_hash = |c: char| c.is_ascii_alphanumeric() || matches!(c, '$' | '.' | '/');
+    let mut pieces = text.split("$2");
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |before, piece| {
+        before + "HASH" + piece.trim_start_matches(is_of_hash)
+    })
+}
+
 fn wrong<T>(place: &str, problem: impl Into<String>) -> Result<T, WebConfigError> {
     Err(WebConfigError::Setting {
-        place: place.to_owned(),
+        place: without_hashes(place),
         problem: problem.into(),
     })
 }
@@ -133,13 +149,9 @@ impl WebConfig {
     pub fn parse(text: &str, folder: &Path) -> Result<WebConfig, WebConfigError> {
         let read: Result<Option<Written>, _> = crate::yaml::from_str(&SourceText::new("", text));
         let written = read
-            .map_err(|wrong| {
-                let Span { line, column, .. } = wrong.span.unwrap_or(Span::START);
-                WebConfigError::Yaml {
-                    line,
-                    column,
-                    message: wrong.message,
-                }
+            .map_err(|wrong| WebConfigError::Yaml {
+                span: wrong.span,
+                message: without_hashes(&wrong.message),
             })?
             .unwrap_or_default();
         let tls = match written.tls_server_config {

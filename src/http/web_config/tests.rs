@@ -73,6 +73,28 @@ fn empty_files_are_valid() {
 }
 
 #[test]
+fn no_error_quotes_a_hash() {
+    for text in [
+        format!("basic_auth_users: alice:{HASH}"),
+        format!("basic_auth_users: [{HASH}]"),
+        format!("basic_auth_users: {{{HASH}: alice}}"),
+        format!("basic_auth_users: {{{HASH}: {HASH}, {HASH}: {HASH}}}"),
+        format!("{HASH}: alice"),
+        format!("rate_limit: {{burst: {HASH}}}"),
+        "basic_auth_users: alice:QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ".into(),
+    ] {
+        let error = parse(&text).expect_err(&text).to_string();
+        assert!(!error.contains("QOauh"), "{error}");
+    }
+}
+
+#[test]
+fn an_error_without_a_place_names_none() {
+    let error = parse("http_server_config: {\n}\nbasic_auth_users: alice\n").unwrap_err();
+    assert_eq!(error.to_string(), "invalid type: a string, expected a map");
+}
+
+#[test]
 fn bad_file_error_names_the_place_and_a_fix() {
     let check = |text: &str, says: &[&str]| {
         let wrong = parse(text).expect_err(text).to_string();

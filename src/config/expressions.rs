@@ -45,6 +45,7 @@ pub(super) fn check(text: &str, own: Option<OwnSamples<'_>>) -> Result<Vec<Warni
     let Some(own) = own else {
         return Ok(Vec::new());
     };
+    let code = query.code();
     let doubts = query.metric_names().into_iter().filter_map(|(at, name)| {
         let (message, help) = doubt(&name, own.recorded)?;
         Some(Warning {
@@ -55,13 +56,13 @@ pub(super) fn check(text: &str, own: Option<OwnSamples<'_>>) -> Result<Vec<Warni
         })
     });
     let unsatisfied = unsatisfied([&query], own).into_iter().map(|finding| Warning {
-        offset: text.find(&finding.matcher).map_or(0, characters),
+        offset: code.find(&finding.matcher).map_or(0, characters),
         width: finding.matcher.chars().count(),
         message: finding.message(),
         help: finding.help,
     });
     let native = query.native_functions.iter().map(|name| Warning {
-        offset: text.find(name).map_or(0, characters),
+        offset: code.find(name).map_or(0, characters),
         width: name.len(),
         message: without_result(name),
         help: NO_NATIVE_HISTOGRAMS.to_owned(),

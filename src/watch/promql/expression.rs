@@ -4,10 +4,11 @@ use super::Matcher;
 use super::date::DatePart;
 use super::function::Elementwise;
 use super::over_time::RangeFunction;
-use super::scan::position;
+use super::scan::{position, without_comments};
 use crate::watch::history::ReadSet;
 use crate::watch::labels::{LabelSet, METRIC_NAME, Selected, Text};
 use regex::Regex;
+use std::borrow::Cow;
 
 /// Maximum range of an expression. The history is in memory, where a week of one series takes 7 MB at a sample per
 /// second.
@@ -55,11 +56,17 @@ impl Query {
         found
     }
 
+    /// The text with blanks in place of its comments, for positions in the text.
+    pub fn code(&self) -> Cow<'_, str> {
+        without_comments(&self.text)
+    }
+
     /// The metrics that the expression names, each with its first position in the text in bytes.
     pub fn metric_names(&self) -> Vec<(usize, String)> {
         let mut read_set = ReadSet::default();
         self.add_to_read_set(&mut read_set);
-        let placed = |name: &str| (position(&self.text, name).unwrap_or(0), name.to_owned());
+        let code = self.code();
+        let placed = |name: &str| (position(&code, name).unwrap_or(0), name.to_owned());
         let mut names: Vec<(usize, String)> = read_set.names().map(placed).collect();
         names.sort_unstable();
         names

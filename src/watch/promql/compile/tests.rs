@@ -197,6 +197,18 @@ fn comments_may_be_anywhere_between_words() {
 }
 
 #[test]
+fn no_metric_is_found_in_a_comment() {
+    for (text, at) in [
+        ("# it's slow\nfoo > 1", 12),
+        ("# foo\nfoo > 1", 6),
+        ("bar # foo\n> foo", 12),
+    ] {
+        let names = parse(text).unwrap().metric_names();
+        assert!(names.contains(&(at, "foo".to_owned())), "{text}: {names:?}");
+    }
+}
+
+#[test]
 fn modifiers_decide_how_long_samples_are_kept() {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     for (text, keep_ms) in [

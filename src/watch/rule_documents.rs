@@ -4,7 +4,7 @@
 use super::yaml_place::Place;
 use super::yaml_reader::Reader;
 use crate::diagnostic::suggest;
-use crate::yaml::{Content, Entry, Node};
+use crate::yaml::{Content, Node};
 
 /// The version of `PrometheusRule` objects.
 const OPERATOR: &str = "monitoring.coreos.com/v1";
@@ -102,9 +102,10 @@ impl Reader {
         let Content::Mapping(entries) = &content.content else {
             return self.error(at, format!("{what} is a mapping with the key `{}`", known[0]), None);
         };
-        for Entry { key, .. } in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
+            let key = &entry.key;
             let hint = suggest(key, "known keys", known);
-            self.error(at.key(key), format!("unknown key `{key}` in {what}"), Some(hint));
+            self.error(at.of_entry(entry), format!("unknown key `{key}` in {what}"), Some(hint));
         }
     }
 }

@@ -182,8 +182,9 @@ impl Reader {
         let query_offset_ms = self.duration(group.query_offset.as_deref(), at.key("query_offset"));
         let rules = || at.key("rules").items();
         let has_alerts = rules().any(|(rule, _)| rule.get("alert").is_some_and(|alert| alert.as_text().is_some()));
+        let label_places = at.key("labels").keys();
         for (label, text) in &group.labels {
-            let (at, about) = (at.key("labels").key(label), format!("group {name:?}"));
+            let (at, about) = (label_places.get(label), format!("group {name:?}"));
             self.label_name(label, at, &about);
             if has_alerts {
                 self.template(text, at, &about);
@@ -245,8 +246,9 @@ impl Reader {
             let hint = "the history in memory goes back 7 days".into();
             self.error(of_group.at.key("query_offset"), message, Some(hint));
         }
+        let label_places = at.key("labels").keys();
         for name in rule.labels.keys() {
-            self.label_name(name, at.key("labels").key(name), &about);
+            self.label_name(name, label_places.get(name), &about);
         }
         let labels: BTreeMap<&String, &String> = of_group.labels.iter().chain(&rule.labels).collect();
         let for_ms = self.duration(rule.r#for.as_deref(), at.key("for")).unwrap_or(0);
@@ -278,7 +280,7 @@ impl Reader {
         } else {
             let labels = labels.into_iter().filter_map(|(name, text)| {
                 let template = if rule.labels.contains_key(name) {
-                    self.template(text, at.key("labels").key(name), &about)
+                    self.template(text, label_places.get(name), &about)
                 } else {
                     // The group has reported the error.
                     Template::parse(text).ok()
@@ -286,8 +288,9 @@ impl Reader {
                 Some((name.as_str().into(), template?))
             });
             let labels = labels.collect();
+            let annotation_places = at.key("annotations").keys();
             let annotations = rule.annotations.iter().filter_map(|(name, text)| {
-                let at = at.key("annotations").key(name);
+                let at = annotation_places.get(name);
                 if name.is_empty() {
                     self.error(at, format!("{about}: an annotation needs a name"), None);
                 }

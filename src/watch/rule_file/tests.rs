@@ -124,6 +124,18 @@ fn names_may_be_any_strings() {
 }
 
 #[test]
+fn errors_of_labels_have_their_lines_in_a_mapping_of_any_size() {
+    let labels: String = (0..100_000).map(|label| format!("      l{label}: x\n")).collect();
+    let text = format!(
+        "groups:\n- name: g\n  rules:\n  - alert: A\n    expr: a\n    labels:\n{labels}      __name__: x\n      z: '{{{{'\n"
+    );
+    let errors = errors(&text);
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].starts_with("x.yml:100007: "), "{errors:?}");
+    assert!(errors[1].starts_with("x.yml:100008: "), "{errors:?}");
+}
+
+#[test]
 fn anchors_aliases_and_merge_keys_are_resolved() {
     let text = "groups:\n- &first\n  name: g\n  interval: 30s\n  rules:\n  - &rule\n    alert: A\n    expr: &expr a > 1\n    labels: &labels {severity: page, \
                 team: x}\n  - <<: *rule\n    alert: B\n    expr: *expr\n    labels: {<<: *labels, team: y}\n- {<<: *first, name: h}\n";

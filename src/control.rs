@@ -11,16 +11,17 @@ use crate::permissions;
 use crate::storage::{self, LOCK, Refused, SOCKET, StorageError};
 use nix::libc;
 use requester::Peer;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -277,7 +278,7 @@ async fn ask_engine<T>(engine: &EngineHandle, input: impl FnOnce(oneshot::Sender
 
 /// Connects to the daemon with this storage. Another user could have put a socket in its place, so directory and peer
 /// must be trusted. Returns the daemon's pid as well.
-fn connect(storage: &Path) -> Result<(net::UnixStream, i32), ControlError> {
+fn connect(storage: &Path, patience: Duration) -> Result<(BoundedStream, i32), ControlError> {
     let path = storage.join(SOCKET);
     let unreachable = |source| ControlError::Unreachable {
         path: path.clone(),
@@ -285,8 +286,14 @@ fn connect(storage: &Path) -> Result<(net::UnixStream, i32), ControlError> {
     };
     // A missing directory has no daemon, which the connection reports.
     storage::check_as_client(storage)?;
-    let stream = net::UnixStream::connect(&path).map_err(unreachable)?;
-    let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|errno| unreachable(errno.into()))?;
+    let stream = BoundedStream::connect(&path, patience).map_err(|source| match source.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => ControlError::NoReply {
+            path: path.clone(),
+            waited: patience,
+        },
+        _ => unreachable(source),
+    })?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream.stream).map_err(|errno| unreachable(errno.into()))?;
     let uid = peer.uid.as_raw();
     if !permissions::is_trusted(uid) {
         return Err(ControlError::ForeignDaemon { path, uid });
@@ -297,7 +304,7 @@ fn connect(storage: &Path) -> Result<(net::UnixStream, i32), ControlError> {
 /// The process id of the daemon with this storage, from the credentials of its socket. `None` if no daemon runs, or if
 /// this user has no access.
 pub fn daemon_pid(storage: &Path) -> Option<i32> {
-    connect(storage).ok().map(|(_, pid)| pid)
+    connect(storage, PATIENCE).ok().map(|(_, pid)| pid)
 }
 
 /// Sends a request to the daemon with this storage, with a reason for the log and the history.
@@ -309,7 +316,7 @@ pub fn request(storage: &Path, request: &Request, reason: &str) -> Result<Reply,
 }
 
 fn request_within(patience: Duration, storage: &Path, request: &Request, reason: &str) -> Result<Reply, ControlError> {
-    let (mut stream, _) = connect(storage)?;
+    let (mut stream, _) = connect(storage, patience)?;
     let path = storage.join(SOCKET);
     let failed = |source: std::io::Error| match source.kind() {
         // The kernel's word for a read that timed out is "Resource temporarily unavailable".
@@ -323,7 +330,6 @@ fn request_within(patience: Duration, storage: &Path, request: &Request, reason:
             source,
         },
     };
-    stream.set_read_timeout(Some(patience)).map_err(failed)?;
     let reason = reason.to_owned();
     let mut line = serde_json::to_string(&RequestLine { request, reason }).map_err(ControlError::Encode)?;
     line.push('\n');
@@ -337,6 +343,52 @@ fn request_within(patience: Duration, storage: &Path, request: &Request, reason:
         Ok(Reply::Failed(reason)) => Err(ControlError::Refused(reason)),
         Ok(reply) => Ok(reply),
         Err(error) => Err(ControlError::Decode(error)),
+    }
+}
+
+/// A connection whose connecting, writing and reading end at one deadline.
+struct BoundedStream {
+    stream: net::UnixStream,
+    deadline: Instant,
+}
+
+impl BoundedStream {
+    fn connect(path: &Path, patience: Duration) -> io::Result<BoundedStream> {
+        let deadline = Instant::now() + patience;
+        let address = SocketAddrUnix::new(path)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let stream = net::UnixStream::from(socket);
+        // The timeout of writes is that of the connecting, too, which waits where the daemon does not accept.
+        stream.set_write_timeout(Some(patience))?;
+        rustix::net::connect(&stream, &address)?;
+        Ok(BoundedStream { stream, deadline })
+    }
+
+    /// The time that is left, as a timeout of the socket, which must not be zero.
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(ErrorKind::TimedOut.into()),
+            false => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for BoundedStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for BoundedStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }
 
@@ -381,5 +433,34 @@ mod tests {
             None
         });
         assert!(matches!(error, ControlError::Closed(_)), "{error}");
+    }
+
+    #[test]
+    fn patience_is_that_of_the_whole_exchange() {
+        let error = error_of(|mut stream| {
+            // A byte within each read, and never a line.
+            for _ in 0..1000 {
+                std::thread::sleep(Duration::from_millis(2));
+                if stream.write_all(b" ").is_err() {
+                    break;
+                }
+            }
+            None
+        });
+        assert!(matches!(error, ControlError::NoReply { .. }), "{error}");
+    }
+
+    #[test]
+    fn daemon_that_accepts_nothing_is_a_silent_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = folder.path().join("storage");
+        std::fs::DirBuilder::new().mode(0o700).create(&storage).unwrap();
+        let path = storage.join(SOCKET);
+        let listener = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let _waiting = net::UnixStream::connect(&path).unwrap();
+        let error = request_within(Duration::from_millis(10), &storage, &Request::Leases, "").unwrap_err();
+        assert!(matches!(error, ControlError::NoReply { .. }), "{error}");
     }
 }

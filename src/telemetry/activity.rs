@@ -97,19 +97,19 @@ impl Activity {
             is_complete,
         } = open;
         {
-            let known = self
-                .alerts
-                .iter()
-                .map(|alert| (alert.episode.as_str(), &alert.rule_text));
-            let ended = self
-                .ended_alerts
-                .iter()
-                .map(|ended| (ended.alert.episode.as_str(), &ended.alert.rule_text));
-            let known: HashMap<&str, &Arc<str>> = ended.chain(known).collect();
+            let ended = self.ended_alerts.iter().map(|ended| &ended.alert);
+            let known = ended.chain(&self.alerts);
+            let known: HashMap<&str, &OpenAlert> = known.map(|alert| (alert.episode.as_str(), alert)).collect();
             for alert in &mut alerts {
                 let current = || Some(&self.rules[*self.places.get(&alert.rule)?].text);
-                let text = known.get(alert.episode.as_str()).copied().or_else(current);
+                let before = known.get(alert.episode.as_str());
+                let text = before.map(|before| &before.rule_text).or_else(current);
                 alert.rule_text = text.map(Arc::clone).unwrap_or_default();
+                // The time is computed from that since the boot, so a step of the wall clock moves it, but not those of
+                // the events before.
+                if let Some(before) = before {
+                    alert.opened_at = alert.opened_at.min(before.opened_at);
+                }
             }
         }
         let open: HashSet<&str> = alerts.iter().map(|alert| alert.episode.as_str()).collect();
@@ -412,6 +412,33 @@ mod tests {
         assert_eq!(&*activity.episode(&second).unwrap().alert.rule_text, "new");
         assert_eq!(activity.events_of(&second).len(), 1);
         assert_eq!(activity.ended_leases[0].ended_at, at(200));
+    }
+
+    #[test]
+    fn step_of_the_wall_clock_keeps_the_events_of_an_episode() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        for opened_at in [3700, 100 - 50] {
+            let mut activity = Activity::default();
+            let before = alert("f", 100);
+            activity.set_open(open(std::slice::from_ref(&before), &[]), at(100));
+            activity.record_event(Event {
+                fingerprint: "f".into(),
+                at: at(101),
+                ..event("a", EventKind::outcome("applied"))
+            });
+            // Computed from the time since the boot with the clock of now.
+            let after = OpenAlert {
+                opened_at: at(opened_at),
+                ..before
+            };
+            activity.set_open(open(std::slice::from_ref(&after), &[]), at(opened_at + 5));
+            activity.record_event(Event {
+                fingerprint: "f".into(),
+                at: at(opened_at + 5),
+                ..event("a", EventKind::outcome("applied"))
+            });
+            assert_eq!(activity.events_of(&after.episode).len(), 2, "{opened_at}");
+        }
     }
 
     #[test]

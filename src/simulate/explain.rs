@@ -60,6 +60,9 @@ pub struct RuleExplanation {
     pub limit: usize,
     /// The steps after the first wait, which run only if the alert still fires and the process still matches.
     pub later: Vec<String>,
+    /// Whether the rule begins with a wait and has an allowed target, about which it decides only later.
+    #[serde(skip)]
+    pub waits: bool,
     /// Requests that would be sent and commands that would run, now or later, with the labels of the alert and without
     /// secrets.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -243,7 +246,7 @@ impl<H: Host + Clone> Explainer<'_, H> {
             TargetSelector::Cgroups(selector) => {
                 self.cgroups(rule, &selector.resolve(&alert.labels), &mut explanation);
             }
-            TargetSelector::Host => {}
+            TargetSelector::Host => explanation.waits = begins_with_wait(rule),
         }
         explanation
     }
@@ -266,7 +269,9 @@ impl<H: Host + Clone> Explainer<'_, H> {
         let mut within = selected.clone();
         let left_out = leave_out_crowds(&mut looking, rule, &mut within);
         let free = within.iter().filter(|process| protection.screen(rule, process).is_ok());
-        let (taken, left): (Vec<&Process>, Vec<&Process>) = free.partition(|process| {
+        let free: Vec<&Process> = free.collect();
+        explanation.waits = begins_with_wait(rule) && !free.is_empty();
+        let (taken, left): (Vec<&Process>, Vec<&Process>) = free.into_iter().partition(|process| {
             let pid = Some(process.identity.pid);
             explanation.decisions.iter().any(|decision| decision.pid == pid)
         });
@@ -312,6 +317,7 @@ impl<H: Host + Clone> Explainer<'_, H> {
         let screened = screen_cgroups(&mut looking, &table, rule, protection, &selected);
         let free = screened.iter().filter(|screened| screened.is_ok()).count();
         explanation.not_taken = free.saturating_sub(rule.limit);
+        explanation.waits = begins_with_wait(rule) && free > 0;
         explanation.selected_cgroups = selected
             .into_iter()
             .map(|CgroupMatch { cgroup, pids }| SelectedCgroup {
@@ -394,6 +400,10 @@ fn jobs(rule: &Rule, alert: &Alert) -> Vec<String> {
         .collect()
 }
 
+fn begins_with_wait(rule: &Rule) -> bool {
+    rule.actions.first().is_some_and(Step::is_wait)
+}
+
 fn later(rule: &Rule) -> Vec<String> {
     let first_wait = rule.actions.iter().position(Step::is_wait);
     first_wait.map_or(Vec::new(), |at| {
@@ -413,6 +423,14 @@ mod tests {
     use crate::terminal::Style;
 
     fn explain_burners(instance: &str, limit: usize) -> String {
+        let rule = Rule {
+            limit,
+            ..example("calm", "nice 15; wait 10; signal TERM")
+        };
+        explain_rule(instance, rule)
+    }
+
+    fn explain_rule(instance: &str, rule: Rule) -> String {
         let mut host = FakeHost::new(2, "2026-01-01T00:00:00Z".parse().unwrap());
         for (pid, exe) in [
             (1, "/usr/lib/systemd/systemd"),
@@ -427,13 +445,7 @@ mod tests {
         }
         let policy = Policy {
             rules: RuleSet {
-                rules: vec![
-                    Arc::new(Rule {
-                        limit,
-                        ..example("calm", "nice 15; wait 10; signal TERM")
-                    }),
-                    Arc::new(example("other", "nice 3")),
-                ],
+                rules: vec![Arc::new(rule), Arc::new(example("other", "nice 3"))],
             },
             enforce: false,
             host_identity: HostIdentity::new(vec!["instance".into()], "web1", "", &[]),
@@ -475,6 +487,16 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn rule_that_begins_with_a_wait_says_what_follows_beside_denials() {
+        let text = explain_rule("web1", example("calm", "wait 10; nice 15"));
+        assert!(text.contains("protected: on 1 burner"), "{text}");
+        assert!(
+            text.contains("at once: nothing\n    then: wait 10s, nice 15\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::harness::{HOST_NAME, Happening, Harness};
 use super::test_file::{self, Mode, StepEvent, Test, TestFile, TimelineEntry, ValueTarget, Values};
 use crate::act::budget::Budget;
 use crate::config::{self, Config};
-use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span, Spanned};
+use crate::diagnostic::{Diagnostic, Findings, Severity, SourceText, Span, Spanned, printable};
 use crate::engine::Policy;
 use crate::engine::host_identity::HostIdentity;
 use crate::knob::Knob;
@@ -62,10 +62,10 @@ impl TestReport {
         for failure in &self.failures {
             text += &failure.diagnostic.render(color);
             for line in &failure.expected {
-                text += &(paint("31", &format!("  - {line}")) + "\n");
+                text += &(paint("31", &format!("  - {}", printable(line))) + "\n");
             }
             for line in &failure.found {
-                text += &(paint("32", &format!("  + {line}")) + "\n");
+                text += &(paint("32", &format!("  + {}", printable(line))) + "\n");
             }
             text.push('\n');
         }
@@ -76,7 +76,7 @@ impl TestReport {
             _ => paint("1;31", &format!("{failed} failed")),
         };
         let (tests, checks) = (count(self.tests, "test"), count(self.checks, "check"));
-        text + &format!("{}: {tests}, {checks}: {sum}\n", self.file)
+        text + &format!("{}: {tests}, {checks}: {sum}\n", printable(&self.file))
     }
 }
 

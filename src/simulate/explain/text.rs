@@ -1,6 +1,7 @@
 //! The text form of an explanation, for a terminal or a file. Pure.
 
 use super::{Explained, Explanation, RuleExplanation};
+use crate::diagnostic::printable;
 use crate::ledger::Decision;
 use crate::terminal::{Style, Tone};
 
@@ -80,12 +81,10 @@ impl RuleExplanation {
             out.line(2, &format!("not taken: {number} more, limit {limit} is reached"));
         }
         let is_planned = |decision: &Explained| decision.decision == Decision::Planned;
-        // A rule that begins with a wait has targets, but decides nothing yet.
-        let waits = self.decisions.is_empty() && self.not_taken == 0 && self.has_targets();
-        if waits && !self.later.is_empty() {
+        if self.waits {
             out.line(2, "at once: nothing");
         }
-        if !self.later.is_empty() && (waits || self.decisions.iter().any(is_planned) || !self.jobs.is_empty()) {
+        if !self.later.is_empty() && (self.waits || self.decisions.iter().any(is_planned) || !self.jobs.is_empty()) {
             out.line(2, &format!("then: {}", self.later.join(", ")));
         }
         for job in &self.jobs {
@@ -94,12 +93,6 @@ impl RuleExplanation {
         if let Some(about) = &self.about_pid {
             out.line(2, about);
         }
-    }
-}
-
-impl RuleExplanation {
-    fn has_targets(&self) -> bool {
-        !self.selected.is_empty() || !self.selected_cgroups.is_empty()
     }
 }
 
@@ -149,10 +142,11 @@ impl Lines {
         self.led(depth, Tone::Dim, "", words);
     }
 
-    /// Adds a line whose lead is coloured.
+    /// Adds a line whose lead is coloured. Names, labels and reasons come from outside, so all of it is escaped.
     fn led(&mut self, depth: usize, tone: Tone, lead: &str, rest: &str) {
         let indent = "  ".repeat(depth);
-        let words = format!("{lead}{rest}");
+        let lead = &*printable(lead);
+        let words = format!("{lead}{}", printable(rest));
         for (number, part) in self.style.wrap(&words, indent.len() + 2).iter().enumerate() {
             let part = match part.strip_prefix(lead) {
                 Some(rest) if number == 0 => self.style.paint(tone, lead) + rest,
@@ -187,11 +181,36 @@ mod tests {
             }],
             later: vec!["wait 600s".to_owned(), "nice 19".to_owned()],
             limit: 1,
+            waits: true,
             ..RuleExplanation::default()
         };
         explanation.write(&mut out);
         let expected = "  rule later: matches\n    selects 1 process:\n      7 xz: 1 MiB, 9 s old\n    at once: nothing\n    then: wait 600s, nice 19\n";
         assert_eq!(out.text, expected);
+    }
+
+    #[test]
+    fn names_and_reasons_have_no_escapes() {
+        let explanation = Explanation {
+            alerts: vec![crate::simulate::explain::AlertExplanation {
+                alertname: "A".to_owned(),
+                status: "firing",
+                labels: [("a\u{1b}[2J", "b")].into(),
+                rules: vec![RuleExplanation {
+                    rule: "c\u{202e}".to_owned(),
+                    remarks: vec!["d\u{1b}c".to_owned()],
+                    ..RuleExplanation::default()
+                }],
+            }],
+            invalid: vec!["e\u{1b}c".to_owned()],
+            remarks: Vec::new(),
+        };
+        let text = explanation.text(Style::PLAIN);
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+        assert!(
+            text.contains("a\\u{1b}[2J=\"b\"") && text.contains("rule c\\u{202e}:"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -297,3 +297,20 @@ fn reference_of_test_files_is_that_of_the_code() {
         );
     }
 }
+
+#[test]
+fn differences_have_no_escapes() {
+    let report = TestReport {
+        file: "a\u{1b}.yml".to_owned(),
+        failures: vec![Failure {
+            test: "a".to_owned(),
+            diagnostic: Diagnostic::of_file(Severity::Error, "a.yml", "differs", ""),
+            expected: vec!["nice \u{1b}[2J".to_owned()],
+            found: vec!["nice \u{202e}".to_owned()],
+        }],
+        ..TestReport::default()
+    };
+    let text = report.text(false);
+    assert!(text.contains("  - nice \\u{1b}[2J\n  + nice \\u{202e}\n"), "{text:?}");
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+}

@@ -10,7 +10,7 @@ mod process_exporter;
 pub use collectors::CollectorFlags;
 pub use process_exporter::{ProcessExporter, ProcessExporterFile};
 
-use crate::publish::shell_word;
+use crate::terminal::shell_word;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::net::SocketAddr;

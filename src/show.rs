@@ -14,9 +14,9 @@ pub use status::status;
 
 use crate::alert;
 use crate::app;
-use crate::cli::{Completions, Explain, History, Manual, Output, Reach, Reason, Release, Test, manual};
+use crate::cli::{Completions, Explain, History, Manual, Output, Reach, Reason, Release, Storage, Test, manual};
 use crate::control::{self, ControlError, Reply, Request};
-use crate::diagnostic::render_all;
+use crate::diagnostic::{printable, render_all};
 use crate::engine::host_identity::HostIdentity;
 use crate::host::LinuxHost;
 use crate::ledger::Record;
@@ -26,7 +26,7 @@ use crate::process::table::Procfs;
 use crate::simulate::explain::{Explanation, explain};
 use crate::simulate::{recording, test};
 use crate::storage::{self, LEDGER};
-use crate::terminal::{COLUMNS, Style};
+use crate::terminal::{COLUMNS, Style, shell_word};
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -98,7 +98,7 @@ fn record(command: &Explain, file: &Path) -> Result<String, String> {
         .map_err(|error| failed(&error))?;
     Ok(format!(
         "recorded; to use it: evenkeel explain --host {} --alert FILE\n",
-        file.display()
+        printable(&shell_word(&file.display().to_string()))
     ))
 }
 
@@ -217,26 +217,28 @@ fn ask(what: &str, storage: &Path, request: &Request, reason: &Reason) -> Result
 /// Releases leases by hand.
 pub fn release(command: &Release) -> ExitCode {
     if let Some(rule) = &command.breaker {
-        return close_breaker(&command.storage.path, rule, &command.reason);
+        return close_breaker(&command.storage, rule, &command.reason);
     }
     let request = Request::Release(command.id);
     let reply = ask("releasing", &command.storage.path, &request, &command.reason);
     finish(reply.and_then(|reply| match reply {
         Reply::Released(0) if command.id.is_some() => {
-            Err("there is no such lease; `evenkeel leases` lists them".into())
+            let leases = printable(&format!("evenkeel leases{}", command.storage.option()));
+            Err(format!("there is no such lease; `{leases}` lists them"))
         }
         Reply::Released(count) => Ok(format!("{count} released\n")),
         other => Ok(unexpected(&other)),
     }))
 }
 
-fn close_breaker(storage: &Path, rule: &str, reason: &Reason) -> ExitCode {
+fn close_breaker(storage: &Storage, rule: &str, reason: &Reason) -> ExitCode {
     let request = Request::CloseBreaker(rule.to_owned());
-    let answer = ask("asking the daemon", storage, &request, reason);
+    let answer = ask("asking the daemon", &storage.path, &request, reason);
     finish(answer.and_then(|reply| match reply {
         Reply::ClosedBreaker(true) => Ok(format!("rule {rule:?} applies irreversible actions again\n")),
         Reply::ClosedBreaker(false) => Err(format!(
-            "rule {rule:?} has no open breaker; `evenkeel leases` lists the rules that have"
+            "rule {rule:?} has no open breaker; `{}` lists the rules that have",
+            printable(&format!("evenkeel leases{}", storage.option()))
         )),
         other => Ok(unexpected(&other)),
     }))

@@ -120,9 +120,30 @@ pub fn table<const N: usize>(style: Style, heading: [&str; N], rows: &[[String; 
     text
 }
 
+/// An argument of a shell's command.
+pub fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_owned(),
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_a_shell_stay_one_word() {
+        for (text, expected) in [
+            ("calm-batch-jobs", "calm-batch-jobs"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("$(x)'", r"'$(x)'\'''"),
+        ] {
+            assert_eq!(shell_word(text), expected);
+        }
+    }
 
     #[test]
     fn columns_align_in_every_script() {

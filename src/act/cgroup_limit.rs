@@ -7,7 +7,7 @@ use crate::host::{CgroupError, Host, Knob, Reading, Value};
 use crate::knob::limit::Capacity;
 use crate::knob::{Change, IoChange};
 use crate::ledger::stacked_leases::Undo;
-use crate::ledger::{Lease, Outcome, SavedValue};
+use crate::ledger::{LEFT_AS_IT_IS, Lease, Outcome, SavedValue};
 use crate::process::Cgroup;
 
 /// What there is for a cgroup without a limit.
@@ -132,10 +132,7 @@ fn put_back<H: Host>(
     let mut result = match host.read_cgroup(cgroup, ours.knob()) {
         Err(error) => error.into(),
         // After a crash between intent and outcome the value may be restored already, or never have been set.
-        Ok(found) if !is_known(&found.value) => StepResult::only(
-            Outcome::Superseded,
-            "another program changed the value meanwhile; left as it is",
-        ),
+        Ok(found) if !is_known(&found.value) => StepResult::only(Outcome::Superseded, LEFT_AS_IT_IS),
         Ok(_) => match put(host) {
             Ok(()) => StepResult::only(Outcome::Restored, ""),
             Err(error) => error.into(),

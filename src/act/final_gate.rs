@@ -7,6 +7,7 @@ use crate::ledger::breaker::TRIPS_AT;
 use crate::ledger::{Decision, Episode, Victim};
 use crate::process::Target;
 use crate::rule::Rule;
+use crate::terminal::shell_word;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -197,7 +198,7 @@ impl FinalGate<'_> {
         if !self.is_broken {
             return Ok(());
         }
-        let name = &self.rule.name;
+        let name = shell_word(&self.rule.name);
         let reason = format!(
             "the breaker is open after {TRIPS_AT} irreversible actions without effect; `evenkeel release --breaker {name}` closes it"
         );

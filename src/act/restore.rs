@@ -6,7 +6,7 @@ use super::descendants::Family;
 use super::favour;
 use crate::host::{Host, HostError, Thread, Value};
 use crate::ledger::stacked_leases::Undo;
-use crate::ledger::{Lease, Outcome};
+use crate::ledger::{LEFT_AS_IT_IS, Lease, Outcome};
 use crate::process::{Identity, Process};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -195,10 +195,7 @@ fn put_back(
                 superseded,
                 ..
             },
-        ) if superseded > 0 => StepResult::only(
-            Outcome::Superseded,
-            "another program changed the value meanwhile; left as it is",
-        ),
+        ) if superseded > 0 => StepResult::only(Outcome::Superseded, LEFT_AS_IT_IS),
         (_, RevertCounts { superseded, missed, .. }) => {
             let mut notes = Vec::new();
             if superseded > 0 {

@@ -6,7 +6,7 @@ use super::jobs_in_flight::{InFlight, JobKind};
 use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
 use crate::host::{Host, Job};
-use crate::ledger::{Effect, Entry, GrantState, Lease, Outcome};
+use crate::ledger::{Effect, Entry, GrantState, Lease, NOT_REVERTIBLE, Outcome};
 
 impl<H: Host> Executor<'_, H> {
     /// Starts the next job of a lease, unless too many run.
@@ -70,7 +70,7 @@ impl<H: Host> Executor<'_, H> {
                 return self.send(id, is_in_doubt);
             }
             Effect::Allocation(allocation) => allocation.end_unasked(word),
-            _ => (word, "not revertible".to_owned(), None),
+            _ => (word, NOT_REVERTIBLE.to_owned(), None),
         };
         let mut record = record_of(self.ledger, &lease, self.transaction.now);
         record.step = Some(format!("undo {}", lease.knob()));

@@ -20,6 +20,6 @@ pub use exposition::Content;
 pub use gzip::Compressor;
 pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
-pub use page::{Meaning, nothing_done, shell_word, state};
+pub use page::{Meaning, nothing_done, state};
 pub use request::{MetricsReply, MetricsRequest, MetricsService};
 pub use server::{MAX_CONNECTIONS, MetricsServer};

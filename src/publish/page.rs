@@ -15,7 +15,6 @@ mod timeline;
 mod tests;
 
 pub use episode::{episode, unknown_episode};
-pub use html::shell_word;
 pub use story::{Meaning, nothing_done, state};
 pub use timeline::Range;
 

@@ -75,6 +75,13 @@ pub struct CollectorStatus {
     pub duration_seconds: f64,
 }
 
+impl Status {
+    /// Whether more leases are held than are listed.
+    pub fn has_more_leases(&self) -> bool {
+        self.leases_held > self.activity.leases.len()
+    }
+}
+
 fn serialize_recent_history<S: Serializer>(recent_history: &RecentHistory, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(HistoryMetric::ALL.map(|metric| {
         let name = match metric {

@@ -25,7 +25,10 @@ struct Held {
 pub fn leases(query: &Query) -> ExitCode {
     finish(held(&query.storage.path).map(|held| match query.output {
         Output::Json => format!("{}\n", rows(&held, Timestamp::now())),
-        Output::Text => listing::leases(&held.leases, &held.breakers, held.boot_now, style()),
+        Output::Text => {
+            let storage = query.storage.option();
+            listing::leases(&held.leases, &held.breakers, held.boot_now, &storage, style())
+        }
     }))
 }
 

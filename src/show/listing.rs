@@ -3,13 +3,23 @@
 use crate::diagnostic::printable;
 use crate::ledger::{Breaker, Decision, Lease, OperatorRequest, Outcome, Record};
 use crate::process::Target;
-use crate::terminal::{Style, Tone, table, width};
+use crate::terminal::{Style, Tone, shell_word, table, width};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The leases and the open breakers at `boot_now` (CLOCK_BOOTTIME).
-pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: Duration, style: Style) -> String {
-    let stopped: String = breakers.iter().map(stopped).collect();
+/// The leases and the open breakers at `boot_now` (CLOCK_BOOTTIME). `storage` is the option that leads commands to this
+/// daemon.
+pub fn leases(
+    leases: &[Lease],
+    breakers: &BTreeMap<String, Breaker>,
+    boot_now: Duration,
+    storage: &str,
+    style: Style,
+) -> String {
+    let stopped: String = breakers
+        .iter()
+        .map(|(rule, breaker)| stopped(rule, breaker, storage))
+        .collect();
     if leases.is_empty() {
         return if stopped.is_empty() {
             "no leases\n".to_owned()
@@ -34,8 +44,9 @@ pub fn leases(leases: &[Lease], breakers: &BTreeMap<String, Breaker>, boot_now: 
     lease_table(style, leases.iter().map(row).collect()) + &stopped
 }
 
-/// A table of number, target, change, time of the undo, and rule of leases.
+/// A table of number, target, change, time of the undo, and rule of leases. Strings from outside are escaped.
 pub(super) fn lease_table(style: Style, rows: Vec<[String; 5]>) -> String {
+    let rows: Vec<[String; 5]> = rows.into_iter().map(|row| row.map(|cell| printable(&cell))).collect();
     let text = table(style, ["NUMBER", "TARGET", "CHANGE", "UNDONE", "RULE"], &rows);
     let fits = |columns| text.lines().skip(1).all(|line| width(line) <= columns);
     if style.columns.is_none_or(fits) {
@@ -55,11 +66,19 @@ pub(super) fn lease_table(style: Style, rows: Vec<[String; 5]>) -> String {
         .collect()
 }
 
-fn stopped((rule, breaker): (&String, &Breaker)) -> String {
+/// The command that closes the breaker of a rule, for a shell.
+pub(super) fn close_breaker(rule: &str, storage: &str) -> String {
+    let command = format!("evenkeel release --breaker {}{storage}", shell_word(rule));
+    format!("`{}`", printable(&command))
+}
+
+fn stopped(rule: &str, breaker: &Breaker, storage: &str) -> String {
     let since = breaker.opened_at.map_or_else(String::new, |at| format!(" since {at}"));
     format!(
-        "{rule} has an open breaker{since}: irreversible actions without effect,\n  {} in a row; `evenkeel release --breaker {rule}` closes it\n",
-        breaker.failures
+        "{} has an open breaker{since}: irreversible actions without effect,\n  {} in a row; {} closes it\n",
+        printable(rule),
+        breaker.failures,
+        close_breaker(rule, storage)
     )
 }
 
@@ -104,7 +123,7 @@ pub fn history(records: &[&Record], style: Style) -> String {
                 ("", Some(_)) => "operators",
                 (rule, _) => rule,
             };
-            let heading = format!("{day}  {rule}  {}", record.alertname.escape_debug());
+            let heading = printable(&format!("{day}  {rule}  {}", record.alertname.escape_debug()));
             text += &(style.paint(Tone::Heading, heading.trim_end()) + "\n");
             above = Some((day, record));
         }
@@ -127,7 +146,7 @@ fn line(record: &Record, style: Style) -> String {
     let padding = " ".repeat(10usize.saturating_sub(width(word)));
     let indent = width(&start) + 11;
     let mut text = style.paint(Tone::Dim, &start) + &style.paint(tone, word) + &padding + " ";
-    for (number, part) in style.wrap(&what.join(" "), indent).iter().enumerate() {
+    for (number, part) in style.wrap(&printable(&what.join(" ")), indent).iter().enumerate() {
         let before = if number > 0 { " ".repeat(indent) } else { String::new() };
         text += &(before + part);
         text.truncate(text.trim_end().len());
@@ -135,7 +154,7 @@ fn line(record: &Record, style: Style) -> String {
     }
     let reason = match &record.by {
         Some(by) => printable(&OperatorRequest::new(by.clone(), &record.reason).to_string()),
-        None => record.reason.clone(),
+        None => printable(&record.reason),
     };
     // Every line of a command's output has a mark, so that none passes for a line of the history.
     let output = record.output.iter().flat_map(|output| output.lines());
@@ -283,10 +302,16 @@ mod tests {
         assert_eq!(line(&applied, style), expected);
 
         let mut lease = lease();
-        let before = leases(std::slice::from_ref(&lease), &BTreeMap::new(), Duration::ZERO, style);
+        let before = leases(
+            std::slice::from_ref(&lease),
+            &BTreeMap::new(),
+            Duration::ZERO,
+            "",
+            style,
+        );
         assert!(before.starts_with("NUMBER  TARGET "), "{before}");
         (lease.target, lease.name) = (cgroup, path.to_owned());
-        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, style);
+        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, "", style);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NUMBER  CHANGE "), "{text}");
         assert_eq!(lines[2], format!("        {path}"));
@@ -326,10 +351,37 @@ mod tests {
     }
 
     #[test]
+    fn command_of_a_breaker_is_quoted_and_reaches_this_daemon() {
+        let breaker = Breaker {
+            failures: 3,
+            opened_at: None,
+        };
+        let breakers = BTreeMap::from([("$(x)\u{1b}".to_owned(), breaker)]);
+        let text = leases(&[], &breakers, Duration::ZERO, " --storage.path=/run/x", Style::PLAIN);
+        let expected = "`evenkeel release --breaker '$(x)\\u{1b}' --storage.path=/run/x`";
+        assert!(text.contains(expected) && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn names_of_rules_have_no_escapes() {
+        let lease = Lease {
+            rule: "a\u{1b}[2J".into(),
+            ..lease()
+        };
+        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, "", Style::PLAIN);
+        assert!(text.contains("a\\u{1b}[2J"), "{text}");
+        let mut failed = record("2026-01-01T23:59:59Z", Some(Outcome::Failed), None);
+        (failed.rule, failed.reason) = ("b\u{1b}[2J".to_owned(), "c\u{202e}".to_owned());
+        failed.step = Some("exec \u{1b}c".to_owned());
+        let text = history(&[&failed], Style::PLAIN);
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    }
+
+    #[test]
     fn lease_released_by_hand_says_so() {
         let released = Some(Box::new(OperatorRequest::example()));
         let lease = Lease { released, ..lease() };
-        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, Style::PLAIN);
+        let text = leases(&[lease], &BTreeMap::new(), Duration::ZERO, "", Style::PLAIN);
         assert!(text.contains("being reverted, released by root"), "{text}");
     }
 

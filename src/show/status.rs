@@ -4,6 +4,7 @@ use super::status_text::text;
 use super::{finish, json, progress, style, unexpected};
 use crate::cli::{Output, Status};
 use crate::control::{self, Reply, Request};
+use crate::diagnostic::printable;
 use jiff::Timestamp;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -27,7 +28,9 @@ pub fn status(command: &Status) -> ExitCode {
             Err(error) => format!("error: {error}\n"),
         };
         let text = match terminal_size::terminal_size_of(std::io::stdout()).filter(|_| is_screen) {
-            Some((_, rows)) => CLEAR.to_owned() + &first_lines(&text, usize::from(rows.0)),
+            Some((_, rows)) => {
+                CLEAR.to_owned() + &first_lines(&text, usize::from(rows.0), &command.query.storage.option())
+            }
             None => text,
         };
         // A reader such as `head` may close the pipe.
@@ -40,7 +43,7 @@ pub fn status(command: &Status) -> ExitCode {
 }
 
 /// The lines that fit on a screen. Without this a long status would scroll its beginning, which matters most, away.
-fn first_lines(text: &str, rows: usize) -> String {
+fn first_lines(text: &str, rows: usize, storage: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     // The cursor stands below the last line.
     if lines.len() < rows {
@@ -49,8 +52,9 @@ fn first_lines(text: &str, rows: usize) -> String {
     let shown = rows.saturating_sub(2);
     let more = lines.len() - shown;
     format!(
-        "{}\nand {more} more lines: `evenkeel status` without --watch\n",
-        lines[..shown].join("\n")
+        "{}\nand {more} more lines: `evenkeel status{}` without --watch\n",
+        lines[..shown].join("\n"),
+        printable(storage)
     )
 }
 
@@ -60,7 +64,12 @@ fn ask(command: &Status) -> Result<String, String> {
         Output::Json => Ok(format!("{}\n", json(&value))),
         Output::Text => {
             let status = serde_json::from_value(value).map_err(|error| format!("unexpected answer: {error}"))?;
-            Ok(text(&status, Timestamp::now(), style()))
+            Ok(text(
+                &status,
+                Timestamp::now(),
+                &command.query.storage.option(),
+                style(),
+            ))
         }
     }
 }
@@ -80,10 +89,10 @@ mod tests {
     #[test]
     fn screen_shows_the_beginning() {
         let text = "1\n2\n3\n4\n";
-        assert_eq!(first_lines(text, 5), text);
+        assert_eq!(first_lines(text, 5, ""), text);
         assert_eq!(
-            first_lines(text, 4),
-            "1\n2\nand 2 more lines: `evenkeel status` without --watch\n"
+            first_lines(text, 4, " --storage.path=/x"),
+            "1\n2\nand 2 more lines: `evenkeel status --storage.path=/x` without --watch\n"
         );
     }
 }

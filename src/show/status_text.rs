@@ -54,12 +54,12 @@ struct Host {
     name: String,
 }
 
-/// Formats the status in the order of the status page.
-pub fn text(status: &Answer, now: Timestamp, style: Style) -> String {
-    let mut out = state(status, now, style);
-    out += &alerts(status, now, style);
+/// Formats the status in the order of the status page. `storage` is the option that leads commands to this daemon.
+pub fn text(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
+    let mut out = state(status, now, storage, style);
+    out += &alerts(status, now, storage, style);
     out += &timeline(status, style);
-    out += &leases(status, now, style);
+    out += &leases(status, now, storage, style);
     out += &actions(status, now, style);
     out += &rules(status, now, style);
     out
@@ -78,7 +78,7 @@ fn wrapped(style: Style, indent: usize, text: &str) -> String {
         .collect()
 }
 
-fn state(status: &Answer, now: Timestamp, style: Style) -> String {
+fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
     let mut out = format!(
         "evenkeel {} on {}, sampled at {}\n",
         status.version,
@@ -103,7 +103,8 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
         out += &(style.paint(tone, &line) + "\n");
     }
     if let Some(by) = status.paused_by.as_ref().filter(|_| status.paused) {
-        let who = format!("{} {}, until `evenkeel resume`", ago(by.at, now), printable(&by.reason));
+        let (when, who) = (ago(by.at, now), printable(&by.reason));
+        let who = format!("{when} {who}, until `evenkeel resume{}`", printable(storage));
         out += &wrapped(style, 2, &who);
     }
     let restarts = |restarts: u64| match restarts {
@@ -153,18 +154,21 @@ fn state(status: &Answer, now: Timestamp, style: Style) -> String {
         listing::left(Duration::from_secs(per_seconds)),
     );
     for rule in &status.breakers_open {
-        let rule = printable(rule);
         out += &wrapped(
             style,
             2,
-            &format!("{rule} has an open breaker; `evenkeel release --breaker {rule}` closes it"),
+            &format!(
+                "{} has an open breaker; {} closes it",
+                printable(rule),
+                listing::close_breaker(rule, storage)
+            ),
         );
     }
     out
 }
 
 /// An alert with the rules that answer it: the newest first, alerts with actions before the others, as on the page.
-fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
+fn alerts(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
     let mut out = heading(style, "FIRING ALERTS");
     let mut of_alert: BTreeMap<_, Vec<&OpenAlert>> = BTreeMap::new();
     for alert in &status.alerts {
@@ -197,7 +201,10 @@ fn alerts(status: &Answer, now: Timestamp, style: Style) -> String {
         }
     }
     if left_out > 0 {
-        out += &format!("and {left_out} more: `evenkeel status --output json`\n");
+        out += &format!(
+            "and {left_out} more: `evenkeel status --output json{}`\n",
+            printable(storage)
+        );
     }
     out
 }
@@ -248,7 +255,9 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
     let tone = match Meaning::of(event) {
         Meaning::Failed => Tone::Bad,
         Meaning::Applied | Meaning::Reverted => Tone::Good,
-        Meaning::Planned | Meaning::NotDone | Meaning::Simulated | Meaning::Operator => Tone::Held,
+        Meaning::Planned | Meaning::NotDone | Meaning::Simulated | Meaning::NothingToRevert | Meaning::Operator => {
+            Tone::Held
+        }
     };
     // As on the status page.
     let word = event.kind.as_str().replace('_', " ");
@@ -314,7 +323,7 @@ fn sparkline(values: &[Option<f32>], columns: usize) -> String {
     values.chunks(per_column).map(column).collect()
 }
 
-fn leases(status: &Answer, now: Timestamp, style: Style) -> String {
+fn leases(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
     let mut out = heading(style, "LEASES");
     if status.leases.is_empty() {
         return out + "no leases\n";
@@ -337,7 +346,7 @@ fn leases(status: &Answer, now: Timestamp, style: Style) -> String {
     let left_out = status.leases_held.saturating_sub(rows.len());
     out += &lease_table(style, rows);
     if left_out > 0 {
-        out += &format!("and {left_out} more: `evenkeel leases`\n");
+        out += &format!("and {left_out} more: `evenkeel leases{}`\n", printable(storage));
     }
     out
 }

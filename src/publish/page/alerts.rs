@@ -2,10 +2,11 @@
 
 use super::PageOptions;
 use super::effect::effect;
-use super::html::{EscapedText, capitalised, command, elapsed, relative, shell_word, span};
+use super::html::{EscapedText, capitalised, command, elapsed, relative, span};
 use super::story::{FORGOTTEN, Meaning, nothing_done, sentence, why};
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
+use crate::terminal::shell_word;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::{self, Write};
@@ -16,6 +17,8 @@ const MAX_CARDS: usize = 20;
 const MAX_OVER: usize = 10;
 /// Events of a kind in a card. Its page has all.
 const MAX_EVENTS: usize = 4;
+/// Leases in a card that are named. More are counted.
+const MAX_NUMBERS: usize = 4;
 
 pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     writeln!(out, "<section>\n<h2 id=\"alerts\">Firing alerts</h2>")?;
@@ -149,7 +152,7 @@ fn list(status: &Status, events: &[&Event], is_incomplete: bool, is_meant: impl 
         let meaning = Meaning::of(event);
         // The reason of what was done is the alert, and stands above.
         let reason = match meaning {
-            Meaning::NotDone | Meaning::Failed => why(event),
+            Meaning::NotDone | Meaning::Failed | Meaning::NothingToRevert => why(event),
             _ => String::new(),
         };
         let reason = if reason.is_empty() {
@@ -174,25 +177,41 @@ fn list(status: &Status, events: &[&Event], is_incomplete: bool, is_meant: impl 
     Some(format!("<ul>{items}{more}</ul>"))
 }
 
-/// The leases of an episode: how many, and until when.
+/// The leases of an episode: which, and until when.
 fn held(status: &Status, alert: &OpenAlert) -> String {
     let is_its = |lease: &&LeaseStatus| lease.rule == alert.rule && lease.fingerprint == alert.fingerprint;
-    let leases: Vec<&LeaseStatus> = status.activity.leases.iter().filter(is_its).collect();
-    let Some(first) = leases.first() else {
-        return "nothing".to_owned();
+    let leases = status.activity.leases.iter().filter(is_its);
+    let (ending, open): (Vec<&LeaseStatus>, Vec<&LeaseStatus>) =
+        leases.partition(|lease| lease.until.is_none() || lease.released.is_some());
+    let mut parts = Vec::new();
+    // At the last deadline nothing is held any more.
+    if let Some(until) = open.iter().filter_map(|lease| lease.until).max() {
+        let latest = relative(until, status.sampled_at);
+        parts.push(format!(
+            "{}, until the alert is over, at the latest {latest}",
+            numbers(&open)
+        ));
+    }
+    if !ending.is_empty() {
+        parts.push(format!("{}, being reverted", numbers(&ending)));
+    }
+    match (parts.is_empty(), status.has_more_leases()) {
+        (true, false) => parts.push("nothing".to_owned()),
+        (_, true) => parts.push("there are more leases than are kept here".to_owned()),
+        (false, false) => {}
+    }
+    parts.join("; ")
+}
+
+/// A link to leases that names them, or counts them where they are many.
+fn numbers(leases: &[&LeaseStatus]) -> String {
+    let ids: Vec<String> = leases.iter().map(|lease| lease.id.to_string()).collect();
+    let what = match ids.as_slice() {
+        [id] => format!("lease {id}"),
+        ids if ids.len() <= MAX_NUMBERS => format!("leases {}", ids.join(", ")),
+        ids => format!("{} leases", ids.len()),
     };
-    let until = leases.iter().filter_map(|lease| lease.until).min();
-    let until = until.map_or("being reverted".to_owned(), |until| {
-        format!(
-            "until the alert is over, at the latest {}",
-            relative(until, status.sampled_at)
-        )
-    });
-    let what = match leases.len() {
-        1 => format!("lease {}", first.id),
-        count => format!("{count} leases, {} to {}", first.id, leases[count - 1].id),
-    };
-    format!("<a href=\"#leases\">{what}</a>, {until}")
+    format!("<a href=\"#leases\">{what}</a>")
 }
 
 /// The figures before the first applied step of an episode and since.
@@ -226,6 +245,7 @@ fn over(out: &mut String, status: &Status) -> fmt::Result {
         let counts = [
             (Meaning::Applied, "applied"),
             (Meaning::Reverted, "reverted"),
+            (Meaning::NothingToRevert, "with nothing to revert"),
             (Meaning::Failed, "failed"),
             (Meaning::Simulated, "only logged"),
             (Meaning::NotDone, "not done"),

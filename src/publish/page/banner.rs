@@ -2,11 +2,11 @@
 //! colour.
 
 use super::PageOptions;
-use super::html::{EscapedText, capitalised, clock, command, elapsed, relative, shell_word};
+use super::html::{EscapedText, capitalised, clock, command, elapsed, relative};
 use super::story::{self, Meaning, state};
 use crate::publish::status::Status;
 use crate::telemetry::FrontendStatus;
-use crate::terminal::count;
+use crate::terminal::{count, shell_word};
 use std::fmt::{self, Write};
 
 /// How good a state is.

@@ -2,12 +2,13 @@
 //! effect, and the command that explains the alert now. Pure.
 
 use super::alerts::help;
-use super::html::{EscapedText, absolute, capitalised, command, elapsed, relative, shell_word, span};
-use super::story::{Meaning, anchor, change, lease_change, plain, process, why};
+use super::html::{EscapedText, absolute, capitalised, command, elapsed, relative, span};
+use super::story::{self, FORGOTTEN, Meaning, anchor, change, lease_change, plain, process, why};
 use super::{PageOptions, begin, host_name};
 use crate::http::web_address;
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
+use crate::terminal::shell_word;
 use jiff::Timestamp;
 use std::fmt::{self, Write};
 
@@ -51,8 +52,9 @@ fn write_episode(out: &mut String, status: &Status, episode: Episode<'_>, option
     let events = status.activity.events_of(&alert.episode);
     summary(out, status, episode, &events)?;
     alert_section(out, status, alert, options)?;
-    steps(out, status, &events)?;
-    considered(out, status, &events)?;
+    let is_incomplete = status.activity.is_incomplete(alert);
+    steps(out, status, &events, is_incomplete)?;
+    considered(out, status, &events, is_incomplete)?;
     leases(out, status, alert, options)?;
     writeln!(
         out,
@@ -77,14 +79,38 @@ impl fmt::Display for EscapedLines<'_> {
     }
 }
 
+/// What evenkeel does with the steps of an episode, in the words of the status where they hold for it.
+fn mode(status: &Status, episode: Episode<'_>) -> String {
+    let alert = episode.alert;
+    if alert.dry_run {
+        return "Dry-run: steps are only logged.".to_owned();
+    }
+    if episode.ended_at.is_some() {
+        return "Enforce.".to_owned();
+    }
+    let is_off = status.actuator_off.is_some();
+    let general = story::state(status.mode, is_off, status.paused, status.ledger_writable);
+    let are_applied = !is_off && !status.paused && status.ledger_writable && status.mode == "enforce";
+    let is_unconfirmed = alert.state != "firing";
+    let is_stopped = status.breakers_open.contains(&alert.rule);
+    let mut sentences = Vec::new();
+    match are_applied && (is_unconfirmed || is_stopped) {
+        true => sentences.push("Enforce.".to_owned()),
+        false => sentences.push(capitalised(general) + "."),
+    }
+    if is_unconfirmed {
+        sentences.push("Unconfirmed: no new steps until a source confirms that the alert fires.".to_owned());
+    }
+    if is_stopped {
+        sentences.push("The breaker of the rule is open: no irreversible actions.".to_owned());
+    }
+    sentences.join(" ")
+}
+
 fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&Event]) -> fmt::Result {
     let (alert, now) = (episode.alert, status.sampled_at);
     let count = |meaning| events.iter().filter(|event| Meaning::of(event) == meaning).count();
-    let mode = if alert.dry_run {
-        "Dry-run: steps are only logged."
-    } else {
-        "Enforce: steps are applied."
-    };
+    let mode = mode(status, episode);
     let state = match episode.ended_at {
         Some(ended_at) => format!(
             "Over {}, after {}.",
@@ -104,8 +130,14 @@ fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&E
          <dl class=\"state\">"
     )?;
     let mut tile = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
-    let [applied, reverted, failed, held] =
-        [Meaning::Applied, Meaning::Reverted, Meaning::Failed, Meaning::NotDone].map(count);
+    let [applied, reverted, failed, held, nothing] = [
+        Meaning::Applied,
+        Meaning::Reverted,
+        Meaning::Failed,
+        Meaning::NotDone,
+        Meaning::NothingToRevert,
+    ]
+    .map(count);
     let is_incomplete = status.activity.is_incomplete(alert);
     let number = |count: usize| match is_incomplete {
         true => format!("at least {count}"),
@@ -113,6 +145,9 @@ fn summary(out: &mut String, status: &Status, episode: Episode<'_>, events: &[&E
     };
     tile("Applied", &number(applied))?;
     tile("Reverted", &number(reverted))?;
+    if nothing > 0 {
+        tile("Nothing to revert", &number(nothing))?;
+    }
     tile("Failed", &number(failed))?;
     tile("Not done", &number(held))?;
     if alert.dry_run {
@@ -192,14 +227,17 @@ fn link(out: &mut String, name: &str, url: Option<&str>) -> fmt::Result {
     )
 }
 
-fn steps(out: &mut String, status: &Status, events: &[&Event]) -> fmt::Result {
+fn steps(out: &mut String, status: &Status, events: &[&Event], is_incomplete: bool) -> fmt::Result {
     let steps: Vec<&&Event> = events
         .iter()
         .filter(|event| !matches!(Meaning::of(event), Meaning::Planned | Meaning::NotDone))
         .collect();
     writeln!(out, "<section>\n<h2 id=\"steps\">Steps</h2>")?;
     if steps.is_empty() {
-        return writeln!(out, "<p>No step was applied.</p>\n</section>");
+        return match is_incomplete {
+            true => writeln!(out, "<p>No step is known: {FORGOTTEN}.</p>\n</section>"),
+            false => writeln!(out, "<p>No step was applied.</p>\n</section>"),
+        };
     }
     writeln!(
         out,
@@ -238,12 +276,18 @@ fn decided(event: &Event, events: &[&Event]) -> Option<Timestamp> {
     events.iter().find(is_its).map(|decision| decision.at)
 }
 
-fn considered(out: &mut String, status: &Status, events: &[&Event]) -> fmt::Result {
+fn considered(out: &mut String, status: &Status, events: &[&Event], is_incomplete: bool) -> fmt::Result {
     let refused: Vec<&&Event> = events
         .iter()
         .filter(|event| Meaning::of(event) == Meaning::NotDone)
         .collect();
     writeln!(out, "<section>\n<h2 id=\"considered\">Considered, but not chosen</h2>")?;
+    if refused.is_empty() && is_incomplete {
+        return writeln!(
+            out,
+            "<p>No decision against a process is known: {FORGOTTEN}.</p>\n</section>"
+        );
+    }
     if refused.is_empty() {
         return writeln!(
             out,
@@ -280,8 +324,17 @@ fn leases(out: &mut String, status: &Status, alert: &OpenAlert, options: PageOpt
     };
     let held: Vec<&LeaseStatus> = status.activity.leases.iter().filter(is_its).collect();
     writeln!(out, "<section>\n<h2 id=\"undo\">Undo</h2>")?;
+    if status.has_more_leases() {
+        let all = command(&format!("evenkeel leases{}", options.storage_option));
+        writeln!(
+            out,
+            "<p>There are more leases than are kept here, perhaps of this episode, too. All of them: {all}</p>"
+        )?;
+    } else if held.is_empty() {
+        writeln!(out, "<p>Nothing of this episode is held any more.</p>")?;
+    }
     if held.is_empty() {
-        return writeln!(out, "<p>Nothing of this episode is held any more.</p>\n</section>");
+        return writeln!(out, "</section>");
     }
     writeln!(out, "<ul>")?;
     for lease in held {

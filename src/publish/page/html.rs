@@ -121,15 +121,6 @@ pub fn command(text: &str) -> String {
     format!("<code>{}</code>", words.collect::<Vec<_>>().join(" "))
 }
 
-/// An argument of a shell's command.
-pub fn shell_word(text: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.to_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,17 +189,5 @@ mod tests {
     #[test]
     fn first_letter_becomes_a_capital() {
         assert_eq!([capitalised("firing"), capitalised("")], ["Firing", ""]);
-    }
-
-    #[test]
-    fn words_of_a_shell_stay_one_word() {
-        for (text, expected) in [
-            ("calm-batch-jobs", "calm-batch-jobs"),
-            ("", "''"),
-            ("a b", "'a b'"),
-            ("$(x)'", r"'$(x)'\'''"),
-        ] {
-            assert_eq!(shell_word(text), expected);
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! uses their meaning and words as well. Pure.
 
 use super::html::EscapedText;
+use crate::ledger::{GRANT_EXPIRES, LEFT_AS_IT_IS, NOT_REVERTIBLE};
 use crate::telemetry::{Event, EventKind, LeaseStatus};
 
 /// The meaning of an event. Each has a shape besides its colour.
@@ -13,6 +14,8 @@ pub enum Meaning {
     NotDone,
     /// A step that dry-run only logs.
     Simulated,
+    /// The end of a lease that restored nothing: the change was gone, never made, or cannot be reverted.
+    NothingToRevert,
     /// The request of an operator.
     Operator,
     Reverted,
@@ -32,8 +35,12 @@ impl Meaning {
             EventKind::Outcome(word) => match word.as_str() {
                 "failed" | "denied" | "no_effect" => Meaning::Failed,
                 "dry_run" => Meaning::Simulated,
-                "restored" | "expired" | "released" | "superseded" => Meaning::Reverted,
-                _ if is_undo => Meaning::Reverted,
+                "superseded" => Meaning::NothingToRevert,
+                "restored" | "expired" | "released" if restored_something(event) => Meaning::Reverted,
+                "restored" | "expired" | "released" => Meaning::NothingToRevert,
+                // The revert of a value that was set, or may have been.
+                "cancelled" if is_undo && event.after.is_some() && restored_something(event) => Meaning::Reverted,
+                _ if is_undo => Meaning::NothingToRevert,
                 "applied" | "granted" => Meaning::Applied,
                 _ => Meaning::NotDone,
             },
@@ -45,9 +52,9 @@ impl Meaning {
         matches!(self, Meaning::Applied | Meaning::Failed | Meaning::Reverted)
     }
 
-    /// Whether it counts as done by a rule; in dry-run as what the rule would do.
+    /// Whether it is in the list of what a rule did; in dry-run as what the rule would do.
     pub fn is_done(self) -> bool {
-        self.is_act() || self == Meaning::Simulated
+        self.is_act() || matches!(self, Meaning::Simulated | Meaning::NothingToRevert)
     }
 
     /// The class for its colour, and the name of its shape in the drawing.
@@ -58,6 +65,7 @@ impl Meaning {
             Meaning::Failed => "failed",
             Meaning::NotDone | Meaning::Planned => "held",
             Meaning::Simulated => "simulated",
+            Meaning::NothingToRevert => "untouched",
             Meaning::Operator => "operator",
         }
     }
@@ -70,9 +78,18 @@ impl Meaning {
             Meaning::Failed => "✕",
             Meaning::NotDone | Meaning::Planned => "○",
             Meaning::Simulated => "△",
+            Meaning::NothingToRevert => "▽",
             Meaning::Operator => "◆",
         }
     }
+}
+
+/// Whether a revert changed something. Some leases end without a request or a command, because their rule has none, or
+/// leave the value of another program.
+fn restored_something(event: &Event) -> bool {
+    ![GRANT_EXPIRES, NOT_REVERTIBLE, LEFT_AS_IT_IS]
+        .iter()
+        .any(|end| event.reason.ends_with(end))
 }
 
 /// What evenkeel does with steps now, on the page and on a terminal.
@@ -81,8 +98,7 @@ pub fn state(mode: &str, is_off: bool, is_paused: bool, is_ledger_writable: bool
         (true, ..) => "the actuator is off: only metrics are published",
         (_, true, ..) => "paused: no new steps; leases are still reverted",
         (.., true, true) => "enforce: steps are applied, and reverted when their alert resolves",
-        // Only irreversible steps of rules with `without_ledger` are.
-        (.., true, false) => "enforce, but no new steps: the ledger cannot be written",
+        (.., true, false) => "enforce, but the ledger cannot be written: only rules with without_ledger apply steps",
         (.., false, _) => "dry-run: actions are only logged",
     }
 }
@@ -178,6 +194,56 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn state_without_a_ledger_names_the_rules_that_still_act() {
+        let text = state("enforce", false, false, false);
+        assert!(text.contains("only rules with without_ledger apply steps"), "{text}");
+        assert!(!text.contains("no new steps"), "{text}");
+    }
+
+    #[test]
+    fn only_what_restored_something_is_reverted() {
+        for (step, outcome, reason, expected) in [
+            ("undo nice", "restored", "", Meaning::Reverted),
+            ("undo nice", "expired", "", Meaning::Reverted),
+            ("undo allocate", "released", "status 200", Meaning::Reverted),
+            ("undo nice", "superseded", "", Meaning::NothingToRevert),
+            ("undo nice", "gone", "", Meaning::NothingToRevert),
+            ("undo nice", "changed_identity", "", Meaning::NothingToRevert),
+            ("undo signal", "cancelled", "", Meaning::NothingToRevert),
+            ("undo nice", "already_set", "", Meaning::NothingToRevert),
+            ("undo allocate", "expired", GRANT_EXPIRES, Meaning::NothingToRevert),
+            ("undo allocate", "released", GRANT_EXPIRES, Meaning::NothingToRevert),
+            (
+                "undo exec",
+                "restored",
+                "released by root; not revertible",
+                Meaning::NothingToRevert,
+            ),
+            ("undo nice", "denied", "", Meaning::Failed),
+            ("nice 10", "applied", "", Meaning::Applied),
+            ("nice 10", "gone", "", Meaning::NotDone),
+            ("wait 10s", "cancelled", "", Meaning::NotDone),
+        ] {
+            let event: Event = serde_json::from_value(serde_json::json!({
+                "at": "2026-01-01T00:00:00Z", "rule": "a", "alertname": "A", "outcome": outcome, "step": step,
+                "reason": reason,
+            }))
+            .unwrap();
+            assert_eq!(Meaning::of(&event), expected, "{step} {outcome} {reason}");
+        }
+        let cancelled = |reason: &str| -> Event {
+            serde_json::from_value(serde_json::json!({
+                "at": "2026-01-01T00:00:00Z", "rule": "a", "alertname": "A", "outcome": "cancelled",
+                "step": "undo nice", "before": "10", "after": "0", "reason": reason,
+            }))
+            .unwrap()
+        };
+        assert_eq!(Meaning::of(&cancelled("")), Meaning::Reverted);
+        assert_eq!(Meaning::of(&cancelled(LEFT_AS_IT_IS)), Meaning::NothingToRevert);
+        assert!(!Meaning::NothingToRevert.is_act() && Meaning::NothingToRevert.is_done());
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! Pure.
 
 use super::PageOptions;
-use super::html::{EscapedText, command, distance, relative, shell_word};
+use super::html::{EscapedText, command, distance, relative};
 use super::story::{Meaning, change, lease_change, plain, process, subject, why};
 use crate::publish::status::{CollectorStatus, Status};
 use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
+use crate::terminal::shell_word;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};

@@ -208,7 +208,7 @@ fn alert_is_shown_once_with_each_rule_that_answers_it() {
         "<h4>Rule other ",
         "applied nice 10 on 4711 ffmpeg (0 → 10)",
         "protected nice 10 on 4711 ffmpeg (0 → 10): it is an ancestor of evenkeel",
-        "3 leases, 1 to 3</a>, until the alert is over, at the latest <time",
+        "leases 1, 2, 3</a>, until the alert is over, at the latest <time",
         "nothing yet; its step is nice 10",
         "<dt>Did it help?</dt><dd>CPU busy ",
         "severity=&quot;&lt;b&gt;warning&quot;",
@@ -420,4 +420,125 @@ fn empty_host_has_all_sections() {
     ] {
         assert!(page.contains(text), "{text:?} in {page}");
     }
+}
+
+#[test]
+fn episode_promises_only_steps_that_are_applied() {
+    let id = alert("calm-batch-jobs").episode;
+    let headline = |status: &Status| {
+        let page = episode(status, &id, OPTIONS).unwrap();
+        section(&page, "summary").split("</p>").next().unwrap().to_owned()
+    };
+    assert!(headline(&busy(0)).contains("Enforce: steps are applied"));
+    let mut paused = busy(0);
+    paused.paused = true;
+    let mut lost = busy(0);
+    lost.ledger_writable = false;
+    let mut off = busy(0);
+    off.actuator_off = Some("no boot id".to_owned());
+    let mut stopped = busy(0);
+    stopped.breakers_open = vec!["calm-batch-jobs".to_owned()];
+    let mut unconfirmed = busy(0);
+    unconfirmed.activity.alerts[0].state = "unconfirmed".into();
+    for (status, expected) in [
+        (paused, "Paused: no new steps"),
+        (lost, "only rules with without_ledger apply steps"),
+        (off, "The actuator is off"),
+        (stopped, "The breaker of the rule is open"),
+        (unconfirmed, "Unconfirmed: no new steps"),
+    ] {
+        let headline = headline(&status);
+        assert!(headline.contains(expected), "{expected:?} in {headline}");
+        assert!(!headline.contains("steps are applied"), "{headline}");
+    }
+}
+
+#[test]
+fn card_names_the_leases_and_their_last_deadline() {
+    let held = |status: &Status| {
+        let page = page(status, OPTIONS, None);
+        let start = page.find("<dt>Held</dt>").unwrap();
+        page[start..].split("</div>").next().unwrap().to_owned()
+    };
+    let mut status = busy(3);
+    status.activity.leases.remove(1);
+    status.leases_held = 2;
+    status.activity.leases[1].until = Some(now() + SignedDuration::from_mins(30));
+    let text = held(&status);
+    assert!(text.contains("leases 1, 3</a>, until the alert is over"), "{text}");
+    assert!(text.contains(">in 30 min</time>"), "{text}");
+    status.activity.leases[1].until = None;
+    let text = held(&status);
+    assert!(text.contains("lease 1</a>, until the alert is over"), "{text}");
+    assert!(text.contains("lease 3</a>, being reverted"), "{text}");
+    let text = held(&busy(9));
+    assert!(text.contains(">9 leases</a>, until"), "{text}");
+}
+
+#[test]
+fn lists_that_are_cut_do_not_say_nothing() {
+    let telemetry = Telemetry::default();
+    let unlucky = OpenAlert {
+        episode: episode_id("calm-batch-jobs", "g", false, now()),
+        fingerprint: "g".into(),
+        ..alert("calm-batch-jobs")
+    };
+    let id = unlucky.episode.clone();
+    let open = OpenLists {
+        alerts: vec![unlucky],
+        leases: vec![lease(1)],
+        is_complete: false,
+    };
+    telemetry.set_open(open, now());
+    for _ in 0..300 {
+        telemetry.record_event(event(1, EventKind::decision("protected"), ""));
+        telemetry.record_event(event(1, EventKind::outcome("applied"), ""));
+    }
+    let mut status = busy(0);
+    status.activity = telemetry.activity();
+    status.leases_held = 1001;
+    let text = episode(&status, &id, OPTIONS).unwrap();
+    for (part, wrong) in [
+        ("steps", "No step was applied"),
+        ("considered", "chose all processes"),
+        ("undo", "Nothing of this episode is held"),
+    ] {
+        let found = section(&text, part);
+        assert!(!found.contains(wrong), "{found}");
+    }
+    assert!(section(&text, "steps").contains("more than is kept here"));
+    assert!(section(&text, "considered").contains("more than is kept here"));
+    assert!(section(&text, "undo").contains("<code>evenkeel leases</code>"));
+    let page = page(&status, OPTIONS, None);
+    assert!(
+        page.contains("<dt>Held</dt><dd>there are more leases than are kept here</dd>"),
+        "{page}"
+    );
+}
+
+#[test]
+fn lease_that_restored_nothing_is_not_counted_as_reverted() {
+    let mut status = busy(0);
+    let telemetry = Telemetry::default();
+    let open = OpenLists {
+        alerts: vec![alert("calm-batch-jobs")],
+        leases: Vec::new(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now());
+    telemetry.record_event(Event {
+        step: Some("undo nice".to_owned()),
+        ..event(7, EventKind::outcome("superseded"), "another program changed the value")
+    });
+    status.activity = telemetry.activity();
+    let text = page(&status, OPTIONS, Some(Range::FiveMinutes));
+    assert!(section(&text, "timeline").contains("class=\"mark untouched"), "{text}");
+    assert!(
+        section(&text, "alerts").contains("▽</span> superseded undo nice"),
+        "{text}"
+    );
+    let text = episode(&status, &alert("calm-batch-jobs").episode, OPTIONS).unwrap();
+    let summary = section(&text, "summary");
+    assert!(summary.contains("<dt>Reverted</dt><dd>0</dd>"), "{summary}");
+    assert!(summary.contains("<dt>Nothing to revert</dt><dd>1</dd>"), "{summary}");
 }

@@ -100,7 +100,7 @@ fn draw(out: &mut String, status: &Status, axis: &Axis) -> fmt::Result {
          share of time in which some task waited (PSI); disk and network are those of the busiest device.<br>\
          Marks: <span class=\"applied\">▲ applied</span> <span class=\"reverted\">▼ reverted</span> \
          <span class=\"failed\">✕ failed</span> <span class=\"held\">○ not done</span> \
-         <span class=\"simulated\">△ dry-run</span> <span class=\"operator\">◆ operator</span>. \
+         <span class=\"simulated\">△ dry-run</span> <span class=\"untouched\">▽ nothing to revert</span> <span class=\"operator\">◆ operator</span>. \
          Each leads to its entry.</p>\n</figcaption>\n</figure>"
     )
 }

@@ -78,7 +78,7 @@ calm (enforce): nice 10
 waits (enforce): wait 10m, nice 10
 1 rule without an open alert
 ";
-    assert_eq!(text(&answer(), NOW.parse().unwrap(), Style::PLAIN), expected);
+    assert_eq!(text(&answer(), NOW.parse().unwrap(), "", Style::PLAIN), expected);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn alert_with_more_events_than_are_listed_says_so() {
         ..status.actions.swap_remove(0)
     };
     status.actions = vec![of_others; MAX_RECENT];
-    let alerts = alerts(&status, NOW.parse().unwrap(), Style::PLAIN);
+    let alerts = alerts(&status, NOW.parse().unwrap(), "", Style::PLAIN);
     let forgotten = nothing_done(&[], true);
     assert!(alerts.contains(&format!("  rule waits\n    {forgotten}\n")), "{alerts}");
 }
@@ -110,7 +110,7 @@ fn status_fits_80_columns() {
         color: false,
         columns: Some(80),
     };
-    let text = text(&status, NOW.parse().unwrap(), style);
+    let text = text(&status, NOW.parse().unwrap(), "", style);
     assert!(text.lines().all(|line| width(line) <= 80), "{text}");
 }
 
@@ -121,4 +121,45 @@ fn sparklines_fit_their_columns() {
     assert_eq!(line.chars().count(), 60);
     assert!(line.starts_with('▁') && line.ends_with('█'));
     assert_eq!(sparkline(&[], 60), "");
+}
+
+#[test]
+fn commands_reach_this_daemon_and_are_quoted() {
+    let mut status = answer();
+    status.breakers_open = vec!["$(x)".to_owned()];
+    let text = text(&status, NOW.parse().unwrap(), " --storage.path=/run/x", Style::PLAIN);
+    for command in [
+        "`evenkeel release --breaker '$(x)' --storage.path=/run/x`",
+        "`evenkeel resume --storage.path=/run/x`",
+        "`evenkeel leases --storage.path=/run/x`",
+    ] {
+        assert!(text.contains(command), "{command} in {text}");
+    }
+}
+
+#[test]
+fn leases_have_no_escapes() {
+    let mut status = answer();
+    status.leases[0].rule = "a\u{1b}[2J".to_owned();
+    status.leases[0].what = "nice \u{202e}0 -> 10".to_owned();
+    let text = leases(&status, NOW.parse().unwrap(), "", Style::PLAIN);
+    assert!(
+        text.contains("a\\u{1b}[2J") && text.contains("nice \\u{202e}0 -> 10"),
+        "{text}"
+    );
+}
+
+#[test]
+fn lease_that_restored_nothing_is_not_shown_as_good() {
+    let style = Style {
+        color: true,
+        columns: None,
+    };
+    let superseded = Event {
+        kind: crate::telemetry::EventKind::outcome("superseded"),
+        step: Some("undo nice".to_owned()),
+        ..answer().actions.swap_remove(0)
+    };
+    let text = line(&superseded, NOW.parse().unwrap(), style, "");
+    assert!(text.contains(&style.paint(Tone::Held, "superseded")), "{text}");
 }

@@ -3,7 +3,7 @@
 use super::grant_response::{self, Failure, shown};
 use super::requests::begin_release;
 use crate::host::job::{Report, Request};
-use crate::ledger::{Allocation, GrantState, Outcome, RetryState, UnnamedGrant};
+use crate::ledger::{Allocation, GRANT_EXPIRES, GrantState, Outcome, RetryState, UnnamedGrant};
 use std::time::Duration;
 
 /// Delay after the first failure; it doubles with each further one.
@@ -78,7 +78,7 @@ impl Allocation {
                 let reason = format!("{}; {}", unnamed.problem, self.nameless_advice());
                 (Outcome::Failed, reason, Some(unnamed.body.clone()))
             }
-            _ => (word, "no release; the grant expires".to_owned(), None),
+            _ => (word, GRANT_EXPIRES.to_owned(), None),
         }
     }
 

@@ -13,6 +13,7 @@ use std::fmt::{self, Write};
 /// The shapes of marks, drawn around the origin.
 pub const SHAPES: &str = "<defs><path id=\"applied\" d=\"M0-6 6 5H-6z\"/><path id=\"reverted\" d=\"M0 6 6-5H-6z\"/>\
     <path id=\"failed\" d=\"M-5-5 5 5M5-5-5 5\"/><circle id=\"held\" r=\"4\"/><path id=\"simulated\" d=\"M0-6 6 5H-6z\"/>\
+    <path id=\"untouched\" d=\"M0 6 6-5H-6z\"/>\
     <path id=\"operator\" d=\"M0-6 6 0 0 6-6 0z\"/></defs>";
 
 /// Heights in pixels: of a lane's heading, of a row of bars, and of a bar.
@@ -393,6 +394,22 @@ mod tests {
             label: "ten chars.".to_owned(),
             title: String::new(),
             link: String::new(),
+        }
+    }
+
+    #[test]
+    fn every_meaning_has_a_shape() {
+        for meaning in [
+            Meaning::Planned,
+            Meaning::NotDone,
+            Meaning::Simulated,
+            Meaning::NothingToRevert,
+            Meaning::Operator,
+            Meaning::Reverted,
+            Meaning::Applied,
+            Meaning::Failed,
+        ] {
+            assert!(SHAPES.contains(&format!("id=\"{}\"", meaning.class())), "{meaning:?}");
         }
     }
 

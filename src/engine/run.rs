@@ -224,9 +224,11 @@ impl Intake {
         let mut batch = Batch::default();
         let mut last = Vec::new();
         let mut turn = Turn::More;
+        // Both clocks are read once, so that the order of arrival stays also where this thread is delayed.
+        let (now, engine_now) = (boot_time(), engine.boot_now());
         for Queued { input, arrived_at } in waiting {
-            let age = boot_time().saturating_sub(arrived_at);
-            let at = engine.boot_now().saturating_sub(age).max(self.restarted_at);
+            let age = now.saturating_sub(arrived_at);
+            let at = engine_now.saturating_sub(age).max(self.restarted_at);
             match input {
                 Input::Delivery(delivery) => {
                     // The receiver has logged them already.

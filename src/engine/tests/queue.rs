@@ -87,6 +87,21 @@ fn firing_whose_end_waits_behind_a_set_does_nothing() {
 }
 
 #[test]
+fn end_stays_behind_its_firing_where_the_engine_is_slow() {
+    let mut world = deadly();
+    let queue = queue();
+    queue.deliver(vec![alert("end", Status::Firing)]);
+    // Each takes the engine longer than the queue.
+    for _ in 0..200 {
+        let request = OperatorRequest::example();
+        queue.send(Input::ReloadRefused(request, "no such file".to_owned()));
+    }
+    queue.deliver(vec![alert("end", Status::Resolved)]);
+    queue.process(&mut world);
+    assert_eq!(world.signals(), []);
+}
+
+#[test]
 fn exit_takes_no_next_victim_where_the_end_waits() {
     for (has_end, victims) in [(false, 2), (true, 1)] {
         let mut rule = example("end", "signal KILL");

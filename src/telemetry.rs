@@ -8,7 +8,7 @@ mod families;
 
 pub use activity::{Activity, Episode, MAX_ENDED, MAX_RECENT, OpenLists, episode_id};
 pub use day::{EndedAlert, EndedLease, StoredActivity};
-pub use entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
+pub use entry::{Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE, OpenAlert, RuleStatus};
 
 use crate::family::{Family, Histogram};
 use jiff::Timestamp;

@@ -7,8 +7,9 @@ use crate::host::{CgroupError, Host, Knob, Reading, Value};
 use crate::knob::limit::Capacity;
 use crate::knob::{Change, IoChange};
 use crate::ledger::stacked_leases::Undo;
-use crate::ledger::{LEFT_AS_IT_IS, Lease, Outcome, SavedValue};
+use crate::ledger::{Lease, Outcome, SavedValue};
 use crate::process::Cgroup;
+use crate::telemetry::LEFT_AS_IT_IS;
 
 /// What there is for a cgroup without a limit.
 pub fn capacity(host: &mut impl Host, cgroup: &Cgroup) -> Capacity {

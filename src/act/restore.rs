@@ -6,8 +6,9 @@ use super::descendants::Family;
 use super::favour;
 use crate::host::{Host, HostError, Thread, Value};
 use crate::ledger::stacked_leases::Undo;
-use crate::ledger::{LEFT_AS_IT_IS, Lease, Outcome};
+use crate::ledger::{Lease, Outcome};
 use crate::process::{Identity, Process};
+use crate::telemetry::LEFT_AS_IT_IS;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 

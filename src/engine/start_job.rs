@@ -6,7 +6,8 @@ use super::jobs_in_flight::{InFlight, JobKind};
 use super::status::{end_of, log_outcome};
 use super::timers::RETRY;
 use crate::host::{Host, Job};
-use crate::ledger::{Effect, Entry, GrantState, Lease, NOT_REVERTIBLE, Outcome};
+use crate::ledger::{Effect, Entry, GrantState, Lease, Outcome};
+use crate::telemetry::NOT_REVERTIBLE;
 
 impl<H: Host> Executor<'_, H> {
     /// Starts the next job of a lease, unless too many run.

@@ -34,7 +34,7 @@ pub use job::{Allocation, Command, GrantState, Release, RetryState, UnnamedGrant
 pub use journal::Journal;
 pub use lease::{Effect, Lease, SavedValue};
 pub use operation::{OperatorRequest, Requester};
-pub use outcome::{Decision, GRANT_EXPIRES, LEFT_AS_IT_IS, NOT_REVERTIBLE, Operation, Outcome};
+pub use outcome::{Decision, Operation, Outcome};
 pub use recovery::{read_only, stored_leases};
 pub use retention::Retention;
 pub use state::LedgerState;

@@ -37,6 +37,13 @@ pub struct OpenAlert {
     pub rule_text: Arc<str>,
 }
 
+/// The reason of a revert that finds the value of another program.
+pub const LEFT_AS_IT_IS: &str = "another program changed the value meanwhile; left as it is";
+/// The reason of a lease that ends with nothing sent, because its allocator has no `release`.
+pub const GRANT_EXPIRES: &str = "no release; the grant expires";
+/// The reason of a lease that ends with nothing run, because its command has no `undo`.
+pub const NOT_REVERTIBLE: &str = "not revertible";
+
 /// A rule in force with its last decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RuleStatus {

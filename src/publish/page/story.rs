@@ -2,8 +2,7 @@
 //! uses their meaning and words as well. Pure.
 
 use super::html::EscapedText;
-use crate::ledger::{GRANT_EXPIRES, LEFT_AS_IT_IS, NOT_REVERTIBLE};
-use crate::telemetry::{Event, EventKind, LeaseStatus};
+use crate::telemetry::{Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE};
 
 /// The meaning of an event. Each has a shape besides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,8 @@
 use super::grant_response::{self, Failure, shown};
 use super::requests::begin_release;
 use crate::host::job::{Report, Request};
-use crate::ledger::{Allocation, GRANT_EXPIRES, GrantState, Outcome, RetryState, UnnamedGrant};
+use crate::ledger::{Allocation, GrantState, Outcome, RetryState, UnnamedGrant};
+use crate::telemetry::GRANT_EXPIRES;
 use std::time::Duration;
 
 /// Delay after the first failure; it doubles with each further one.

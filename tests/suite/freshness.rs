@@ -31,8 +31,11 @@ const MAX_ERROR: f64 = 0.02;
 const AGE_SHARE: f64 = 1.0 / 25.0;
 const MAX_AGE: f64 = 0.1;
 const AGE_PER_DURATION: f64 = 2.0;
-/// A scrape that waited for this share of its timeout is served the former sample.
+/// A scrape is served the former sample where it has waited for this share of its patience: of this share of its timeout,
+/// and of some seconds at most.
 const READING_SHARE: f64 = 0.75;
+const PATIENCE_SHARE: f64 = 0.8;
+const MAX_PATIENCE: f64 = 2.0;
 const START_ATTEMPTS: u32 = 5;
 
 const GROUP_CPU: &str = "evenkeel_group_cpu_seconds_total";

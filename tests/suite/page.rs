@@ -246,7 +246,7 @@ fn ten_questions_are_answered_at_first_sight_or_one_click_away() {
     for (question, place, answer) in [
         ("What fired?", all("#alerts ~ article h3"), "HostCpuSaturated"),
         ("Which processes were touched?", fact("Did"), &*applied),
-        ("Is the change still held?", fact("Held"), "2 leases, 1 to 2"),
+        ("Is the change still held?", fact("Held"), "leases 1, 2, until"),
         (
             "Until when?",
             fact("Held"),

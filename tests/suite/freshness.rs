@@ -173,9 +173,8 @@ fn windows(prometheus: &Prometheus, metric: &str, job: &str, interval: f64, of: 
         let seconds = last.at - first.at;
         // A scrape that failed, or that the machine delayed beyond the patience of evenkeel, is not the matter here.
         let is_whole = (seconds - interval * (SAMPLES - 1) as f64).abs() < interval / 4.0;
-        let is_in_time = [first, last]
-            .iter()
-            .all(|scrape| scrape.duration < interval * READING_SHARE);
+        let max_wait = READING_SHARE * MAX_PATIENCE.min(interval * PATIENCE_SHARE);
+        let is_in_time = first.duration < max_wait && last.duration < max_wait;
         if !is_whole || !is_in_time {
             return None;
         }

@@ -304,8 +304,8 @@ fn rules_find_metrics_that_appear_later() {
     assert_eq!(late, [3.0, 4.0, 5.0, 6.0, 7.0]);
 }
 
-#[test]
-fn scrape_does_not_wait_for_hanging_collector() {
+/// A collector that hangs from its second read on, until the sender is dropped.
+fn hanging_from_the_second_read() -> (Collector, Sender<()>) {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
     let mut first = true;
@@ -315,6 +315,12 @@ fn scrape_does_not_wait_for_hanging_collector() {
         }
         Ok(vec![Family::gauge("reads", "").value(1.0)])
     });
+    (hangs, release)
+}
+
+#[test]
+fn scrape_does_not_wait_for_hanging_collector() {
+    let (hangs, release) = hanging_from_the_second_read();
     let sampler = start(fast([hangs]), NO_TICKS, ());
     let stale = fresh(&sampler, Duration::ZERO, Duration::from_millis(20));
     assert_eq!(reads(&stale), 1.0);
@@ -323,15 +329,7 @@ fn scrape_does_not_wait_for_hanging_collector() {
 
 #[test]
 fn hanging_sampler_shows_no_outdated_reading() {
-    let (release, released) = channel::<()>();
-    let released = Mutex::new(released);
-    let mut first = true;
-    let hangs = collector("hangs", move |_| {
-        if !std::mem::take(&mut first) {
-            let _ = released.lock().unwrap().recv();
-        }
-        Ok(vec![Family::gauge("reads", "").value(1.0)])
-    });
+    let (hangs, release) = hanging_from_the_second_read();
     let sampling = Sampling {
         slow_interval: Duration::from_secs(1),
         ..NO_TICKS

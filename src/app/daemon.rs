@@ -82,18 +82,18 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
     let day_file = directory.as_deref().map(DayFile::new);
     let day = recall_past(directory.as_deref(), day_file.as_ref(), &telemetry);
 
-    let (door, inputs) = EngineHandle::new();
+    let (engine_handle, inputs) = EngineHandle::new();
     let watcher = Watcher::start(
         policy::evaluation_config(&loaded),
         sampling,
         protection,
-        door.clone(),
+        engine_handle.clone(),
         telemetry.clone(),
         directory.as_deref().map(KeptAlerts::new).unwrap_or_default(),
         SETTLING,
     );
     let watcher = Arc::new(watcher.map_err(because("no thread"))?);
-    let jobs = start_runner_client(runner, door.clone()).map_err(because("no thread"))?;
+    let jobs = start_runner_client(runner, engine_handle.clone()).map_err(because("no thread"))?;
 
     // The engine starts early, so that slow reads of samples do not delay reverting the leases of a former daemon.
     let newest_policy = Arc::new(ArcSwap::from_pointee(policy.clone()));
@@ -105,7 +105,7 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
                 directory: directory.clone(),
                 procfs,
                 policy: Arc::clone(&newest_policy),
-                door: door.clone(),
+                engine_handle: engine_handle.clone(),
                 watcher: Arc::clone(&watcher),
                 jobs,
                 protection,
@@ -136,7 +136,7 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
 
     let (reconciler, wanted) = reconciler::Handle::new(&loaded.config);
     let targets = ReloadTargets {
-        door: door.clone(),
+        engine_handle: engine_handle.clone(),
         is_acting: engine.is_some(),
         watcher: Arc::clone(&watcher),
         reconciler,
@@ -158,7 +158,7 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
     };
     let settings = ListenerSettings {
         handler: Arc::clone(&handler),
-        inbox: CountingInbox::new(door.clone(), telemetry.clone()),
+        inbox: CountingInbox::new(engine_handle.clone(), telemetry.clone()),
         telemetry: telemetry.clone(),
         telemetry_path: run.telemetry_path.clone(),
         scrapers,
@@ -173,10 +173,15 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
             stopped(),
         )));
     }
-    let reconciling = tokio::spawn(reconciler::run(wanted, door.clone(), telemetry.clone(), stopped()));
+    let reconciling = tokio::spawn(reconciler::run(
+        wanted,
+        engine_handle.clone(),
+        telemetry.clone(),
+        stopped(),
+    ));
     let control = directory.map(|path| {
         let responders = responders(&reloader, &handler);
-        tokio::spawn(control::serve(path, door.clone(), responders, stopped()))
+        tokio::spawn(control::serve(path, engine_handle.clone(), responders, stopped()))
     });
 
     let mut ready = std::pin::pin!(warm_up::settle(procfs, policy.clone(), engine_began));
@@ -192,7 +197,7 @@ pub async fn serve(prepared: Prepared, storage: &Result<ClaimedStorage, Refused>
                 startup_log::introduce(&policy, &loaded, &run, &addresses, control.is_some());
                 service_manager.notify(&Notification::Ready);
                 // From the readiness on, the watchdog of the service manager counts.
-                let engine = engine.is_some().then(|| door.clone());
+                let engine = engine.is_some().then(|| engine_handle.clone());
                 tokio::spawn(Arc::clone(&service_manager).report(engine, telemetry.clone(), stopped()));
                 let lock_memory = loaded.config.lock_memory;
                 // The kernel may take its time to lock memory.
@@ -245,9 +250,9 @@ fn recall_past(directory: Option<&Path>, day_file: Option<&DayFile>, telemetry: 
 }
 
 /// The client of the runner, which reports to the engine.
-fn start_runner_client(runner: Option<StartedRunner>, door: EngineHandle) -> std::io::Result<RunnerClient> {
+fn start_runner_client(runner: Option<StartedRunner>, engine_handle: EngineHandle) -> std::io::Result<RunnerClient> {
     let on_report = Arc::new(move |ticket, report| {
-        door.send(Input::Reported { ticket, report });
+        engine_handle.send(Input::Reported { ticket, report });
     });
     let jobs = RunnerClient::new(runner, tokio::runtime::Handle::current(), on_report);
     jobs.start_listening()?;

@@ -31,7 +31,7 @@ pub struct EngineParts {
     pub procfs: Procfs,
     /// The newest policy.
     pub policy: Arc<ArcSwap<Policy>>,
-    pub door: EngineHandle,
+    pub engine_handle: EngineHandle,
     pub watcher: Arc<Watcher>,
     pub jobs: RunnerClient,
     pub protection: SelfProtection,
@@ -40,7 +40,7 @@ pub struct EngineParts {
 
 impl EngineParts {
     fn make(&self) -> Engine<LinuxHost> {
-        let exits = self.door.clone();
+        let exits = self.engine_handle.clone();
         let on_exit = Arc::new(move |target| {
             exits.send(Input::Exited(target));
         });
@@ -64,7 +64,7 @@ impl EngineParts {
 /// The running thread.
 pub struct EngineThread {
     thread: JoinHandle<()>,
-    door: EngineHandle,
+    engine_handle: EngineHandle,
     died: oneshot::Receiver<()>,
 }
 
@@ -80,14 +80,18 @@ impl EngineThread {
         first_sample: Receiver<()>,
         began: oneshot::Sender<()>,
     ) -> io::Result<EngineThread> {
-        let door = parts.door.clone();
+        let engine_handle = parts.engine_handle.clone();
         let (alive, died) = oneshot::channel();
         let thread = thread::Builder::new().name("engine".into()).spawn(move || {
             self_priority::raise_priority(parts.protection);
             keep_running(&parts, &inputs, &first_sample, began);
             drop::<oneshot::Sender<()>>(alive);
         })?;
-        Ok(EngineThread { thread, door, died })
+        Ok(EngineThread {
+            thread,
+            engine_handle,
+            died,
+        })
     }
 
     /// Returns once the thread has ended by itself, and never without a thread.
@@ -100,11 +104,14 @@ impl EngineThread {
 
     /// Waits until the engine has reverted its leases, for which it may need this runtime.
     pub async fn end(engine: Option<EngineThread>, leases: LeasesAtExit) {
-        let Some(EngineThread { thread, door, .. }) = engine else {
+        let Some(EngineThread {
+            thread, engine_handle, ..
+        }) = engine
+        else {
             return;
         };
         let ended = tokio::task::spawn_blocking(move || {
-            door.send(Input::ShutDown(leases));
+            engine_handle.send(Input::ShutDown(leases));
             thread.join().is_ok()
         });
         drop(ended.await);

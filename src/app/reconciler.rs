@@ -66,7 +66,7 @@ enum Silence {
 /// Polls at an interval until `stopped`.
 pub async fn run(
     Wanted(mut wanted): Wanted,
-    door: EngineHandle,
+    engine_handle: EngineHandle,
     telemetry: Telemetry,
     stopped: impl Future<Output = ()>,
 ) {
@@ -81,7 +81,7 @@ pub async fn run(
                 let poll = poll(&settings, &mut last_good, &mut silent).await;
                 telemetry.alertmanagers_asked(poll.views.len(), silent.len());
                 // A full queue means that the engine is busy. The next poll has the same result.
-                door.try_send(Input::PollResult(poll));
+                engine_handle.try_send(Input::PollResult(poll));
             }
             tokio::select! {
                 () = tokio::time::sleep(settings.reconcile.interval) => {}

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The components that a reload updates.
 pub struct ReloadTargets {
-    pub door: EngineHandle,
+    pub engine_handle: EngineHandle,
     pub watcher: Arc<Watcher>,
     pub reconciler: reconciler::Handle,
     pub groups: Groups,
@@ -154,7 +154,7 @@ impl Reloader {
                 let reason = error.to_string();
                 tracing::error!(by, reason, "config reload failed, keeping the last good config");
                 self.targets
-                    .door
+                    .engine_handle
                     .send(Input::ReloadRefused(request, error.in_one_line()));
             }
         }
@@ -202,7 +202,12 @@ impl Reloader {
         self.targets.groups.store(Arc::new(policy::groups(&loaded.config)));
         self.targets.reconciler.replace(&loaded.config);
         self.targets.policy.store(Arc::new(policy.clone()));
-        if self.targets.is_acting && !self.targets.door.send(Input::Reload(Box::new(policy), request)) {
+        if self.targets.is_acting
+            && !self
+                .targets
+                .engine_handle
+                .send(Input::Reload(Box::new(policy), request))
+        {
             return Err(ReloadError::EngineEnded);
         }
         // After the engine, so that the firing set that follows a reload confirms episodes under the new rules.

@@ -211,14 +211,14 @@ mod tests {
             let length = receiver.recv(&mut bytes)?;
             Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes[..length]).into_owned())
         };
-        let (door, inputs) = EngineHandle::new();
+        let (engine_handle, inputs) = EngineHandle::new();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(manager.report(Some(door), Telemetry::default(), async { drop(stopped.await) }));
+            runtime.block_on(manager.report(Some(engine_handle), Telemetry::default(), async { drop(stopped.await) }));
         });
         let Input::Ping(reply) = inputs.recv_timeout(patience).unwrap().input else {
             panic!("not asked");

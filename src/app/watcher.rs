@@ -63,7 +63,7 @@ impl Watcher {
         orders: EvaluationConfig,
         sampling: Sampling,
         protection: SelfProtection,
-        door: EngineHandle,
+        engine_handle: EngineHandle,
         telemetry: Telemetry,
         mut kept: KeptAlerts,
         settling: Duration,
@@ -81,7 +81,7 @@ impl Watcher {
         let mut watch = Watch {
             evaluation: Arc::clone(&evaluation),
             reads: Arc::clone(&reads),
-            door,
+            engine_handle,
             telemetry,
             kept,
             rules_revision: FIRST_EDITION,
@@ -158,7 +158,7 @@ struct Watch {
     /// Shared with the engine's thread, so it is never locked during I/O or a send.
     evaluation: Arc<Mutex<OwnEvaluation>>,
     reads: Arc<Reads>,
-    door: EngineHandle,
+    engine_handle: EngineHandle,
     telemetry: Telemetry,
     kept: KeptAlerts,
     /// Counts sets of rules.
@@ -225,7 +225,7 @@ impl Watch {
         let Messages { alerts, firing } = messages;
         let alerts = (!alerts.is_empty()).then(|| Input::Alerts(alerts, arrival));
         for input in alerts.into_iter().chain(firing.map(Input::Firing)) {
-            if !self.door.send(input) {
+            if !self.engine_handle.send(input) {
                 tracing::debug!("engine stopped");
             }
         }
@@ -283,14 +283,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alerts.json");
         let start = |rules: &str| {
-            let (door, inputs) = EngineHandle::new();
+            let (engine_handle, inputs) = EngineHandle::new();
             let kept = KeptAlerts::new(directory.path());
             let settling = Duration::from_millis(10);
             let watcher = Watcher::start(
                 orders(rules),
                 Sampling::default(),
                 SelfProtection::Off,
-                door,
+                engine_handle,
                 Telemetry::default(),
                 kept,
                 settling,

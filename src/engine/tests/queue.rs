@@ -8,13 +8,13 @@ use tokio::sync::oneshot;
 
 /// A queue that fills up while the engine is busy.
 struct Queue {
-    door: EngineHandle,
+    engine_handle: EngineHandle,
     inputs: std::sync::mpsc::Receiver<Queued>,
 }
 
 fn queue() -> Queue {
-    let (door, inputs) = EngineHandle::new();
-    Queue { door, inputs }
+    let (engine_handle, inputs) = EngineHandle::new();
+    Queue { engine_handle, inputs }
 }
 
 impl Queue {
@@ -27,12 +27,12 @@ impl Queue {
             received_at: Instant::now(),
             reply,
         };
-        self.door.deliver(delivery).unwrap();
+        self.engine_handle.deliver(delivery).unwrap();
         receipt
     }
 
     fn send(&self, input: Input) {
-        assert!(self.door.try_send(input));
+        assert!(self.engine_handle.try_send(input));
     }
 
     fn process(&self, world: &mut World) {

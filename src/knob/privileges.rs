@@ -154,6 +154,9 @@ fn try_pidfd() -> Result<(), &'static str> {
     send_nothing(&pidfd).map_err(|_| "pidfd_send_signal(2)")
 }
 
+/// The highest nice value (setpriority(2)).
+const HIGHEST_NICE: i32 = 19;
+
 /// Whether a nice value can be lowered again: raises that of a thread of evenkeel and lowers it.
 fn can_lower_nice() -> bool {
     let trial = || {
@@ -161,8 +164,10 @@ fn can_lower_nice() -> bool {
         let Ok(now) = rustix::process::getpriority_process(own) else {
             return false;
         };
-        rustix::process::setpriority_process(own, (now + 1).min(19)).is_ok()
-            && rustix::process::setpriority_process(own, now).is_ok()
+        // Of the highest value there is none to raise.
+        let lower = now.min(HIGHEST_NICE - 1);
+        rustix::process::setpriority_process(own, lower + 1).is_ok()
+            && rustix::process::setpriority_process(own, lower).is_ok()
     };
     let thread = std::thread::Builder::new().name("trial".into()).spawn(trial);
     // A separate thread: if lowering fails, the raised value affects only this thread, which exits.
@@ -279,6 +284,11 @@ mod tests {
         let found = without(CapabilitySet::SYS_NICE, run);
         assert_eq!(found.nice, Err("CAP_SYS_NICE"), "as tried");
         assert_eq!(found.need(CAP_SYS_NICE), Err("CAP_SYS_NICE"), "as told");
+        let found = without(CapabilitySet::SYS_NICE, || {
+            rustix::process::setpriority_process(Some(rustix::thread::gettid()), HIGHEST_NICE).unwrap();
+            run()
+        });
+        assert_eq!(found.nice, Err("CAP_SYS_NICE"), "at the highest value");
     }
 
     #[test]

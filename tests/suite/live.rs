@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(250);
 const APART: Duration = Duration::from_secs(2);
 /// Permitted share of differences, because only one of the two may see a value that crosses its threshold for a second.
 const MAY_DIFFER: f64 = 0.05;
+/// `for` of the rules, and the time that the two may be apart at either end. A condition that holds for less, as other
+/// tests that run at the same time may cause, may make only one of the two fire.
+const LASTING: Duration = Duration::from_secs(6);
 const HOG_BYTES: u64 = 1 << 30;
 /// Rules about the load of the test itself, independent of other load.
 const OWN: &str = "
@@ -147,11 +150,23 @@ fn load(home: &Home) {
     for_a_while(&stream);
 }
 
-/// The alerts of one that the other does not have within two intervals, and all alerts of the first.
+/// Whether the alert is active for `LASTING` around `at`, without a gap that the other would see.
+fn lasts(said: &[Said], at: Duration, labels: &str) -> bool {
+    let active = |said: &&Said| said.active.contains_key(labels);
+    let mut times: Vec<Duration> = said.iter().filter(active).map(|said| said.at).collect();
+    times.sort();
+    let mut runs = times.chunk_by(|earlier, later| *later - *earlier <= APART);
+    runs.any(|run| run.contains(&at) && run[run.len() - 1] - run[0] >= LASTING)
+}
+
+/// The lasting alerts of one that the other does not have within two intervals, and all lasting alerts of the first.
 fn differing(one: &[Said], other: &[Said]) -> (usize, usize) {
     let (mut differ, mut all) = (0, 0);
     for look in one {
         for (labels, fires) in &look.active {
+            if !lasts(one, look.at, labels) {
+                continue;
+            }
             all += 1;
             let says_so = |said: &Said| said.at.abs_diff(look.at) <= APART && said.active.get(labels) == Some(fires);
             if !other.iter().any(says_so) {

@@ -5,7 +5,7 @@ use crate::ledger::{Episode, TargetProgress};
 use crate::process::{Candidate, Cgroup, Process, Target};
 use crate::rule::{OrderBy, OrderKey, Rule, Step};
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 /// The name of the host as a target.
@@ -56,6 +56,20 @@ pub fn plan(rule: &Rule, episode: &Episode, matches: &[Candidate], now: Duration
         }
     }
     all
+}
+
+/// The matches that get no steps, because the targets of the episode and those of `due` reach the rule's `limit`.
+pub fn beyond_limit<'a>(episode: &Episode, matches: &'a [Candidate], due: &[DueSteps]) -> Vec<&'a Candidate> {
+    let targets = episode.targets.iter().map(|progress| progress.target);
+    let excluded = episode.excluded.iter().map(|excluded| excluded.target);
+    let others: HashSet<Target> = targets
+        .chain(excluded)
+        .chain(due.iter().map(|due| due.target))
+        .collect();
+    matches
+        .iter()
+        .filter(|candidate| !others.contains(&candidate.target()))
+        .collect()
 }
 
 /// Drops the targets that the rule does not select now, and to which nothing was done. Another one may have their place.

@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Number of targets with the same reason that one decision names in the history.
 const MAX_NAMED: usize = 32;
+/// Number of matches beyond `limit` that the history names.
+const MAX_NAMED_BEYOND: usize = 8;
 
 /// The reason to evaluate an episode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,6 +234,25 @@ impl Episodes<'_> {
         record.decision = Some(denial.decision);
         record.reason = denial.reason.clone();
         self.stage_record(record);
+    }
+
+    /// Records the matches beyond the rule's `limit`, in one record that names some of them.
+    pub fn record_beyond_limit(&mut self, rule: &Rule, about: &AlertRef, others: &[&Candidate]) {
+        if others.is_empty() {
+            return;
+        }
+        let names = others
+            .iter()
+            .take(MAX_NAMED_BEYOND)
+            .map(|candidate| match candidate.target().pid() {
+                Some(pid) => format!("{pid} {}", candidate.name()),
+                None => candidate.name().to_owned(),
+            });
+        let names = names.collect::<Vec<_>>().join(", ");
+        let more = if others.len() > MAX_NAMED_BEYOND { ", …" } else { "" };
+        let reason = format!("limit {}: {} more match: {names}{more}", rule.limit, others.len());
+        let decision = Decision::BeyondLimit;
+        self.record_denial(about, &Denial { decision, reason });
     }
 
     /// Records excluded targets. Of many with one reason it names some and counts the others, so that a user with

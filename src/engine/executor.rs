@@ -360,7 +360,8 @@ impl<H: Host> Executor<'_, H> {
             reason = result.reason,
             "step"
         );
-        let mut record = context.about.record(self.transaction.now);
+        // The time of the action, not that of the decision before it.
+        let mut record = context.about.record(self.host.now());
         record.target = shown(&context.candidate);
         record.step = Some(context.step.clone());
         record.outcome = Some(result.outcome);

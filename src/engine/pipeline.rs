@@ -17,7 +17,7 @@ use super::timers::{RETRY, ROUND};
 use super::transaction::{AlertRef, Transaction};
 use super::undo::sweep_children;
 use super::victims::spent;
-use crate::act::plan::{drop_unselected, plan};
+use crate::act::plan::{beyond_limit, drop_unselected, plan};
 use crate::alert::Status;
 use crate::host::Host;
 use crate::ledger::{Decision, Entry, EpisodeKey, Level};
@@ -95,6 +95,10 @@ impl<H: Host> Engine<H> {
         let is_repeat = trigger == Trigger::Repeat;
         let held = self.episodes(transaction).with_leased_targets(&episode);
         let mut due = plan(&rule, &held, &matches, transaction.boot_now(), is_repeat);
+        if trigger == Trigger::Opened {
+            let others = beyond_limit(&held, &matches, &due);
+            self.episodes(transaction).record_beyond_limit(&rule, &about, &others);
+        }
         let mut planner = self.planner(transaction);
         let condition = if due.is_empty() {
             None

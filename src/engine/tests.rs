@@ -376,6 +376,46 @@ fn round_acts_on_new_matches_up_to_the_limit() {
 }
 
 #[test]
+fn outcome_has_the_time_of_the_action() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    let slow = |host: &mut FakeHost| host.advance(Duration::from_secs(2));
+    world.engine.host().hooks.before_set.push_back(slow);
+    world.fire("calm");
+    let records = world.engine.records();
+    let at = |is_it: fn(&Record) -> bool| records.iter().find(|record| is_it(record)).unwrap().at;
+    let decided = at(|record| record.decision == Some(Decision::Planned));
+    let applied = at(|record| record.outcome == Some(Outcome::Applied));
+    assert_eq!(applied.duration_since(decided).as_secs(), 2);
+}
+
+#[test]
+fn matches_beyond_the_limit_are_named_once() {
+    let mut rule = example("calm", "nice 15");
+    rule.limit = 2;
+    let mut world = world(policy(vec![rule]));
+    for pid in 101..=112 {
+        world.add(pid, 1);
+    }
+    world.fire("calm");
+    world.pass(16);
+    world.fire("calm");
+    let records = world.engine.records();
+    let beyond = |record: &&Record| record.decision == Some(Decision::BeyondLimit);
+    let reasons: Vec<&str> = records
+        .iter()
+        .filter(beyond)
+        .map(|record| record.reason.as_str())
+        .collect();
+    let named = (103..=110)
+        .map(|pid| format!("{pid} burner"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    assert_eq!(reasons, [format!("limit 2: 10 more match: {named}, …")]);
+    assert_eq!(world.decided("calm", Decision::BeyondLimit), 1.0);
+}
+
+#[test]
 fn ignored_sigterm_is_followed_by_sigkill_in_time() {
     let mut world = world(policy(vec![example("end", TERM_THEN_KILL)]));
     world.add(100, 1);

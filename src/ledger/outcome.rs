@@ -48,6 +48,7 @@ words! {
         Breaker = "breaker",
         Ledger = "ledger",
         Paused = "paused",
+        BeyondLimit = "beyond_limit",
     }
 }
 

@@ -8,7 +8,9 @@ mod families;
 
 pub use activity::{Activity, Episode, MAX_ENDED, MAX_RECENT, OpenLists, episode_id};
 pub use day::{EndedAlert, EndedLease, StoredActivity};
-pub use entry::{Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE, OpenAlert, RuleStatus};
+pub use entry::{
+    Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE, OpenAlert, RuleStatus, UnansweredAlert,
+};
 
 use crate::family::{Family, Histogram};
 use jiff::Timestamp;
@@ -273,6 +275,11 @@ impl Telemetry {
     /// Replaces the open alerts and held leases.
     pub fn set_open(&self, open: OpenLists, now: Timestamp) {
         self.lock().activity.set_open(open, now);
+    }
+
+    /// Replaces the firing alerts of a source that no rule matches.
+    pub fn set_unanswered(&self, source: &str, alerts: Vec<UnansweredAlert>) {
+        self.lock().activity.set_unanswered(source, alerts);
     }
 
     /// Loads the activity from before a restart.

@@ -149,6 +149,9 @@ impl<H: Host> Engine<H> {
             share_exceeded: None,
             result: Ok(()),
         };
+        for report in reports {
+            self.show_unanswered(report, &index);
+        }
         for (report, listed) in reports.iter().zip(&listed) {
             if self.record_absences(report, &mut portion.transaction) {
                 due.drop_closed(&self.ledger);

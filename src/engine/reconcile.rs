@@ -4,12 +4,16 @@
 use super::Engine;
 use super::batch::SourceReport;
 use super::late_delivery::end_without_resolve;
+use super::status::{MAX_SHOWN, other_labels};
 use super::transaction::{AlertRef, Transaction};
 use crate::alert::alertmanager::PollResult;
-use crate::alert::{Alert, FiringSet};
+use crate::alert::{Alert, FiringSet, Source};
 use crate::host::Host;
 use crate::ledger::{Entry, Episode, EvidenceSource, Level};
+use crate::rule::RuleIndex;
+use crate::telemetry::UnansweredAlert;
 use smol_str::SmolStr;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -50,6 +54,26 @@ impl<H: Host> Engine<H> {
             );
         }
         alerts
+    }
+
+    /// Shows the firing alerts of a complete report that no rule matches, so that a person sees them as well.
+    pub(super) fn show_unanswered(&self, report: &SourceReport, index: &RuleIndex<'_>) {
+        let (source, firing) = match report {
+            SourceReport::Alerts(..) => return,
+            SourceReport::FiringSet(set, _) => (Source::Local, Cow::Borrowed(&set.firing)),
+            SourceReport::PollResult(poll) => (Source::Alertmanager, Cow::Owned(poll.firing())),
+        };
+        let identity = &self.policy.host_identity;
+        let is_ours = |alert: &&Alert| source == Source::Local || identity.recognises(&alert.labels).is_ok();
+        let is_unanswered = |alert: &&Alert| index.matching(&alert.labels).next().is_none();
+        let alerts = firing.iter().filter(is_ours).filter(is_unanswered).take(MAX_SHOWN);
+        let alerts = alerts.map(|alert| UnansweredAlert {
+            alertname: alert.name().into(),
+            labels: other_labels(&alert.labels),
+            source: SmolStr::new_static(source.as_str()),
+            since: alert.starts_at,
+        });
+        self.telemetry.set_unanswered(source.as_str(), alerts.collect());
     }
 
     /// Records which alerts a complete report does not name. Returns whether it may be one.

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Maximum number of leases and of alerts on the status page; the metrics count all.
-const MAX_SHOWN: usize = 1000;
+pub(super) const MAX_SHOWN: usize = 1000;
 /// Number of alerts and leases up to which each transaction counts them again.
 const MANY: usize = 256;
 /// Characters of a label's value that the page shows.
@@ -268,7 +268,7 @@ fn event(record: &Record) -> Event {
     }
 }
 
-fn other_labels(labels: &Labels) -> Labels {
+pub(super) fn other_labels(labels: &Labels) -> Labels {
     let shorten = |value: &str| value.chars().take(MAX_SHOWN_LABEL).collect::<SmolStr>();
     let others = labels.iter().filter(|(name, _)| *name != "alertname");
     others.map(|(name, value)| (name, shorten(value))).collect()

@@ -4,8 +4,10 @@
 use super::listing::{self, lease_table};
 use crate::diagnostic::printable;
 use crate::publish::{self, Meaning, nothing_done};
-use crate::telemetry::{BudgetLimits, Event, FrontendStatus, LeaseStatus, MAX_RECENT, OpenAlert, RuleStatus};
-use crate::terminal::{Style, Tone, count, width};
+use crate::telemetry::{
+    BudgetLimits, Event, FrontendStatus, LeaseStatus, MAX_RECENT, OpenAlert, RuleStatus, UnansweredAlert,
+};
+use crate::terminal::{Style, Tone, count, shell_word, width};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use std::cmp::Reverse;
@@ -38,6 +40,9 @@ pub struct Answer {
     rules: Vec<RuleStatus>,
     leases: Vec<LeaseStatus>,
     leases_held: usize,
+    /// Left out by versions before it existed.
+    #[serde(default)]
+    unanswered_alerts: Vec<UnansweredAlert>,
     actions: Vec<Event>,
     decisions: Vec<Event>,
     budget_remaining: u32,
@@ -205,6 +210,24 @@ fn alerts(status: &Answer, now: Timestamp, storage: &str, style: Style) -> Strin
             "and {left_out} more: `evenkeel status --output json{}`\n",
             printable(storage)
         );
+    }
+    for alert in status.unanswered_alerts.iter().take(MAX_LINES) {
+        let UnansweredAlert {
+            alertname,
+            source,
+            since,
+            ..
+        } = alert;
+        let text = format!("{alertname} for {}, from {source}: no rule answers", span(now, *since));
+        out += &wrapped(style, 0, &printable(&text));
+    }
+    if let Some(more) = status
+        .unanswered_alerts
+        .len()
+        .checked_sub(MAX_LINES)
+        .filter(|more| *more > 0)
+    {
+        out += &format!("and {more} more that no rule answers\n");
     }
     out
 }

@@ -2,7 +2,7 @@
 //! pids, never command lines or environment, and of annotations only `runbook_url`. Bounded. Data only.
 
 use super::day::{EndedAlert, EndedLease, StoredActivity};
-use super::entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus};
+use super::entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, UnansweredAlert};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -22,6 +22,8 @@ const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Activity {
     pub alerts: Vec<OpenAlert>,
+    /// Firing alerts that no rule matches, of own evaluation and of the polled Alertmanagers.
+    pub unanswered_alerts: Vec<UnansweredAlert>,
     /// In the order of the configuration.
     pub rules: Vec<RuleStatus>,
     #[serde(skip)]
@@ -129,6 +131,14 @@ impl Activity {
             self.ended_leases.truncate(MAX_ENDED);
         }
         (self.alerts, self.leases) = (alerts, leases);
+    }
+
+    /// Replaces the firing alerts of one source that no rule matches.
+    pub(super) fn set_unanswered(&mut self, source: &str, alerts: Vec<UnansweredAlert>) {
+        self.unanswered_alerts.retain(|alert| alert.source != source);
+        self.unanswered_alerts.extend(alerts);
+        self.unanswered_alerts
+            .sort_by_key(|alert| std::cmp::Reverse(alert.since));
     }
 
     /// The part that survives a restart. What is open now counts as over if it is not open after the restart.

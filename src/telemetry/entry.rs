@@ -37,6 +37,16 @@ pub struct OpenAlert {
     pub rule_text: Arc<str>,
 }
 
+/// A firing alert that no rule matches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnansweredAlert {
+    pub alertname: SmolStr,
+    /// The labels except `alertname`.
+    pub labels: Labels,
+    pub source: SmolStr,
+    pub since: Timestamp,
+}
+
 /// The reason of a revert that finds the value of another program.
 pub const LEFT_AS_IT_IS: &str = "another program changed the value meanwhile; left as it is";
 /// The reason of a lease that ends with nothing sent, because its allocator has no `release`.

@@ -26,6 +26,42 @@ fn listed(name: &str, instance: &str) -> Alert {
     }
 }
 
+#[test]
+fn alerts_that_no_rule_answers_are_shown_while_they_fire() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    let names = |world: &World| {
+        let unanswered = world.telemetry.activity().unanswered_alerts;
+        let named = unanswered
+            .iter()
+            .map(|alert| format!("{} {}", alert.source, alert.alertname));
+        named.collect::<Vec<_>>()
+    };
+    let there = [
+        listed("calm", "web1"),
+        listed("DiskFull", "web1"),
+        listed("DiskFull", "other"),
+    ];
+    world.reconcile(&there);
+    assert_eq!(
+        names(&world),
+        ["alertmanager DiskFull"],
+        "neither the answered one nor that of another host"
+    );
+    let own = Alert {
+        source: Source::Local,
+        ..listed("Slow", "web1")
+    };
+    world.engine.take_firing_set(&FiringSet {
+        firing: vec![own],
+        is_complete: true,
+        ..FiringSet::default()
+    });
+    assert_eq!(names(&world).len(), 2);
+    world.reconcile(&[]);
+    assert_eq!(names(&world), ["local Slow"]);
+    assert_eq!(world.engine.ledger().episodes.len(), 1, "they open no episode");
+}
+
 impl World {
     fn reconcile(&mut self, firing: &[Alert]) {
         let asked_at = self.engine.host().now.boot;

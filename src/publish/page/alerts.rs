@@ -2,10 +2,11 @@
 
 use super::PageOptions;
 use super::effect::effect;
-use super::html::{EscapedText, capitalised, command, elapsed, relative, span};
+use super::html::{EscapedText, capitalised, command, elapsed, pause_command, pause_mark, relative, span};
 use super::story::{FORGOTTEN, Meaning, nothing_done, sentence, why};
+use crate::labels::Labels;
 use crate::publish::status::Status;
-use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert};
+use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert, UnansweredAlert};
 use crate::terminal::shell_word;
 use jiff::Timestamp;
 use std::collections::{BTreeMap, HashSet};
@@ -45,8 +46,37 @@ pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
             of_alert.len() - MAX_CARDS
         )?;
     }
+    unanswered(out, status)?;
     over(out, status)?;
     writeln!(out, "</section>")
+}
+
+/// Writes the firing alerts that no rule matches, for which a person is needed.
+fn unanswered(out: &mut String, status: &Status) -> fmt::Result {
+    let alerts = &status.activity.unanswered_alerts;
+    if alerts.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<h3>No rule answers</h3>\n<ul class=\"over\">")?;
+    for alert in alerts.iter().take(MAX_UNANSWERED) {
+        let UnansweredAlert {
+            alertname,
+            labels: others,
+            source,
+            since,
+        } = alert;
+        let (name, for_long) = (EscapedText(alertname), elapsed(*since, status.sampled_at));
+        write!(
+            out,
+            "<li>{name}, for {for_long}, from {source}. <span class=\"labels\">"
+        )?;
+        labels(out, others)?;
+        writeln!(out, "</span></li>")?;
+    }
+    if let Some(more) = alerts.len().checked_sub(MAX_UNANSWERED).filter(|more| *more > 0) {
+        writeln!(out, "<li>and {more} more</li>")?;
+    }
+    writeln!(out, "</ul>")
 }
 
 fn is_act(event: &Event) -> bool {
@@ -83,7 +113,7 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
         elapsed(alert.since, status.sampled_at),
         alert.source
     )?;
-    labels(out, alert)?;
+    labels(out, &alert.labels)?;
     writeln!(out, "</span></p>")?;
     // Rules that did something come first, because others may only wait.
     let (idle, busy): (Vec<&&OpenAlert>, Vec<&&OpenAlert>) = answers.iter().partition(|alert| is_idle(status, alert));
@@ -94,8 +124,8 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
 }
 
 /// Writes labels as `name="value", …`.
-pub fn labels(out: &mut String, alert: &OpenAlert) -> fmt::Result {
-    for (place, (name, value)) in alert.labels.iter().enumerate() {
+pub fn labels(out: &mut String, labels: &Labels) -> fmt::Result {
+    for (place, (name, value)) in labels.iter().enumerate() {
         let comma = if place > 0 { ", " } else { "" };
         write!(out, "{comma}{}=&quot;{}&quot;", EscapedText(name), EscapedText(value))?;
     }

@@ -48,9 +48,9 @@ pub enum Command {
     /// Revert leases now, and exclude their targets until the alert resolves
     Release(Release),
     /// Stop applying new steps until `resume`; leases are still reverted
-    Pause(Reach),
-    /// End a pause
-    Resume(Reach),
+    Pause(Pause),
+    /// End a pause: that of all rules, or that of one
+    Resume(Pause),
     /// Load the configuration again; fails where the daemon refuses it
     Reload(Reach),
     /// Print the completion script for a shell
@@ -258,6 +258,15 @@ pub struct Reach {
     pub storage: Storage,
     #[command(flatten)]
     pub reason: Reason,
+}
+
+#[derive(Debug, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Only this rule
+    #[arg(long, value_name = "RULE")]
+    pub rule: Option<String>,
 }
 
 #[derive(Debug, Default, Args)]

@@ -44,6 +44,11 @@ pub enum Request {
     /// Close the breaker of this rule.
     CloseBreaker(String),
     Pause(bool),
+    /// Pause or resume one rule.
+    PauseRule {
+        rule: String,
+        paused: bool,
+    },
     /// Load the configuration again.
     Reload,
 }
@@ -90,6 +95,8 @@ pub enum Reply {
     Released(usize),
     /// Whether a breaker was open.
     ClosedBreaker(bool),
+    /// Whether there is such a rule.
+    PausedRule(bool),
     Done,
     Failed(String),
 }
@@ -257,6 +264,16 @@ async fn ask(request: Request, operator: OperatorRequest, engine: &EngineHandle,
             Ok(Err(reason)) => Reply::Failed(reason),
             Err(_) => busy(),
         },
+        Request::PauseRule { rule, paused } => {
+            let request = operator;
+            let input = |reply| Input::PauseRule {
+                rule,
+                paused,
+                request,
+                reply,
+            };
+            ask_engine(engine, input).await.map_or_else(busy, Reply::PausedRule)
+        }
         Request::Pause(paused) => {
             if engine.try_send(Input::Pause(paused, operator)) {
                 Reply::Done

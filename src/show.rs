@@ -14,7 +14,7 @@ pub use status::status;
 
 use crate::alert;
 use crate::app;
-use crate::cli::{Completions, Explain, History, Manual, Output, Reach, Reason, Release, Storage, Test, manual};
+use crate::cli::{Completions, Explain, History, Manual, Output, Pause, Reach, Reason, Release, Storage, Test, manual};
 use crate::control::{self, ControlError, Reply, Request};
 use crate::diagnostic::{printable, render_all};
 use crate::engine::host_identity::HostIdentity;
@@ -244,8 +244,12 @@ fn close_breaker(storage: &Storage, rule: &str, reason: &Reason) -> ExitCode {
     }))
 }
 
-/// Pauses or resumes the daemon.
-pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
+/// Pauses or resumes the daemon, or one rule.
+pub fn pause(command: &Pause, paused: bool) -> ExitCode {
+    let reach = &command.reach;
+    if let Some(rule) = &command.rule {
+        return pause_rule(reach, rule, paused);
+    }
     let words = if paused {
         "paused: no new steps; leases are still reverted\n"
     } else {
@@ -254,6 +258,25 @@ pub fn pause(reach: &Reach, paused: bool) -> ExitCode {
     let request = Request::Pause(paused);
     let reply = ask("asking the daemon", &reach.storage.path, &request, &reach.reason);
     finish(reply.map(|_| words.to_owned()))
+}
+
+fn pause_rule(reach: &Reach, rule: &str, paused: bool) -> ExitCode {
+    let request = Request::PauseRule {
+        rule: rule.to_owned(),
+        paused,
+    };
+    let answer = ask("asking the daemon", &reach.storage.path, &request, &reach.reason);
+    finish(answer.and_then(|reply| match (reply, paused) {
+        (Reply::PausedRule(true), true) => Ok(format!(
+            "rule {rule:?} paused: no new steps; its leases are still reverted\n"
+        )),
+        (Reply::PausedRule(true), false) => Ok(format!("rule {rule:?} resumed\n")),
+        (Reply::PausedRule(false), _) => Err(format!(
+            "there is no rule {rule:?}; `{}` lists the rules",
+            printable(&format!("evenkeel status{}", reach.storage.option()))
+        )),
+        (other, _) => Ok(unexpected(&other)),
+    }))
 }
 
 /// Makes the daemon load its configuration again.

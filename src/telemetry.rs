@@ -16,7 +16,7 @@ use crate::family::{Family, Histogram};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Upper bounds of `evenkeel_reaction_duration_seconds`, 1 ms to 60 s.
@@ -73,6 +73,8 @@ pub struct FrontendStatus {
 pub struct EngineState {
     pub enforce: bool,
     pub paused: bool,
+    /// The rules that are paused by themselves.
+    pub paused_rules: BTreeSet<String>,
     pub rules: usize,
     /// Whether the ledger cannot be written.
     pub is_ledger_lost: bool,

@@ -30,7 +30,7 @@ impl Episodes<'_> {
                 self.transaction.actions.push(Action::Undo { lease: id, outcome });
                 continue;
             }
-            if is_first_try(&lease) && (self.ledger.paused || self.is_in_doubt(&lease)) {
+            if is_first_try(&lease) && (self.ledger.is_paused(&lease.rule) || self.is_in_doubt(&lease)) {
                 // In a pause, and without a confirmed alert, grants are renewed but not requested, and no command starts.
                 lease.retry_mut().into_iter().for_each(|retry| retry.next = now + ROUND);
                 self.ledger.record(&Entry::Lease(lease));

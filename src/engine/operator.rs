@@ -49,6 +49,26 @@ impl<H: Host> Engine<H> {
         self.finish(transaction);
     }
 
+    /// Pauses or resumes one rule. Durable. False if there is neither such a rule nor a pause of it.
+    pub fn pause_rule(&mut self, rule: &str, paused: bool, request: &OperatorRequest) -> bool {
+        let exists = self.policy.rules.rules.iter().any(|known| known.name == rule);
+        // A pause outlives its rule, which a later configuration may have again.
+        if !exists && (paused || !self.ledger.paused_rules.contains(rule)) {
+            return false;
+        }
+        let mut transaction = Transaction::new(self.host.now(), None);
+        let entry = Entry::RulePaused {
+            rule: rule.to_owned(),
+            paused,
+        };
+        transaction.record_always(&mut self.ledger, entry);
+        let operation = if paused { Operation::Pause } else { Operation::Resume };
+        let record = AlertRef::of_rule(rule).record(transaction.now);
+        transaction.record_operation(&mut self.ledger, operation, request, record);
+        self.finish(transaction);
+        true
+    }
+
     /// Closes the breaker of a rule. False if it is not open.
     pub fn close_breaker(&mut self, rule: &str, request: &OperatorRequest) -> bool {
         if !self.ledger.is_breaker_open(rule) {

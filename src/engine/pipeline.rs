@@ -73,7 +73,7 @@ impl<H: Host> Engine<H> {
             Level::Over => return episodes.close_silent(&episode, &about),
         }
         episodes.open.set_evaluated(key, episodes.now());
-        if episodes.ledger.paused {
+        if episodes.ledger.is_paused(&rule.name) {
             return episodes.postpone(key);
         }
         let selector = selector_for(&rule, &episode, transaction.now).map(Arc::new);

@@ -81,7 +81,7 @@ impl ReportedAlert<'_, '_> {
             episode.evidence.note_end(end.ended_at);
         }
         self.episodes.stage(Entry::Episode(episode));
-        if self.episodes.ledger.paused {
+        if self.episodes.ledger.is_paused(&rule.name) {
             // The episode stays open, so that it is evaluated when the pause ends, not only at the next repeat.
             let about = AlertRef::new(&rule.name, &alert.labels, &alert.fingerprint);
             let mut record = about.record(self.episodes.transaction.now);

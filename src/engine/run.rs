@@ -67,6 +67,13 @@ pub enum Input {
         reply: tokio::sync::oneshot::Sender<bool>,
     },
     Pause(bool, OperatorRequest),
+    /// Pauses or resumes one rule; the reply is false where there is none.
+    PauseRule {
+        rule: String,
+        paused: bool,
+        request: OperatorRequest,
+        reply: tokio::sync::oneshot::Sender<bool>,
+    },
     /// A question whether the engine works.
     Ping(tokio::sync::oneshot::Sender<()>),
     ShutDown(LeasesAtExit),
@@ -254,6 +261,12 @@ impl Intake {
                 }
                 Input::Release { id, request, reply } => drop(reply.send(engine.release(id, &request))),
                 Input::Pause(paused, request) => engine.pause(paused, &request),
+                Input::PauseRule {
+                    rule,
+                    paused,
+                    request,
+                    reply,
+                } => drop(reply.send(engine.pause_rule(&rule, paused, &request))),
                 Input::Exited(_) | Input::Reported { .. } | Input::Leases(_) | Input::Ping(_) => last.push(input),
                 Input::ShutDown(leases) => {
                     turn = Turn::Last(leases);

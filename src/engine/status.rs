@@ -151,6 +151,7 @@ impl StateView<'_> {
         EngineState {
             enforce: self.policy.enforce,
             paused: self.ledger.paused,
+            paused_rules: self.ledger.paused_rules.clone(),
             rules: self.policy.rules.rules.len(),
             is_ledger_lost: !self.is_ledger_writable,
             budget_remaining: self

@@ -225,7 +225,7 @@ impl<H: Host> Verifier<'_, H> {
             .ledger
             .episodes
             .get(&key)
-            .filter(|_| !self.episodes.ledger.paused);
+            .filter(|_| !self.episodes.ledger.is_paused(&lease.rule));
         // An unconfirmed alert gets no steps, so a dropped limit is reapplied after the confirmation.
         let is_firing = |episode: &&Episode| self.episodes.level_of(episode) == Level::Firing;
         let Some(episode) = episode.filter(is_firing) else {

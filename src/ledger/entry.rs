@@ -99,4 +99,8 @@ pub enum Entry {
     },
     Record(Record),
     Paused(bool),
+    RulePaused {
+        rule: String,
+        paused: bool,
+    },
 }

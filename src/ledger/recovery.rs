@@ -96,6 +96,10 @@ fn entries(ledger: &LedgerState) -> Vec<Entry> {
         breaker: *breaker,
     }));
     entries.push(Entry::Paused(ledger.paused));
+    entries.extend(ledger.paused_rules.iter().map(|rule| Entry::RulePaused {
+        rule: rule.clone(),
+        paused: true,
+    }));
     entries
 }
 

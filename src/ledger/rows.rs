@@ -10,11 +10,14 @@ use super::victim::Victim;
 use crate::process::BootId;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 /// The row of `meta` which says that a file beside the ledger tells whether the ledger is up to date.
 pub(super) const NOTES_OUTCOMES: &str = "notes_outcomes";
+/// What stands before the name of a paused rule in the keys of `meta`.
+pub(super) const PAUSED_RULE: &str = "paused_rule:";
 
 fn is_up_to_date(connection: &Connection) -> bool {
     let directory = connection.path().and_then(|path| Path::new(path).parent());
@@ -77,9 +80,23 @@ impl ReadEntries {
             .and_then(|text| text.parse().ok());
         reading.ledger.last_lease_id = reading.ledger.last_lease_id.max(noted.unwrap_or(0));
         reading.ledger.paused = reading.meta(connection, "paused").as_deref() == Some("true");
+        reading.ledger.paused_rules = reading.paused_rules(connection);
         let notes_outcomes = reading.meta(connection, NOTES_OUTCOMES).is_some();
         reading.ledger.is_behind = notes_outcomes && !is_up_to_date(connection);
         reading
+    }
+
+    fn paused_rules(&mut self, connection: &Connection) -> BTreeSet<String> {
+        let prefix = PAUSED_RULE;
+        let read = || -> rusqlite::Result<BTreeSet<String>> {
+            let query = "SELECT substr(key, length(?1) + 1) FROM meta WHERE substr(key, 1, length(?1)) = ?1";
+            let mut statement = connection.prepare(query)?;
+            statement.query_map([prefix], |row| row.get(0))?.collect()
+        };
+        read().unwrap_or_else(|source| {
+            self.problems.push(Problem::Sql { table: "meta", source });
+            BTreeSet::new()
+        })
     }
 
     fn meta(&mut self, connection: &Connection, key: &str) -> Option<String> {

@@ -8,7 +8,7 @@ use super::lease::{Effect, Lease};
 use super::leases::Leases;
 use super::victim::Victim;
 use crate::process::Target;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Closed episodes are remembered for at least this long, to recognise late deliveries of them.
@@ -24,7 +24,10 @@ pub struct LedgerState {
     pub closed: BTreeMap<EpisodeKey, Closed>,
     /// Breakers by rule, without those that never failed.
     pub breakers: BTreeMap<String, Breaker>,
+    /// Whether all rules are paused.
     pub paused: bool,
+    /// The rules that are paused by themselves.
+    pub paused_rules: BTreeSet<String>,
     pub last_lease_id: u64,
     /// Whether a former run could not write outcomes before it was killed. Some episodes may be over and some leases
     /// reverted that are open here.
@@ -40,6 +43,7 @@ pub enum PreviousState {
     Victims(Vec<Victim>),
     Breaker(String, Option<Breaker>),
     Paused(bool),
+    RulePaused(String, bool),
 }
 
 impl LedgerState {
@@ -66,6 +70,7 @@ impl LedgerState {
             | Entry::CommandUncounted { .. } => PreviousState::Victims(self.victims.clone()),
             Entry::Breaker { rule, .. } => PreviousState::Breaker(rule.clone(), self.breakers.get(rule).copied()),
             Entry::Paused(_) => PreviousState::Paused(self.paused),
+            Entry::RulePaused { rule, .. } => PreviousState::RulePaused(rule.clone(), self.paused_rules.contains(rule)),
             Entry::Record(_) => PreviousState::Nothing,
         }
     }
@@ -102,6 +107,7 @@ impl LedgerState {
             PreviousState::Victims(victims) => self.victims = victims,
             PreviousState::Breaker(rule, breaker) => put(&mut self.breakers, rule, breaker),
             PreviousState::Paused(paused) => self.paused = paused,
+            PreviousState::RulePaused(rule, paused) => self.set_rule_paused(rule, paused),
         }
     }
 
@@ -126,6 +132,7 @@ impl LedgerState {
         for (rule, breaker) in other.breakers {
             self.breakers.entry(rule).or_insert(breaker);
         }
+        self.paused_rules.extend(other.paused_rules);
     }
 
     pub fn record(&mut self, entry: &Entry) {
@@ -184,8 +191,21 @@ impl LedgerState {
                 put(&mut self.breakers, rule.clone(), kept);
             }
             Entry::Paused(paused) => self.paused = *paused,
+            Entry::RulePaused { rule, paused } => self.set_rule_paused(rule.clone(), *paused),
             Entry::Record(_) => {}
         }
+    }
+
+    fn set_rule_paused(&mut self, rule: String, paused: bool) {
+        match paused {
+            true => drop(self.paused_rules.insert(rule)),
+            false => drop(self.paused_rules.remove(&rule)),
+        }
+    }
+
+    /// Whether a rule applies no new steps, because it is paused or all rules are.
+    pub fn is_paused(&self, rule: &str) -> bool {
+        self.paused || self.paused_rules.contains(rule)
     }
 
     /// Whether the breaker of a rule is open.

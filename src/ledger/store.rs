@@ -5,7 +5,7 @@ use super::entry::{Entry, Record};
 use super::files::{self, FILE_NAME};
 use super::reboot;
 use super::retention::{self, ENTRIES_PER_SWEEP, Retention};
-use super::rows::{NOTES_OUTCOMES, Problem, ReadEntries};
+use super::rows::{NOTES_OUTCOMES, PAUSED_RULE, Problem, ReadEntries};
 use super::schema::{self, SCHEMA_VERSION};
 use super::state::LedgerState;
 use super::write_ahead_log::has_damaged_log;
@@ -398,6 +398,12 @@ fn write(connection: &Connection, boot: &str, entry: &Entry) -> rusqlite::Result
         Entry::Paused(paused) => connection
             .prepare_cached("INSERT OR REPLACE INTO meta VALUES ('paused', ?1)")?
             .execute([paused.to_string()]),
+        Entry::RulePaused { rule, paused: true } => connection
+            .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, 'true')")?
+            .execute([PAUSED_RULE.to_owned() + rule]),
+        Entry::RulePaused { rule, paused: false } => connection
+            .prepare_cached("DELETE FROM meta WHERE key = ?1")?
+            .execute([PAUSED_RULE.to_owned() + rule]),
     }
     .map(|_| ())
 }

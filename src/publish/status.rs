@@ -6,7 +6,7 @@ use crate::sense::{DayHistory, Sampler, Snapshot};
 use crate::telemetry::{Activity, BudgetLimits, FrontendStatus, Telemetry};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +32,8 @@ pub struct Status {
     pub commands_remaining: u32,
     pub budget: BudgetLimits,
     pub breakers_open: Vec<String>,
+    /// The rules that are paused by themselves.
+    pub paused_rules: BTreeSet<String>,
     pub ledger_writable: bool,
     /// False while the newest configuration is not in force.
     pub config_last_reload_successful: bool,
@@ -150,6 +152,7 @@ pub fn status(sampler: &Sampler, snapshot: &Snapshot, telemetry: &Telemetry, now
             .filter(|(_, open)| *open)
             .map(|(rule, _)| rule)
             .collect(),
+        paused_rules: state.paused_rules,
         ledger_writable: !state.is_ledger_lost,
         config_last_reload_successful: !reload.failed,
         config_last_reload_success_at: Timestamp::from_millisecond((reload.success_timestamp_seconds * 1e3) as i64)

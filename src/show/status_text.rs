@@ -49,6 +49,9 @@ pub struct Answer {
     commands_remaining: u32,
     budget: BudgetLimits,
     breakers_open: Vec<String>,
+    /// Left out by versions before it existed.
+    #[serde(default)]
+    paused_rules: Vec<String>,
     ledger_writable: bool,
     config_last_reload_successful: bool,
     trail: BTreeMap<String, Vec<Option<f32>>>,
@@ -158,6 +161,11 @@ fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String
         status.commands_remaining,
         listing::left(Duration::from_secs(per_seconds)),
     );
+    for rule in &status.paused_rules {
+        let resume = format!("evenkeel resume --rule {}{storage}", shell_word(rule));
+        let paused = format!("{} is paused until `{}`", printable(rule), printable(&resume));
+        out += &wrapped(style, 2, &paused);
+    }
     for rule in &status.breakers_open {
         out += &wrapped(
             style,
@@ -235,7 +243,12 @@ fn alerts(status: &Answer, now: Timestamp, storage: &str, style: Style) -> Strin
 /// What one rule did about an alert, and what it did not do.
 fn answer(status: &Answer, alert: &OpenAlert, now: Timestamp, style: Style) -> String {
     let mode = if alert.dry_run { " (dry-run)" } else { "" };
-    let mut out = format!("  rule {}{mode}\n", printable(&alert.rule));
+    let pause = if status.paused_rules.contains(&alert.rule) {
+        " (paused)"
+    } else {
+        ""
+    };
+    let mut out = format!("  rule {}{mode}{pause}\n", printable(&alert.rule));
     let (done, rest): (Vec<&Event>, Vec<&Event>) =
         events(status, alert).partition(|event| Meaning::of(event).is_done());
     if done.is_empty() {

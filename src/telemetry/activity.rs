@@ -214,6 +214,12 @@ impl Activity {
         newest_at(self.episodes().filter(is_its), at)
     }
 
+    /// The request that paused this rule, as far as it is kept.
+    pub fn rule_paused_by(&self, rule: &str) -> Option<&Event> {
+        let is_pause = |event: &&Arc<Event>| event.rule == rule && event.kind == EventKind::operation("pause");
+        self.actions.iter().find(is_pause).map(|event| &**event)
+    }
+
     /// The events of an episode, newest first.
     pub fn events_of(&self, id: &str) -> Vec<&Event> {
         let Some(Episode { alert, .. }) = self.episode(id) else {
@@ -236,7 +242,9 @@ impl Activity {
     }
 
     pub(super) fn record_event(&mut self, event: Event) {
-        if let EventKind::Operation(word) = &event.kind {
+        if let EventKind::Operation(word) = &event.kind
+            && event.rule.is_empty()
+        {
             match word.as_str() {
                 "pause" => self.paused_by = Some(event.clone()),
                 "resume" => self.paused_by = None,

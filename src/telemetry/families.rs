@@ -134,6 +134,14 @@ impl Counts {
             restarts.push([label("reason", *reason)], *count as f64);
         }
 
+        let mut paused_rules = Family::gauge(
+            "evenkeel_rule_paused",
+            "1 for each rule that is paused by itself and plans no new steps; other rules have no series.",
+        );
+        for rule in &state.paused_rules {
+            paused_rules.push([label("rule", rule.clone())], 1.0);
+        }
+
         vec![
             build,
             mode,
@@ -146,6 +154,7 @@ impl Counts {
             restarts,
             Family::gauge("evenkeel_paused", "1 while evenkeel is paused and plans no new steps.")
                 .value(flag(state.paused)),
+            paused_rules,
             Family::gauge(
                 "evenkeel_config_last_reload_successful",
                 "1 if the last reload of the configuration succeeded.",

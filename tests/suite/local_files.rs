@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::support::daemon::Home;
 use crate::support::payload::about;
-use crate::support::tools::succeed;
+use crate::support::tools::{fail, succeed};
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -40,15 +40,6 @@ fn as_other_user(argv: &[&str]) -> Command {
     command.args(ids).args(["--clear-groups", "--"]);
     command.args(argv);
     command
-}
-
-/// Runs a command that must fail, and returns its output of both streams.
-fn fail(command: &mut Command) -> String {
-    let output = command.output().expect("the command starts");
-    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-    assert!(!output.status.success(), "{command:?}: {}", said.concat());
-    // Without the line breaks for terminals.
-    said.concat().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `evenkeel run` with another storage directory.

@@ -17,7 +17,7 @@ use crate::support::{eventually, http, node_name};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Metrics that a daemon has only under a documented condition.
-const RARE_METRICS: [&str; 1] = ["evenkeel_breaker_open"];
+const RARE_METRICS: [&str; 2] = ["evenkeel_breaker_open", "evenkeel_rule_paused"];
 
 /// Names, types and labels of the tables in docs/metrics.md.
 fn documented_metrics() -> BTreeMap<String, (String, BTreeSet<String>)> {

@@ -11,7 +11,7 @@ use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
 use crate::support::payload::about;
 use crate::support::process::Process;
-use crate::support::tools::succeed;
+use crate::support::tools::{fail, succeed};
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -198,6 +198,36 @@ fn other_users_cannot_ask() {
     assert!(said.contains("only root and the daemon's user have access"), "{said}");
     assert!(burner.is_at(NICE));
     assert!(history(&home).iter().all(|record| record["operation"] != "release"));
+}
+
+#[test]
+fn one_rule_is_paused_and_resumed() {
+    let home = Home::new(
+        "rules: [{name: calm it, matchers: ['alertname=\"A\"'], select: {name: none}, actions: [{nice: 5}]}]\n",
+    );
+    let _daemon = home.start(&[]);
+    let refused = fail(&mut evenkeel(&home, &["pause", "--rule=calm"]));
+    assert!(refused.contains("there is no rule \"calm\""), "{refused}");
+    let said = succeed(&mut evenkeel(&home, &["pause", "--rule=calm it", "--reason=a test"]));
+    assert_eq!(
+        said,
+        "rule \"calm it\" paused: no new steps; its leases are still reverted\n"
+    );
+    eventually("the status to name the paused rule", TIMEOUT, || {
+        let text = succeed(&mut evenkeel(&home, &["status"]));
+        text.contains("calm it is paused until `evenkeel resume --rule 'calm it'")
+            .then_some(())
+    });
+    let status = || -> serde_json::Value {
+        let json = succeed(&mut evenkeel(&home, &["status", "--output=json"]));
+        serde_json::from_str(&json).expect("JSON")
+    };
+    assert_eq!(status()["paused_rules"], serde_json::json!(["calm it"]));
+    assert_eq!(status()["paused"], false);
+    assert_eq!(operation(&home, "pause")["rule"], "calm it");
+    let said = succeed(&mut evenkeel(&home, &["resume", "--rule=calm it"]));
+    assert_eq!(said, "rule \"calm it\" resumed\n");
+    assert_eq!(status()["paused_rules"], serde_json::json!([]));
 }
 
 #[test]

@@ -119,8 +119,14 @@ impl Busy {
         eventually("one burner to be restored", TIMEOUT, || {
             (evenkeel.metric("evenkeel_actions_total", &[("outcome", "restored")]) > 0.0).then_some(())
         });
-        let mut pause = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
-        succeed(pause.args(["pause", "--storage.path"]).arg(home.path().join("storage")));
+        for pause in [&["pause", "--rule=absent"][..], &["pause"]] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+            command
+                .args(pause)
+                .arg("--storage.path")
+                .arg(home.path().join("storage"));
+            succeed(&mut command);
+        }
         Busy {
             prometheus,
             _evenkeel: evenkeel,

@@ -45,6 +45,50 @@ fn each_request_is_recorded_with_who_and_why() {
 }
 
 #[test]
+fn pause_of_one_rule_leaves_the_others() {
+    let rules = || policy(vec![example("calm", "nice 15"), example("later", "nice 10")]);
+    let mut world = world(rules());
+    world.add(100, 1);
+    let request = OperatorRequest::example();
+    assert!(
+        !world.engine.pause_rule("gone", true, &request),
+        "there is no such rule"
+    );
+    assert!(world.engine.pause_rule("calm", true, &request));
+    let paused = operation(&world, Operation::Pause);
+    assert_eq!((paused.rule.as_str(), paused.by.as_ref()), ("calm", Some(&request.by)));
+    assert_eq!(world.telemetry.activity().paused_by, None, "not all rules are paused");
+    world.restart();
+    world.fire("calm");
+    world.fire("later");
+    assert_eq!(world.nice(100), [10], "a pause survives the restart");
+    assert_eq!(world.decided("calm", Decision::Paused), 1.0);
+    assert_eq!(world.decided("later", Decision::Paused), 0.0);
+    assert_eq!(world.count("evenkeel_rule_paused", &["calm"]), 1.0);
+    world.engine.pause(true, &request);
+    world.engine.pause(false, &request);
+    world.pass(16);
+    assert_eq!(
+        world.nice(100),
+        [10],
+        "the end of the pause of all rules does not end that of one"
+    );
+    assert!(world.engine.pause_rule("calm", false, &request));
+    world.pass(16);
+    assert_eq!(world.nice(100), [15], "the open alert is answered");
+    assert!(world.engine.pause_rule("calm", true, &request));
+    world.resolve("calm");
+    world.resolve("later");
+    assert_eq!(world.nice(100), [0], "leases are reverted");
+    world.engine.reload(policy(vec![example("later", "nice 10")]));
+    assert!(
+        world.engine.pause_rule("calm", false, &request),
+        "the pause of a rule that is gone"
+    );
+    assert!(!world.engine.pause_rule("calm", false, &request));
+}
+
+#[test]
 fn equal_reloads_are_one_record_a_minute_with_a_count() {
     let mut world = world(policy(vec![]));
     let from = |address: u32| {

@@ -278,6 +278,10 @@ fn replaced_ledger_has_the_whole_state_in_memory() {
     rehearsed.gone_at = Some(Duration::from_secs(5));
     ledger.record(&Entry::Victim(rehearsed));
     ledger.record(&Entry::Paused(true));
+    ledger.record(&Entry::RulePaused {
+        rule: "calm".to_owned(),
+        paused: true,
+    });
     let (replaced, _) = replace(directory.path(), BOOT, Some(&ledger)).unwrap();
     assert_eq!(replaced, ledger);
     let (_, again) = Journal::open(directory.path(), BOOT);

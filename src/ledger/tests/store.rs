@@ -95,6 +95,11 @@ fn breaker(failures: u32, opened_at: Option<Timestamp>) -> Entry {
     }
 }
 
+fn rule_paused(rule: &str, paused: bool) -> Entry {
+    let rule = rule.to_owned();
+    Entry::RulePaused { rule, paused }
+}
+
 /// A command for the host, which counts at once.
 fn run(at: u64) -> Entry {
     let at = Duration::new(at, 7);
@@ -183,6 +188,10 @@ fn committed_state_is_loaded() {
         breaker(0, None),
         breaker(3, Some("2026-01-01T00:00:00Z".parse().unwrap())),
         Entry::Paused(true),
+        rule_paused("a:b %", true),
+        rule_paused("over", true),
+        rule_paused("over", false),
+        rule_paused("never", false),
     ];
     for entry in &entries {
         let (before, former) = (expected.clone(), expected.former(entry));

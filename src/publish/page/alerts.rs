@@ -18,6 +18,8 @@ const MAX_CARDS: usize = 20;
 const MAX_OVER: usize = 10;
 /// Events of a kind in a card. Its page has all.
 const MAX_EVENTS: usize = 4;
+/// Alerts without a rule that are listed. More are counted.
+const MAX_UNANSWERED: usize = 8;
 /// Leases in a card that are named. More are counted.
 const MAX_NUMBERS: usize = 4;
 
@@ -141,11 +143,13 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
     } else {
         ""
     };
+    let is_paused = status.paused_rules.contains(&alert.rule);
+    let pause = pause_mark(is_paused);
     let of_rule = status.activity.rules.iter().find(|known| known.rule == alert.rule);
     let steps = of_rule.map_or(&[][..], |known| &known.steps);
     writeln!(
         out,
-        "<div class=\"answer\">\n<h4>Rule {rule} <span class=\"tag\">{mode}</span>{stopped}</h4>\n<dl class=\"facts\">"
+        "<div class=\"answer\">\n<h4>Rule {rule} <span class=\"tag\">{mode}</span>{stopped}{pause}</h4>\n<dl class=\"facts\">"
     )?;
     let mut fact = |name: &str, value: &str| writeln!(out, "<div><dt>{name}</dt><dd>{value}</dd></div>");
     let events = status.activity.events_of(&alert.episode);
@@ -164,6 +168,8 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
         }
     }
     let storage = options.storage_option;
+    let pause = pause_command(&alert.rule, is_paused, storage);
+    fact(if is_paused { "To go on" } else { "To stop" }, &pause)?;
     let history = command(&format!("evenkeel history --rule {}{storage}", shell_word(&alert.rule)));
     fact(
         "More",

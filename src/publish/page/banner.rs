@@ -2,7 +2,7 @@
 //! colour.
 
 use super::PageOptions;
-use super::html::{EscapedText, capitalised, clock, command, elapsed, relative};
+use super::html::{EscapedText, capitalised, clock, command, elapsed, pause_command, relative};
 use super::story::{self, Meaning, state};
 use crate::publish::status::Status;
 use crate::telemetry::FrontendStatus;
@@ -133,6 +133,22 @@ fn health(out: &mut String, status: &Status) -> fmt::Result {
     }
 }
 
+/// A paused rule: who paused it and until when.
+fn paused_rule(status: &Status, storage: &str, rule: &str) -> String {
+    let by = status.activity.rule_paused_by(rule).map_or(String::new(), |event| {
+        format!(
+            " {} {},",
+            relative(event.at, status.sampled_at),
+            EscapedText(&event.reason)
+        )
+    });
+    format!(
+        "{}:{by} until {}",
+        EscapedText(rule),
+        pause_command(rule, true, storage)
+    )
+}
+
 /// A part of evenkeel that runs: `running for 3 h, no restarts`.
 fn running(elapsed: Option<String>, restarts: u64) -> String {
     let duration = elapsed.map_or(String::new(), |elapsed| format!(" for {elapsed}"));
@@ -178,6 +194,14 @@ fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Re
     };
     let pausing = if status.paused { Grade::Notice } else { Grade::Good };
     tile("Paused", &paused, pausing)?;
+    let paused_rules: Vec<String> = status
+        .paused_rules
+        .iter()
+        .map(|rule| paused_rule(status, storage, rule))
+        .collect();
+    if !paused_rules.is_empty() {
+        tile("Paused rules", &paused_rules.join(", "), Grade::Notice)?;
+    }
     match &status.actuator_off {
         Some(reason) => tile("Actuator", &format!("off: {}", EscapedText(reason)), Grade::Bad)?,
         None => tile(

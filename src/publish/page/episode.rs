@@ -104,6 +104,9 @@ fn mode(status: &Status, episode: Episode<'_>) -> String {
     if is_stopped {
         sentences.push("The breaker of the rule is open: no irreversible actions.".to_owned());
     }
+    if status.paused_rules.contains(&alert.rule) {
+        sentences.push("The rule is paused: no new steps; its leases are still reverted.".to_owned());
+    }
     sentences.join(" ")
 }
 

@@ -1,6 +1,6 @@
 //! Formatters of text, sizes and times for the page. All text from outside passes through [`EscapedText`].
 
-use crate::terminal::is_invisible;
+use crate::terminal::{is_invisible, shell_word};
 use jiff::{SignedDuration, Timestamp};
 use std::fmt::{self, Display, Write};
 
@@ -119,6 +119,21 @@ pub fn command(text: &str) -> String {
         false => EscapedText(word).to_string(),
     });
     format!("<code>{}</code>", words.collect::<Vec<_>>().join(" "))
+}
+
+/// The command that pauses a rule, or resumes a paused one.
+pub fn pause_command(rule: &str, is_paused: bool, storage_option: &str) -> String {
+    let verb = if is_paused { "resume" } else { "pause" };
+    command(&format!("evenkeel {verb} --rule {}{storage_option}", shell_word(rule)))
+}
+
+/// A mark beside the name of a paused rule.
+pub fn pause_mark(is_paused: bool) -> &'static str {
+    if is_paused {
+        " <strong>❚❚ paused</strong>"
+    } else {
+        ""
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! Pure.
 
 use super::PageOptions;
-use super::html::{EscapedText, command, distance, relative};
+use super::html::{EscapedText, command, distance, pause_command, pause_mark, relative};
 use super::story::{Meaning, change, lease_change, plain, process, subject, why};
 use crate::publish::status::{CollectorStatus, Status};
 use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
@@ -220,7 +220,8 @@ pub fn rules(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt
     let open = activity.alerts.iter().map(|alert| alert.rule.as_str());
     let held = activity.leases.iter().map(|lease| lease.rule.as_str());
     let stopped = status.breakers_open.iter().map(String::as_str);
-    let busy: BTreeSet<&str> = open.chain(held).chain(stopped).collect();
+    let paused = status.paused_rules.iter().map(String::as_str);
+    let busy: BTreeSet<&str> = open.chain(held).chain(stopped).chain(paused).collect();
     let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = activity
         .rules
         .iter()
@@ -239,7 +240,11 @@ pub fn rules(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt
         (true, true) => writeln!(out, "<p>There are no rules.</p>")?,
         (true, false) => write(out, &quiet, &"No rule is active")?,
         (false, is_all) => {
-            write(out, &active, &"Rules with an open alert, a lease or an open breaker")?;
+            write(
+                out,
+                &active,
+                &"Rules with an open alert, a lease or an open breaker, and paused ones",
+            )?;
             if !is_all {
                 folded(out, &format!("{} other rules", quiet.len()), |out| {
                     write(out, &quiet, &"Rules without an open alert")
@@ -257,7 +262,14 @@ fn rule_row(out: &mut String, status: &Status, options: PageOptions<'_>, rule_st
         options.storage_option,
     );
     let name = shell_word(&rule_status.rule);
-    let mut commands = command(&format!("evenkeel history --rule {name}{storage}"));
+    let is_paused = status.paused_rules.contains(&rule_status.rule);
+    let mut commands = pause_command(&rule_status.rule, is_paused, storage);
+    write!(
+        commands,
+        " {}",
+        command(&format!("evenkeel history --rule {name}{storage}"))
+    )?;
+    let pause = pause_mark(is_paused);
     let stopped = if status.breakers_open.contains(&rule_status.rule) {
         write!(
             commands,
@@ -270,7 +282,7 @@ fn rule_row(out: &mut String, status: &Status, options: PageOptions<'_>, rule_st
     };
     write!(
         out,
-        "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}</td>",
+        "<tr><th scope=\"row\">{rule}</th><td>{}</td><td>{mode}{stopped}{pause}</td>",
         EscapedText(&steps)
     )?;
     match &rule_status.last_decision {

@@ -6,7 +6,7 @@ use crate::telemetry::{
     episode_id,
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -127,6 +127,7 @@ fn busy(leases: u64) -> Status {
             per_seconds: 300,
         },
         breakers_open: Vec::new(),
+        paused_rules: BTreeSet::new(),
         ledger_writable: true,
         config_last_reload_successful: true,
         config_last_reload_success_at: now(),
@@ -264,6 +265,35 @@ fn banner_has_the_commands_to_stop_and_to_revert() {
     ] {
         assert!(banner.contains(hint), "{banner}");
     }
+}
+
+#[test]
+fn rules_and_alerts_have_the_command_that_pauses_or_resumes() {
+    let mut status = busy(0);
+    let has = |status: &Status, id: &str, text: &str| {
+        let page = page(status, OPTIONS, None);
+        let section = section(&page, id);
+        assert!(section.contains(text), "{text:?} in {section}");
+    };
+    let pause = "<code>evenkeel pause <span>--rule</span> <span>calm-batch-jobs</span></code>";
+    has(&status, "alerts", &format!("<dt>To stop</dt><dd>{pause}</dd>"));
+    has(&status, "rules", pause);
+    status.paused_rules.insert("calm-batch-jobs".to_owned());
+    let resume = "<code>evenkeel resume <span>--rule</span> <span>calm-batch-jobs</span></code>";
+    has(&status, "alerts", &format!("<dt>To go on</dt><dd>{resume}</dd>"));
+    has(&status, "alerts", "</span> <strong>❚❚ paused</strong></h4>");
+    has(&status, "rules", resume);
+    has(&status, "status", &format!("calm-batch-jobs: until {resume}"));
+    let by = Event {
+        reason: "by root (uid 0): <it>".to_owned(),
+        ..event(60, EventKind::operation("pause"), "")
+    };
+    status.activity.actions.push_front(Arc::new(by));
+    has(
+        &status,
+        "status",
+        &format!("by root (uid 0): &lt;it&gt;, until {resume}"),
+    );
 }
 
 #[test]

@@ -49,3 +49,12 @@ pub fn succeed(command: &mut Command) -> String {
     assert!(output.status.success(), "{command:?}: {}\n{printed}", output.status);
     printed
 }
+
+/// Runs a command that must fail, and returns its output of both streams.
+pub fn fail(command: &mut Command) -> String {
+    let output = command.output().expect("the command starts");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(!output.status.success(), "{command:?}: {}", said.concat());
+    // Without the line breaks for terminals.
+    said.concat().split_whitespace().collect::<Vec<_>>().join(" ")
+}

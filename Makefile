@@ -44,7 +44,7 @@ test-packages: package image ## check packages, image, Kubernetes manifest and A
 	tests/image.sh target/image/evenkeel.tar
 	tests/ansible.sh
 
-test-reproducible: ## compile evenkeel in two directories and compare the bytes
+test-reproducible: ## make a release in two directories, check it, and compare the bytes
 	tests/reproducible.sh $(PACKAGE_PROFILE)
 
 test-guest: ## run the tests that need a real systemd and cgroup v2, in a virtual machine under QEMU

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles evenkeel as it ships in this directory and in a copy elsewhere, and compares the bytes.
+# Makes a release in this directory and in a copy elsewhere, and compares all its files byte by byte. Checks checksums
+# and signature, and that the binary lists its crates and has no path of this machine.
 #
 #   tests/reproducible.sh PROFILE
 set -euo pipefail
@@ -14,14 +15,28 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir -p "$scratch/elsewhere/target"
 git ls-files -z | tar --create --null --files-from=- | tar --extract --directory "$scratch/elsewhere"
+fail() { echo "reproducible: $1" >&2; exit 1; }
+
+openssl genpkey -algorithm ed25519 -out "$scratch/key.pem"
+openssl pkey -in "$scratch/key.pem" -pubout -out "$scratch/public.pem"
+SIGNING_KEY=$scratch/key.pem packaging/release.sh "$profile" "$scratch/first"
 # The tools are the same; only evenkeel is compiled twice.
 ln -s "$(realpath "$target/tools")" "$scratch/elsewhere/target/tools"
-first=$(packaging/compile.sh "$profile")
-second=$(env --unset=CARGO_TARGET_DIR "$scratch/elsewhere/packaging/compile.sh" "$profile")
-cmp "$first" "$second" || { echo "reproducible: the same source gives other bytes in another directory" >&2; exit 1; }
-if strings -n 6 "$first" | grep -F -e "$root/" -e "${HOME:-/root}/.cargo/" | head -n 5 | grep .; then
-    echo "reproducible: the binary has paths of this machine" >&2
-    exit 1
+SIGNING_KEY=$scratch/key.pem env --unset=CARGO_TARGET_DIR \
+    "$scratch/elsewhere/packaging/release.sh" "$profile" "$scratch/second"
+diff --recursive --brief "$scratch/first" "$scratch/second" || fail "the same source gives other bytes in another directory"
+
+cd "$scratch/first"
+sha256sum --check --quiet SHA256SUMS
+[ "$(wc -l <SHA256SUMS)" -eq 5 ] || fail "a release has five files: $(cut -c67- SHA256SUMS | tr '\n' ' ')"
+openssl pkeyutl -verify -rawin -pubin -inkey "$scratch/public.pem" -in SHA256SUMS -sigfile SHA256SUMS.sig >/dev/null ||
+    fail "the signature is not that of the key"
+binary=$(echo evenkeel-*-linux-*)
+objdump --section-headers "$binary" | grep -q ' \.dep-v0 ' || fail "$binary has no list of its crates"
+python3 -c 'import json, sys; assert len(json.load(open(sys.argv[1]))["components"]) > 50' ./*.cdx.json ||
+    fail "the bill of materials lacks crates"
+if strings -n 6 "$binary" | grep -F -e "$root/" -e "${HOME:-/root}/.cargo/" | head -n 5 | grep .; then
+    fail "the binary has paths of this machine"
 fi
-sha256sum "$first"
-echo "reproducible: the same bytes twice"
+sed 's/^/reproducible: /' SHA256SUMS
+echo "reproducible: the same bytes twice, in all files of a release"

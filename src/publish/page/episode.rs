@@ -254,7 +254,7 @@ fn steps(out: &mut String, status: &Status, events: &[&Event], is_incomplete: bo
             out,
             "<tr id=\"{}\"><td>{}</td><td class=\"{}\"><span class=\"shape\" aria-hidden=\"true\">{}</span> {}</td><td class=\"name\">{}</td>\
              <td>{}</td><td class=\"change\">{}</td><td>{}</td><td class=\"why\">{}</td></tr>",
-            anchor(event),
+            anchor(&status.activity, event),
             relative(event.at, status.sampled_at),
             meaning.class(),
             meaning.shape(),
@@ -309,7 +309,7 @@ fn considered(out: &mut String, status: &Status, events: &[&Event], is_incomplet
             out,
             "<tr id=\"{}\"><td>{}</td><td class=\"name\">{}</td><td>{}</td><td class=\"held\"><span class=\"shape\" aria-hidden=\"true\">○</span> {}</td>\
              <td class=\"why\">{}</td></tr>",
-            anchor(event),
+            anchor(&status.activity, event),
             relative(event.at, status.sampled_at),
             process(event),
             EscapedText(event.step.as_deref().unwrap_or_default()),

@@ -2,7 +2,8 @@
 //! uses their meaning and words as well. Pure.
 
 use super::html::EscapedText;
-use crate::telemetry::{Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE};
+use crate::telemetry::{Activity, Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE};
+use std::sync::Arc;
 
 /// The meaning of an event. Each has a shape besides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,9 +171,22 @@ pub fn why(event: &Event) -> String {
     }
 }
 
-/// The anchor of an event on the page of its episode.
-pub fn anchor(event: &Event) -> String {
-    format!("t{}", event.at.as_millisecond())
+/// The anchor of an event on the page of its episode: its time, and its number among the events of a rule and an alert at
+/// that time, because the events of a transaction share one. The count begins with the oldest, so that later events do not
+/// change it.
+pub fn anchor(activity: &Activity, event: &Event) -> String {
+    let (letter, events) = match event.kind {
+        EventKind::Decision(_) => ('d', &activity.decisions),
+        EventKind::Outcome(_) | EventKind::Operation(_) => ('t', &activity.actions),
+    };
+    let of_moment = |other: &&Arc<Event>| {
+        other.at.as_millisecond() == event.at.as_millisecond()
+            && other.rule == event.rule
+            && other.fingerprint == event.fingerprint
+    };
+    let older = events.iter().rev().filter(of_moment);
+    let number = older.take_while(|other| !std::ptr::eq(&***other, event)).count();
+    format!("{letter}{}-{number}", event.at.as_millisecond())
 }
 
 #[cfg(test)]

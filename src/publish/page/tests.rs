@@ -483,6 +483,57 @@ fn episode_promises_only_steps_that_are_applied() {
     }
 }
 
+/// The values of an attribute, in their order.
+fn values<'a>(page: &'a str, attribute: &str) -> Vec<&'a str> {
+    let start = format!(" {attribute}=\"");
+    let parts = page.split(&start).skip(1);
+    parts.map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+/// All events of a transaction have the same time.
+#[test]
+fn link_of_a_mark_leads_to_its_entry() {
+    let telemetry = Telemetry::default();
+    let open = OpenLists {
+        alerts: vec![alert("calm-batch-jobs")],
+        leases: Vec::new(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now());
+    let of_pid = |pid: i32, kind| Event {
+        pid: Some(pid),
+        ..event(60, kind, "")
+    };
+    for pid in [1, 2, 3] {
+        telemetry.record_event(of_pid(pid, EventKind::decision("planned")));
+        telemetry.record_event(of_pid(10 + pid, EventKind::decision("protected")));
+        telemetry.record_event(of_pid(pid, EventKind::outcome("applied")));
+    }
+    telemetry.record_event(of_pid(2, EventKind::outcome("failed")));
+    let mut status = busy(0);
+    status.activity = telemetry.activity();
+    let id = alert("calm-batch-jobs").episode;
+    let text = episode(&status, &id, OPTIONS).unwrap();
+    let ids = values(&text, "id");
+    let unique: BTreeSet<&&str> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+
+    let page = page(&status, OPTIONS, Some(Range::FiveMinutes));
+    let links = values(section(&page, "timeline"), "href");
+    let start = format!("episodes/{id}#");
+    let anchor = links.iter().find_map(|link| link.strip_prefix(&start)).unwrap();
+    let row = text.split(&format!("<tr id=\"{anchor}\">")).nth(1).unwrap();
+    assert!(
+        row.split("</tr>").next().unwrap().contains("</span> failed</td>"),
+        "{row}"
+    );
+    // Later events leave an anchor as it is.
+    telemetry.record_event(of_pid(4, EventKind::outcome("applied")));
+    status.activity = telemetry.activity();
+    let later = episode(&status, &id, OPTIONS).unwrap();
+    assert!(ids.iter().all(|id| later.contains(&format!("id=\"{id}\""))), "{later}");
+}
+
 #[test]
 fn card_names_the_leases_and_their_last_deadline() {
     let held = |status: &Status| {

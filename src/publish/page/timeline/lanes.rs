@@ -307,7 +307,7 @@ pub fn marks<'a>(status: &'a Status, axis: &Axis) -> Marks<'a> {
         events.sort_by_key(|event| event.at);
         let weightiest = events.iter().max_by_key(|event| Meaning::of(event))?;
         let link = match activity.episode_of(weightiest) {
-            Some(episode) => format!("episodes/{}#{}", episode.alert.episode, anchor(weightiest)),
+            Some(episode) => format!("episodes/{}#{}", episode.alert.episode, anchor(activity, weightiest)),
             None => "#actions".to_owned(),
         };
         Some(Mark {

@@ -123,11 +123,16 @@ function withUnit(value, unit) {
   return `${(value / 1024 ** power).toFixed(power ? 1 : 0)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}/s`;
 }
 
-let pointed;
+let pointed; // A place on the axis.
+let entry; // The text of the entry under the pointer, or with the focus.
+let isFirstTap = false;
 let line;
+
+const entryOf = (target) => target.closest && target.closest(".drawing a");
 
 function point() {
   const drawing = document.querySelector(".drawing");
+  if (entry !== undefined) say(document.getElementById("pointer"), entry);
   if (!drawing || pointed === undefined) return;
   const { start, end } = drawing.dataset;
   const moment = new Date(Number(start) + pointed * (end - start));
@@ -137,7 +142,7 @@ function point() {
     const value = valueAt(path, pointed * 1000);
     if (value !== undefined) parts.push(`${path.dataset.name} ${withUnit(value * path.dataset.top, path.dataset.unit)}`);
   }
-  say(document.getElementById("pointer"), parts.join(" · "));
+  if (entry === undefined) say(document.getElementById("pointer"), parts.join(" · "));
   line ??= document.createElementNS("http://www.w3.org/2000/svg", "line");
   line.setAttribute("class", "pointer");
   const x = `${pointed * 100}%`;
@@ -148,22 +153,35 @@ function point() {
 function pointAt(event) {
   const drawing = event.target.closest && event.target.closest(".drawing");
   if (!drawing) return;
+  const found = entryOf(event.target);
+  entry = found ? found.getAttribute("aria-label") : undefined;
   const box = drawing.getBoundingClientRect();
   pointed = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
   point();
 }
 
 document.addEventListener("pointermove", pointAt);
-document.addEventListener("pointerdown", pointAt);
+document.addEventListener("pointerdown", (event) => {
+  const found = entryOf(event.target);
+  const isShown = found && found.getAttribute("aria-label") === document.getElementById("pointer").textContent;
+  isFirstTap = event.pointerType !== "mouse" && found && !isShown;
+  pointAt(event);
+});
 document.addEventListener("click", (event) => {
+  // A finger cannot hover, so its first tap shows an entry, and the second one follows the link. A key has no detail.
+  if (isFirstTap && event.detail > 0 && entryOf(event.target)) event.preventDefault();
+  isFirstTap = false;
   if (event.target.id !== "switch") return;
   remember(isLocal() ? "utc" : "local");
   update();
 });
-// An entry that the keyboard reaches shows what its title says.
+// An entry that the keyboard reaches shows what its title says, and a command is selected, ready to copy.
 document.addEventListener("focusin", (event) => {
-  const entry = event.target.closest(".drawing a");
-  if (entry) say(document.getElementById("pointer"), entry.getAttribute("aria-label"));
+  if (event.target.matches("code, pre:has(code)")) getSelection().selectAllChildren(event.target);
+  const found = entryOf(event.target);
+  if (!found) return;
+  entry = found.getAttribute("aria-label");
+  point();
 });
 // The page does not update in the background.
 document.addEventListener("visibilitychange", update);

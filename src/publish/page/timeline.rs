@@ -3,6 +3,7 @@
 //! screen. Pure.
 
 mod axis;
+mod guides;
 mod lanes;
 
 pub use axis::Range;
@@ -73,13 +74,15 @@ fn draw(out: &mut String, status: &Status, axis: &Axis) -> fmt::Result {
     let alerts = lanes::alerts(status, axis);
     let leases = lanes::leases(status, axis);
     let marks = lanes::marks(status, axis);
-    let below_curves = AXIS + LANE * u32::try_from(curves.len()).unwrap_or(0);
+    let changes = marks.changes();
+    let top = AXIS + guides::height(&changes);
+    let below_curves = top + LANE * u32::try_from(curves.len()).unwrap_or(0);
     let below_alerts = below_curves + alerts.height();
     let below_marks = below_alerts + marks.height();
     let height = below_marks + leases.height();
     writeln!(
         out,
-        "<figure>\n<svg class=\"drawing\" width=\"100%\" height=\"{height}\" role=\"group\" aria-labelledby=\"timeline\" \
+        "<figure aria-label=\"Host, alerts, actions and leases over time\">\n<svg class=\"drawing\" width=\"100%\" height=\"{height}\" role=\"group\" aria-labelledby=\"timeline\" \
          data-start=\"{}\" data-end=\"{}\">\n{}",
         axis.start.as_millisecond(),
         axis.end.as_millisecond(),
@@ -87,21 +90,22 @@ fn draw(out: &mut String, status: &Status, axis: &Axis) -> fmt::Result {
     )?;
     alerts.write_bands(out, AXIS, below_curves)?;
     axis.write_ticks(out, below_curves)?;
-    marks.write_guides(out, AXIS, below_curves)?;
+    guides::write(out, &changes, AXIS, below_curves)?;
     for (number, lane) in curves.iter().enumerate() {
-        lane.write(out, AXIS + LANE * u32::try_from(number).unwrap_or(0))?;
+        lane.write(out, top + LANE * u32::try_from(number).unwrap_or(0))?;
     }
     alerts.write(out, below_curves)?;
     marks.write(out, below_alerts)?;
     leases.write(out, below_marks)?;
     writeln!(
         out,
-        "</svg>\n<figcaption>\n<p id=\"pointer\"></p>\n<p class=\"legend\">Means; the light areas are peaks. Waiting is the \
+        "</svg>\n<p id=\"pointer\"></p>\n<figcaption class=\"legend\">Means; the light areas are peaks. Waiting is the \
          share of time in which some task waited (PSI); disk and network are those of the busiest device.<br>\
          Marks: <span class=\"applied\">▲ applied</span> <span class=\"reverted\">▼ reverted</span> \
          <span class=\"failed\">✕ failed</span> <span class=\"held\">○ not done</span> \
          <span class=\"simulated\">△ dry-run</span> <span class=\"untouched\">▽ nothing to revert</span> <span class=\"operator\">◆ operator</span>. \
-         Each leads to its entry.</p>\n</figcaption>\n</figure>"
+         Each leads to its entry.<br>{}</figcaption>\n</figure>",
+        guides::LEGEND
     )
 }
 

@@ -31,6 +31,8 @@ const MARKS: f64 = 80.0;
 const EDGE: f64 = 0.02;
 /// Events that the title of a mark lists.
 const MAX_LISTED: usize = 6;
+/// A title that is longer lists no further event, because a page may have many marks, and names may be long.
+const MAX_TITLE_BYTES: usize = 200;
 
 /// The share of the axis that a character of a label takes on a screen of medium width.
 const CHARACTER: f64 = 0.009;
@@ -325,17 +327,10 @@ impl Marks<'_> {
         if self.0.is_empty() { 0 } else { HEADING + ROW + 4 }
     }
 
-    /// Writes a line through the curves for each step that was applied or reverted, so that before and after are seen.
-    pub fn write_guides(&self, out: &mut String, top: u32, bottom: u32) -> fmt::Result {
-        let changes = self.0.iter().filter(|mark| mark.meaning >= Meaning::Reverted);
-        for mark in changes {
-            let (x, class) = (mark.place * 100.0, mark.meaning.class());
-            write!(
-                out,
-                "<line class=\"guide {class}\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{top}\" y2=\"{bottom}\"/>"
-            )?;
-        }
-        Ok(())
+    /// The places where something was changed, from left to right.
+    pub fn changes(&self) -> Vec<(f64, Meaning)> {
+        let acts = self.0.iter().filter(|mark| mark.meaning.is_act());
+        acts.map(|mark| (mark.place, mark.meaning)).collect()
     }
 
     pub fn write(&self, out: &mut String, top: u32) -> fmt::Result {
@@ -349,7 +344,11 @@ impl Marks<'_> {
         )?;
         for mark in &self.0 {
             let mut title = String::new();
-            for event in mark.events.iter().take(MAX_LISTED) {
+            for (listed, event) in mark.events.iter().enumerate() {
+                if listed >= MAX_LISTED || title.len() > MAX_TITLE_BYTES {
+                    write!(title, "; and {} more", mark.events.len() - listed)?;
+                    break;
+                }
                 let separator = if title.is_empty() { "" } else { "; " };
                 write!(
                     title,

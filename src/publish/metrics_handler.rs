@@ -10,6 +10,8 @@ use super::status::{Status, status};
 use crate::family::{DescriptorCache, DescriptorPool, Family, label};
 use crate::sense::{MaxAge, Sampler, Snapshot};
 use crate::telemetry::Telemetry;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +60,24 @@ impl Default for HandlerOptions {
             sources: Vec::new(),
             storage_option: String::new(),
             authenticates: Box::new(|| false),
+        }
+    }
+}
+
+/// The status as JSON, with what the page computes from it.
+#[derive(Serialize)]
+struct StatusJson<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    /// Whether the steps of an open alert helped, by the number of its episode.
+    effects: BTreeMap<&'a str, String>,
+}
+
+impl<'a> StatusJson<'a> {
+    fn of(status: &'a Status) -> StatusJson<'a> {
+        StatusJson {
+            status,
+            effects: page::effects(status),
         }
     }
 }
@@ -223,11 +243,11 @@ impl MetricsHandler {
     /// The content of `/api/v1/status`.
     pub async fn status_value(&self) -> serde_json::Value {
         // Its keys are strings, and it has numbers, strings and lists only.
-        serde_json::to_value(self.status().await).unwrap_or_default()
+        serde_json::to_value(StatusJson::of(&self.status().await)).unwrap_or_default()
     }
 
     async fn status_json(&self) -> MetricsReply {
-        let render = |status: &Status, _: PageOptions<'_>| match serde_json::to_vec(status) {
+        let render = |status: &Status, _: PageOptions<'_>| match serde_json::to_vec(&StatusJson::of(status)) {
             Ok(json) => MetricsReply::new(ReplyStatus::Ok, ContentType::Json, json),
             Err(error) => failed(format!("{error}\n")),
         };

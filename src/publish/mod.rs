@@ -20,6 +20,8 @@ pub use exposition::Content;
 pub use gzip::Compressor;
 pub use metrics_handler::{FamilySource, HandlerOptions, MetricsHandler, ReloadFn};
 pub use negotiation::Format;
-pub use page::{Meaning, nothing_done, state};
+pub use page::{
+    Health, HeldLeases, Meaning, active_rules, answers, last_act, lease_numbers, nothing_done, open_alerts, state,
+};
 pub use request::{MetricsReply, MetricsRequest, MetricsService};
 pub use server::{MAX_CONNECTIONS, MetricsServer};

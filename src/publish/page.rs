@@ -6,15 +6,20 @@ mod banner;
 mod curve;
 mod effect;
 mod episode;
+mod health;
 mod host;
 mod html;
+mod open_alerts;
 mod story;
 mod tables;
 mod timeline;
 #[cfg(test)]
 mod tests;
 
+pub use alerts::effects;
 pub use episode::{episode, unknown_episode};
+pub use health::Health;
+pub use open_alerts::{HeldLeases, active_rules, answers, last_act, lease_numbers, open_alerts};
 pub use story::{Meaning, nothing_done, state};
 pub use timeline::Range;
 

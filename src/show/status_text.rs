@@ -1,17 +1,16 @@
-//! The status as text: the state, the firing alerts, the host's last minutes as sparklines, leases, last actions and
-//! rules, in the order of the status page. Pure.
+//! The status as text: the state, the firing alerts, the host's last minutes as sparklines, leases, last actions, rules
+//! and collectors, in the order of the status page. Pure.
+
+mod alerts;
 
 use super::listing::{self, lease_table};
 use crate::diagnostic::printable;
-use crate::publish::{self, Meaning, nothing_done};
-use crate::telemetry::{
-    BudgetLimits, Event, FrontendStatus, LeaseStatus, MAX_RECENT, OpenAlert, RuleStatus, UnansweredAlert,
-};
+use crate::publish::{self, Health, Meaning, active_rules, last_act};
+use crate::telemetry::{Activity, BudgetLimits, Event, FrontendStatus, LeaseStatus};
 use crate::terminal::{Style, Tone, count, shell_word, width};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::Deserialize;
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Lines of leases and of actions, and number of alerts.
@@ -19,8 +18,6 @@ const MAX_LINES: usize = 10;
 /// Columns of a sparkline at most, and of what stands before it.
 const SPARK_COLUMNS: usize = 60;
 const FIGURE_COLUMNS: usize = 29;
-/// An event of an episode may have a time that is this much before it.
-const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
 /// What the text needs of `/api/v1/status`.
 #[derive(Debug, Deserialize)]
@@ -30,31 +27,34 @@ pub struct Answer {
     sampled_at: Timestamp,
     mode: String,
     paused: bool,
-    paused_by: Option<Event>,
     actuator_off: Option<String>,
     /// Left out by versions before it existed.
     #[serde(default)]
     engine_restarts: u64,
     frontend: Option<FrontendStatus>,
-    alerts: Vec<OpenAlert>,
-    rules: Vec<RuleStatus>,
-    leases: Vec<LeaseStatus>,
     leases_held: usize,
-    /// Left out by versions before it existed.
+    #[serde(flatten)]
+    activity: Activity,
+    /// Whether the steps of an open alert helped, by the number of its episode.
     #[serde(default)]
-    unanswered_alerts: Vec<UnansweredAlert>,
-    actions: Vec<Event>,
-    decisions: Vec<Event>,
+    effects: BTreeMap<String, String>,
     budget_remaining: u32,
     commands_remaining: u32,
     budget: BudgetLimits,
     breakers_open: Vec<String>,
     /// Left out by versions before it existed.
     #[serde(default)]
-    paused_rules: Vec<String>,
+    paused_rules: BTreeSet<String>,
     ledger_writable: bool,
     config_last_reload_successful: bool,
     trail: BTreeMap<String, Vec<Option<f32>>>,
+    #[serde(default)]
+    collectors: Vec<Collector>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Collector {
+    success: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,11 +65,12 @@ struct Host {
 /// Formats the status in the order of the status page. `storage` is the option that leads commands to this daemon.
 pub fn text(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
     let mut out = state(status, now, storage, style);
-    out += &alerts(status, now, storage, style);
+    out += &alerts::alerts(status, now, storage, style);
     out += &timeline(status, style);
     out += &leases(status, now, storage, style);
     out += &actions(status, now, style);
     out += &rules(status, now, style);
+    out += &collectors(status, style);
     out
 }
 
@@ -110,11 +111,13 @@ fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String
     for line in style.wrap(&sentence, 0) {
         out += &(style.paint(tone, &line) + "\n");
     }
-    if let Some(by) = status.paused_by.as_ref().filter(|_| status.paused) {
+    if let Some(by) = status.activity.paused_by.as_ref().filter(|_| status.paused) {
         let (when, who) = (ago(by.at, now), printable(&by.reason));
         let who = format!("{when} {who}, until `evenkeel resume{}`", printable(storage));
         out += &wrapped(style, 2, &who);
     }
+    out += &last_action(status, now, style);
+    out += &health(status, style);
     let restarts = |restarts: u64| match restarts {
         0 => "no restarts".to_owned(),
         restarts => count(usize::try_from(restarts).unwrap_or(usize::MAX), "restart"),
@@ -135,28 +138,13 @@ fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String
         }) => style.paint(Tone::Bad, &format!("frontend not running, {}", restarts(*number))),
         None => "no frontend: the main process serves HTTP".to_owned(),
     };
-    let word = |is_good: bool, good: &str, bad: &str| match is_good {
-        true => style.paint(Tone::Good, good),
-        false => style.paint(Tone::Bad, bad),
-    };
     let BudgetLimits {
         final_steps,
         commands,
         per_seconds,
     } = status.budget;
     out += &format!(
-        "\n{}, {}, {}\n{} of {final_steps} irreversible actions and {} of {commands} commands left per {}\n",
-        word(status.ledger_writable, "ledger writable", "ledger not writable"),
-        word(
-            status.config_last_reload_successful,
-            "configuration in force",
-            "last reload failed"
-        ),
-        word(
-            status.breakers_open.is_empty(),
-            "no breaker open",
-            &(count(status.breakers_open.len(), "breaker") + " open")
-        ),
+        "\n{} of {final_steps} irreversible actions and {} of {commands} commands left per {}\n",
         status.budget_remaining,
         status.commands_remaining,
         listing::left(Duration::from_secs(per_seconds)),
@@ -180,110 +168,36 @@ fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String
     out
 }
 
-/// An alert with the rules that answer it: the newest first, alerts with actions before the others, as on the page.
-fn alerts(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
-    let mut out = heading(style, "FIRING ALERTS");
-    let mut of_alert: BTreeMap<_, Vec<&OpenAlert>> = BTreeMap::new();
-    for alert in &status.alerts {
-        let key = (
-            Reverse(alert.since),
-            alert.alertname.as_str(),
-            alert.fingerprint.as_str(),
-        );
-        of_alert.entry(key).or_default().push(alert);
-    }
-    if of_alert.is_empty() {
-        out += "no alert of a rule is open\n";
-    }
-    let is_idle = |alert: &&OpenAlert| !events(status, alert).any(|event| Meaning::of(event).is_act());
-    let left_out = of_alert.len().saturating_sub(MAX_LINES);
-    let mut alerts: Vec<Vec<&OpenAlert>> = of_alert.into_values().collect();
-    alerts.sort_by_cached_key(|answers| answers.iter().all(&is_idle));
-    for mut answers in alerts.into_iter().take(MAX_LINES) {
-        answers.sort_by_cached_key(&is_idle);
-        let Some(first) = answers.first() else { continue };
-        out += &format!(
-            "{} {} for {}, from {}\n",
-            style.paint(Tone::Held, &printable(&first.alertname)),
-            first.state,
-            span(now, first.since),
-            first.source
-        );
-        for alert in answers {
-            out += &answer(status, alert, now, style);
-        }
-    }
-    if left_out > 0 {
-        out += &format!(
-            "and {left_out} more: `evenkeel status --output json{}`\n",
-            printable(storage)
-        );
-    }
-    for alert in status.unanswered_alerts.iter().take(MAX_LINES) {
-        let UnansweredAlert {
-            alertname,
-            source,
-            since,
-            ..
-        } = alert;
-        let text = format!("{alertname} for {}, from {source}: no rule answers", span(now, *since));
-        out += &wrapped(style, 0, &printable(&text));
-    }
-    if let Some(more) = status
-        .unanswered_alerts
-        .len()
-        .checked_sub(MAX_LINES)
-        .filter(|more| *more > 0)
-    {
-        out += &format!("and {more} more that no rule answers\n");
-    }
-    out
+/// When evenkeel last changed something, and what.
+fn last_action(status: &Answer, now: Timestamp, style: Style) -> String {
+    let text = match last_act(&status.activity) {
+        Some(event) => format!(
+            "last action {}: {}, rule {}",
+            ago(event.at, now),
+            sentence(event),
+            printable(&event.rule)
+        ),
+        None => "last action: none is known".to_owned(),
+    };
+    wrapped(style, 0, &text)
 }
 
-/// What one rule did about an alert, and what it did not do.
-fn answer(status: &Answer, alert: &OpenAlert, now: Timestamp, style: Style) -> String {
-    let mode = if alert.dry_run { " (dry-run)" } else { "" };
-    let pause = if status.paused_rules.contains(&alert.rule) {
-        " (paused)"
-    } else {
-        ""
+/// Whether everything works, and what does not.
+fn health(status: &Answer, style: Style) -> String {
+    let health = Health {
+        actuator_off: status.actuator_off.as_deref(),
+        frontend: status.frontend.as_ref(),
+        is_ledger_writable: status.ledger_writable,
+        breakers_open: status.breakers_open.len(),
+        is_config_in_force: status.config_last_reload_successful,
     };
-    let mut out = format!("  rule {}{mode}{pause}\n", printable(&alert.rule));
-    let (done, rest): (Vec<&Event>, Vec<&Event>) =
-        events(status, alert).partition(|event| Meaning::of(event).is_done());
-    if done.is_empty() {
-        let of_rule = status.rules.iter().find(|rule| rule.rule == alert.rule);
-        let steps = of_rule.map_or(&[][..], |rule| &rule.steps);
-        let nothing = nothing_done(steps, is_incomplete(status, alert));
-        out += &wrapped(style, 4, &printable(&nothing));
-    }
-    let not_done = rest
-        .into_iter()
-        .filter(|event| Meaning::of(event) != Meaning::Planned)
-        .take(2);
-    for event in done.into_iter().take(3).chain(not_done) {
-        out += &line(event, now, style, "    ");
-    }
-    out
-}
-
-/// The listed events of an episode, newest first, actions before decisions.
-fn events<'a>(status: &'a Answer, alert: &'a OpenAlert) -> impl Iterator<Item = &'a Event> {
-    let is_its = |event: &&Event| {
-        event.rule == alert.rule
-            && event.fingerprint == alert.fingerprint
-            && event.at >= alert.opened_at - CLOCK_TOLERANCE
+    let faults = health.faults();
+    let (tone, text) = match faults.is_empty() {
+        true => (Tone::Good, format!("healthy: {}", health.parts())),
+        false => (Tone::Bad, format!("not healthy: {}", printable(&faults.join("; ")))),
     };
-    status.actions.iter().chain(&status.decisions).filter(is_its)
-}
-
-/// Whether the lists may lack events of an episode, because they are full and begin after it.
-fn is_incomplete(status: &Answer, alert: &OpenAlert) -> bool {
-    let is_cut = |events: &[Event]| {
-        let oldest = events.iter().map(|event| event.at).min();
-        events.len() >= MAX_RECENT && oldest.is_some_and(|oldest| oldest >= alert.opened_at - CLOCK_TOLERANCE)
-    };
-    is_cut(&status.actions) || is_cut(&status.decisions)
+    let lines = style.wrap(&text, 0);
+    lines.iter().map(|line| style.paint(tone, line) + "\n").collect()
 }
 
 /// One line about an event, and its reason on the next ones.
@@ -295,21 +209,11 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
             Tone::Held
         }
     };
-    // As on the status page.
-    let word = event.kind.as_str().replace('_', " ");
-    let step = event.step.as_deref().filter(|step| !step.is_empty());
-    let mut what = step.map_or(String::new(), |step| format!(" {}", printable(step)));
-    if let Some(process) = &event.process {
-        let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
-        what += &format!(" on {pid}{}", printable(process));
-    }
-    if let (Some(before), Some(after)) = (&event.before, &event.after) {
-        what += &format!(" ({} -> {})", printable(before), printable(after));
-    }
+    let (word, text) = (word(event), sentence(event));
     let start = format!("{indent}{:>12}  ", ago(event.at, now));
     let columns = width(&start);
     let mut out = String::new();
-    for (number, part) in style.wrap(&(word.clone() + &what), columns).iter().enumerate() {
+    for (number, part) in style.wrap(&text, columns).iter().enumerate() {
         out += &match part.strip_prefix(&word).filter(|_| number == 0) {
             Some(rest) => format!("{}{}{rest}\n", style.paint(Tone::Dim, &start), style.paint(tone, &word)),
             None => format!("{}{part}\n", " ".repeat(columns)),
@@ -321,6 +225,25 @@ fn line(event: &Event, now: Timestamp, style: Style, indent: &str) -> String {
         }
     }
     out
+}
+
+/// The decision or outcome, in the words of the status page.
+fn word(event: &Event) -> String {
+    event.kind.as_str().replace('_', " ")
+}
+
+/// The event as text: `applied nice 10 on 4711 ffmpeg (0 -> 10)`.
+fn sentence(event: &Event) -> String {
+    let step = event.step.as_deref().filter(|step| !step.is_empty());
+    let mut text = word(event) + &step.map_or(String::new(), |step| format!(" {}", printable(step)));
+    if let Some(process) = &event.process {
+        let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
+        text += &format!(" on {pid}{}", printable(process));
+    }
+    if let (Some(before), Some(after)) = (&event.before, &event.after) {
+        text += &format!(" ({} -> {})", printable(before), printable(after));
+    }
+    text
 }
 
 /// The figures with a sparkline each, oldest value first.
@@ -361,7 +284,8 @@ fn sparkline(values: &[Option<f32>], columns: usize) -> String {
 
 fn leases(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String {
     let mut out = heading(style, "LEASES");
-    if status.leases.is_empty() {
+    let leases = &status.activity.leases;
+    if leases.is_empty() {
         return out + "no leases\n";
     }
     let row = |lease: &LeaseStatus| {
@@ -378,7 +302,7 @@ fn leases(status: &Answer, now: Timestamp, storage: &str, style: Style) -> Strin
             lease.rule.clone(),
         ]
     };
-    let rows: Vec<_> = status.leases.iter().take(MAX_LINES).map(row).collect();
+    let rows: Vec<_> = leases.iter().take(MAX_LINES).map(row).collect();
     let left_out = status.leases_held.saturating_sub(rows.len());
     out += &lease_table(style, rows);
     if left_out > 0 {
@@ -389,20 +313,19 @@ fn leases(status: &Answer, now: Timestamp, storage: &str, style: Style) -> Strin
 
 fn actions(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = heading(style, "LAST ACTIONS");
-    if status.actions.is_empty() {
+    if status.activity.actions.is_empty() {
         out += "none\n";
     }
-    for event in status.actions.iter().take(MAX_LINES) {
+    for event in status.activity.actions.iter().take(MAX_LINES) {
         out += &line(event, now, style, "");
     }
     out
 }
 
-/// The rules with an open alert, and the number of the others.
+/// The rules with an open alert, a lease or an open breaker, and the number of the others.
 fn rules(status: &Answer, now: Timestamp, style: Style) -> String {
     let mut out = heading(style, "RULES");
-    let is_active = |rule: &&RuleStatus| status.alerts.iter().any(|alert| alert.rule == rule.rule);
-    let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = status.rules.iter().partition(is_active);
+    let (active, quiet) = active_rules(&status.activity, &status.breakers_open, &status.paused_rules);
     for rule in active {
         let mode = if rule.acts { "enforce" } else { "dry-run" };
         let steps = format!("{} ({mode}): {}", rule.rule, rule.steps.join(", "));
@@ -414,9 +337,21 @@ fn rules(status: &Answer, now: Timestamp, style: Style) -> String {
         }
     }
     if !quiet.is_empty() {
-        out += &format!("{} without an open alert\n", count(quiet.len(), "rule"));
+        out += &format!("{} without an open alert or lease\n", count(quiet.len(), "rule"));
     }
     out
+}
+
+/// How many collectors read.
+fn collectors(status: &Answer, style: Style) -> String {
+    let all = &status.collectors;
+    let good = all.iter().filter(|collector| collector.success).count();
+    match all.is_empty() {
+        true => String::new(),
+        false => {
+            heading(style, "COLLECTORS") + &format!("{good} of {} read without error\n", count(all.len(), "collector"))
+        }
+    }
 }
 
 /// The two largest units of the time between two moments.

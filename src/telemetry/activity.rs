@@ -4,7 +4,7 @@
 use super::day::{EndedAlert, EndedLease, StoredActivity};
 use super::entry::{Event, EventKind, LeaseStatus, OpenAlert, RuleStatus, UnansweredAlert};
 use jiff::{SignedDuration, Timestamp};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ pub const MAX_ENDED: usize = 128;
 /// Clocks of the ledger's records and of the list of open alerts differ by less.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ListedActivity")]
 pub struct Activity {
     pub alerts: Vec<OpenAlert>,
     /// Firing alerts that no rule matches, of own evaluation and of the polled Alertmanagers.
@@ -47,6 +48,44 @@ pub struct Activity {
     /// The leases that ended, newest first.
     #[serde(skip)]
     pub ended_leases: VecDeque<EndedLease>,
+}
+
+/// The part of an activity that its JSON has.
+#[derive(Deserialize)]
+struct ListedActivity {
+    alerts: Vec<OpenAlert>,
+    /// Left out by versions before it existed.
+    #[serde(default)]
+    unanswered_alerts: Vec<UnansweredAlert>,
+    rules: Vec<RuleStatus>,
+    leases: Vec<LeaseStatus>,
+    actions: Vec<Event>,
+    decisions: Vec<Event>,
+    paused_by: Option<Event>,
+}
+
+impl From<ListedActivity> for Activity {
+    fn from(listed: ListedActivity) -> Activity {
+        // A full list may lack events of any rule from before its oldest one.
+        let oldest = |events: &[Event]| {
+            let is_full = events.len() >= MAX_RECENT;
+            events.iter().map(|event| event.at).min().filter(|_| is_full)
+        };
+        let dropped_at = oldest(&listed.actions).max(oldest(&listed.decisions));
+        let rules = listed.alerts.iter().map(|alert| alert.rule.clone());
+        let dropped = rules.filter_map(|rule| Some((rule, dropped_at?))).collect();
+        Activity {
+            alerts: listed.alerts,
+            unanswered_alerts: listed.unanswered_alerts,
+            rules: listed.rules,
+            leases: listed.leases,
+            actions: listed.actions.into_iter().map(Arc::new).collect(),
+            decisions: listed.decisions.into_iter().map(Arc::new).collect(),
+            paused_by: listed.paused_by,
+            dropped,
+            ..Activity::default()
+        }
+    }
 }
 
 fn serialize_recent<S: Serializer>(events: &VecDeque<Arc<Event>>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -542,5 +581,62 @@ mod tests {
         };
         assert!(activity.is_incomplete(&episode("noisy", 0)) && !activity.is_incomplete(&episode("quiet", 0)));
         assert!(!activity.is_incomplete(&episode("noisy", 900)), "an episode of later");
+    }
+
+    /// docs/operations.md names the size.
+    #[test]
+    fn full_activity_takes_350_kb_with_usual_names() {
+        let string = |length: usize| "x".repeat(length);
+        let mut activity = Activity::default();
+        for kind in [EventKind::decision("protected"), EventKind::outcome("applied")] {
+            for _ in 0..MAX_KEPT {
+                activity.record_event(Event {
+                    alertname: string(18),
+                    fingerprint: string(16).into(),
+                    process: Some(string(15)),
+                    step: Some(string(20)),
+                    before: Some(string(3)),
+                    after: Some(string(3)),
+                    reason: string(60),
+                    ..event("calm-batch-jobs", kind.clone())
+                });
+            }
+        }
+        for number in 0..MAX_ENDED as i64 {
+            let labels = [("instance", 12), ("job", 8), ("severity", 8), ("cluster", 12)];
+            let alert = OpenAlert {
+                alertname: string(18),
+                labels: labels.map(|(name, length)| (name, string(length))).into(),
+                rule: string(15),
+                rule_text: string(300).into(),
+                ..alert(&format!("{number:016}"), number)
+            };
+            let ended_at = alert.opened_at;
+            activity.ended_alerts.push_back(EndedAlert { alert, ended_at });
+            let lease = lease(number.unsigned_abs(), number);
+            activity.ended_leases.push_back(EndedLease { lease, ended_at });
+        }
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let of_event = |event: &Arc<Event>| {
+            let names = event.rule.len() + event.alertname.len() + event.reason.len() + event.fingerprint.len();
+            let values = text(&event.process) + text(&event.step) + text(&event.before) + text(&event.after);
+            size_of::<Event>() + 3 * size_of::<usize>() + names + values
+        };
+        let events: usize = activity.actions.iter().chain(&activity.decisions).map(of_event).sum();
+        let of_alert = |ended: &EndedAlert| {
+            let alert = &ended.alert;
+            let labels: usize = alert.labels.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let urls = text(&alert.runbook_url) + alert.generator_url.as_ref().map_or(0, |url| url.len());
+            let names = alert.alertname.len() + alert.rule.len() + alert.episode.len() + alert.rule_text.len();
+            size_of::<EndedAlert>() + labels + urls + names
+        };
+        let alerts: usize = activity.ended_alerts.iter().map(of_alert).sum();
+        let of_lease = |ended: &EndedLease| {
+            let lease = &ended.lease;
+            size_of::<EndedLease>() + lease.rule.len() + lease.process.len() + lease.what.len()
+        };
+        let leases: usize = activity.ended_leases.iter().map(of_lease).sum();
+        let all = events + alerts + leases;
+        assert_eq!(all.div_ceil(50_000) * 50, 350, "{events} + {alerts} + {leases} bytes");
     }
 }

@@ -1,15 +1,17 @@
 //! The firing alerts, each once, with the rules that answer it and what each did; and the alerts that are over. Pure.
 
 use super::PageOptions;
+use super::banner;
 use super::effect::effect;
 use super::html::{EscapedText, capitalised, command, elapsed, pause_command, pause_mark, relative, span};
+use super::open_alerts::{HeldLeases, acted, answers, lease_numbers, open_alerts};
 use super::story::{FORGOTTEN, Meaning, nothing_done, sentence, why};
 use crate::labels::Labels;
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, OpenAlert, UnansweredAlert};
 use crate::terminal::shell_word;
 use jiff::Timestamp;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 /// Alerts with a card. The others are counted.
@@ -20,35 +22,25 @@ const MAX_OVER: usize = 10;
 const MAX_EVENTS: usize = 4;
 /// Alerts without a rule that are listed. More are counted.
 const MAX_UNANSWERED: usize = 8;
-/// Leases in a card that are named. More are counted.
-const MAX_NUMBERS: usize = 4;
 
 pub fn alerts(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     writeln!(out, "<section>\n<h2 id=\"alerts\">Firing alerts</h2>")?;
-    let mut of_alert: BTreeMap<(Timestamp, &str, &str), Vec<&OpenAlert>> = BTreeMap::new();
-    for alert in &status.activity.alerts {
-        let key = (alert.since, alert.alertname.as_str(), alert.fingerprint.as_str());
-        of_alert.entry(key).or_default().push(alert);
-    }
-    if of_alert.is_empty() {
+    let cards = open_alerts(&status.activity);
+    if cards.is_empty() {
         writeln!(out, "<p>No alert of a rule is open.</p>")?;
     }
-    // The newest is the one that a person was called for. Alerts for which something was done come before.
-    let mut cards: Vec<&Vec<&OpenAlert>> = of_alert.values().rev().collect();
-    let acted = acted(status);
-    let has_no_act = |alert: &&OpenAlert| !acted.contains(&(alert.rule.as_str(), alert.fingerprint.as_str()));
-    cards.sort_by_cached_key(|answers| answers.iter().all(|alert| has_no_act(alert) || is_idle(status, alert)));
-    for answers in cards.into_iter().take(MAX_CARDS) {
-        card(out, status, options, answers)?;
+    for group in cards.iter().take(MAX_CARDS) {
+        card(out, status, options, group)?;
     }
-    if of_alert.len() > MAX_CARDS {
+    if cards.len() > MAX_CARDS {
         writeln!(
             out,
             "<p>{} more alerts are open; <a href=\"api/v1/status\">the status as JSON</a> has them.</p>",
-            of_alert.len() - MAX_CARDS
+            cards.len() - MAX_CARDS
         )?;
     }
     unanswered(out, status)?;
+    banner::hints(out, status, options)?;
     over(out, status)?;
     writeln!(out, "</section>")
 }
@@ -81,26 +73,9 @@ fn unanswered(out: &mut String, status: &Status) -> fmt::Result {
     writeln!(out, "</ul>")
 }
 
-fn is_act(event: &Event) -> bool {
-    Meaning::of(event).is_act()
-}
-
-/// The rules and alerts of all acts that are kept. Of a thousand open alerts most have none.
-fn acted(status: &Status) -> HashSet<(&str, &str)> {
-    let events = status.activity.actions.iter().chain(&status.activity.decisions);
-    let acts = events.filter(|event| is_act(event));
-    acts.map(|event| (event.rule.as_str(), event.fingerprint.as_str()))
-        .collect()
-}
-
-/// Whether the rule has done nothing about the alert.
-fn is_idle(status: &Status, alert: &OpenAlert) -> bool {
-    !status.activity.events_of(&alert.episode).into_iter().any(is_act)
-}
-
 /// Writes an alert with its rules.
-fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[&OpenAlert]) -> fmt::Result {
-    let Some(alert) = answers.first() else { return Ok(()) };
+fn card(out: &mut String, status: &Status, options: PageOptions<'_>, group: &[&OpenAlert]) -> fmt::Result {
+    let Some(alert) = group.first() else { return Ok(()) };
     let (name, id) = (EscapedText(&alert.alertname), &alert.episode);
     let (class, shape, state) = match alert.state.as_str() {
         "firing" => ("firing", "▲", "firing"),
@@ -117,9 +92,7 @@ fn card(out: &mut String, status: &Status, options: PageOptions<'_>, answers: &[
     )?;
     labels(out, &alert.labels)?;
     writeln!(out, "</span></p>")?;
-    // Rules that did something come first, because others may only wait.
-    let (idle, busy): (Vec<&&OpenAlert>, Vec<&&OpenAlert>) = answers.iter().partition(|alert| is_idle(status, alert));
-    for alert in busy.into_iter().chain(idle) {
+    for alert in answers(&status.activity, group) {
         answer(out, status, options, alert)?;
     }
     writeln!(out, "</article>")
@@ -215,21 +188,17 @@ fn list(status: &Status, events: &[&Event], is_incomplete: bool, is_meant: impl 
 
 /// The leases of an episode: which, and until when.
 fn held(status: &Status, alert: &OpenAlert) -> String {
-    let is_its = |lease: &&LeaseStatus| lease.rule == alert.rule && lease.fingerprint == alert.fingerprint;
-    let leases = status.activity.leases.iter().filter(is_its);
-    let (ending, open): (Vec<&LeaseStatus>, Vec<&LeaseStatus>) =
-        leases.partition(|lease| lease.until.is_none() || lease.released.is_some());
+    let held = HeldLeases::of(&status.activity, alert);
     let mut parts = Vec::new();
-    // At the last deadline nothing is held any more.
-    if let Some(until) = open.iter().filter_map(|lease| lease.until).max() {
+    if let Some(until) = held.latest() {
         let latest = relative(until, status.sampled_at);
         parts.push(format!(
             "{}, until the alert is over, at the latest {latest}",
-            numbers(&open)
+            numbers(&held.open)
         ));
     }
-    if !ending.is_empty() {
-        parts.push(format!("{}, being reverted", numbers(&ending)));
+    if !held.ending.is_empty() {
+        parts.push(format!("{}, being reverted", numbers(&held.ending)));
     }
     match (parts.is_empty(), status.has_more_leases()) {
         (true, false) => parts.push("nothing".to_owned()),
@@ -241,13 +210,19 @@ fn held(status: &Status, alert: &OpenAlert) -> String {
 
 /// A link to leases that names them, or counts them where they are many.
 fn numbers(leases: &[&LeaseStatus]) -> String {
-    let ids: Vec<String> = leases.iter().map(|lease| lease.id.to_string()).collect();
-    let what = match ids.as_slice() {
-        [id] => format!("lease {id}"),
-        ids if ids.len() <= MAX_NUMBERS => format!("leases {}", ids.join(", ")),
-        ids => format!("{} leases", ids.len()),
-    };
-    format!("<a href=\"#leases\">{what}</a>")
+    format!("<a href=\"#leases\">{}</a>", lease_numbers(leases))
+}
+
+/// For each open alert whose rule applied a step, whether it helped, by the number of the episode.
+pub fn effects(status: &Status) -> BTreeMap<&str, String> {
+    let acted = acted(&status.activity);
+    let is_acted_on = |alert: &&OpenAlert| acted.contains(&(alert.rule.as_str(), alert.fingerprint.as_str()));
+    let acting = status.activity.alerts.iter().filter(|alert| !alert.dry_run);
+    let effect = |alert: &OpenAlert| help(status, &status.activity.events_of(&alert.episode), status.sampled_at);
+    acting
+        .filter(is_acted_on)
+        .filter_map(|alert| Some((alert.episode.as_str(), effect(alert)?)))
+        .collect()
 }
 
 /// The figures before the first applied step of an episode and since.

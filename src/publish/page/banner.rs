@@ -2,8 +2,10 @@
 //! colour.
 
 use super::PageOptions;
+use super::health::Health;
 use super::html::{EscapedText, capitalised, clock, command, elapsed, pause_command, relative};
-use super::story::{self, Meaning, state};
+use super::open_alerts::last_act;
+use super::story::{self, state};
 use crate::publish::status::Status;
 use crate::telemetry::FrontendStatus;
 use crate::terminal::{count, shell_word};
@@ -70,24 +72,27 @@ pub fn banner(out: &mut String, status: &Status, options: PageOptions<'_>, firin
     writeln!(out, "<dl class=\"state\">")?;
     tiles(out, status, options)?;
     writeln!(out, "</dl>")?;
-    let storage = options.storage_option;
+    writeln!(out, "</section>")
+}
+
+/// Writes the commands that stop evenkeel, for the end of the alerts, which come first.
+pub fn hints(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     let mut hint = |purpose: &str, wanted: &str| {
-        let command = command(&format!("evenkeel {wanted}{storage}"));
+        let command = command(&format!("evenkeel {wanted}{}", options.storage_option));
         writeln!(out, "<p class=\"hint\">{purpose}: {command}</p>")
     };
-    if !status.paused && !is_off {
+    if !status.paused && status.actuator_off.is_none() {
         hint("To stop new steps", "pause")?;
     }
     if status.leases_held > 0 {
         hint("To revert all leases now", "release --all")?;
     }
-    writeln!(out, "</section>")
+    Ok(())
 }
 
 /// When evenkeel last changed something, and what.
 fn last_action(out: &mut String, status: &Status) -> fmt::Result {
-    let mut actions = status.activity.actions.iter();
-    match actions.find(|event| Meaning::of(event).is_act()) {
+    match last_act(&status.activity) {
         Some(event) => writeln!(
             out,
             "<p>Last action {}: {}, rule <a href=\"#rules\">{}</a>.</p>",
@@ -101,25 +106,20 @@ fn last_action(out: &mut String, status: &Status) -> fmt::Result {
 
 /// What does not work, or that everything does.
 fn health(out: &mut String, status: &Status) -> fmt::Result {
-    let mut faults = Vec::new();
-    if let Some(reason) = &status.actuator_off {
-        faults.push(format!("the actuator is off ({})", EscapedText(reason)));
-    }
-    if !status.ledger_writable {
-        faults.push("the ledger cannot be written, so only rules with without_ledger apply steps".to_owned());
-    }
-    if !status.breakers_open.is_empty() {
-        faults.push(count(status.breakers_open.len(), "breaker") + " open");
-    }
-    if !status.config_last_reload_successful {
-        faults.push("the last reload of the configuration failed".to_owned());
-    }
+    let health = Health {
+        actuator_off: status.actuator_off.as_deref(),
+        frontend: status.frontend.as_ref(),
+        is_ledger_writable: status.ledger_writable,
+        breakers_open: status.breakers_open.len(),
+        is_config_in_force: status.config_last_reload_successful,
+    };
+    let faults = health.faults();
     match faults.as_slice() {
         [] => writeln!(
             out,
-            "<p class=\"health good\">{}Healthy: the ledger is written, the configuration is in force, \
-             <a href=\"#collectors\">{} of {}</a> read.</p>",
+            "<p class=\"health good\">{}Healthy: {}; <a href=\"#collectors\">{} of {}</a>.</p>",
             Grade::Good.shape(),
+            health.parts(),
             // The others say why: most hosts lack what some of them read.
             status.collectors.iter().filter(|collector| collector.success).count(),
             count(status.collectors.len(), "collector")
@@ -128,7 +128,7 @@ fn health(out: &mut String, status: &Status) -> fmt::Result {
             out,
             "<p class=\"health bad\">{}Not healthy: {}.</p>",
             Grade::Bad.shape(),
-            faults.join("; ")
+            EscapedText(&faults.join("; "))
         ),
     }
 }
@@ -169,9 +169,14 @@ fn alive(restarts: u64) -> Grade {
 fn tiles(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     let mut tile = |name: &str, value: &str, grade: Grade| {
         let (class, shape) = (grade.class(), grade.shape());
+        // The headline says how many.
+        let repeated = match name {
+            "Alerts firing" | "Leases" => " class=\"repeated\"",
+            _ => "",
+        };
         writeln!(
             out,
-            "<div><dt>{name}</dt><dd class=\"{class}\">{shape}{value}</dd></div>"
+            "<div{repeated}><dt>{name}</dt><dd class=\"{class}\">{shape}{value}</dd></div>"
         )
     };
     let storage = options.storage_option;

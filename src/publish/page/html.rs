@@ -27,6 +27,33 @@ impl Display for EscapedText<'_> {
     }
 }
 
+/// Text escaped, without its middle where that takes more than `limit` bytes: names are told apart by their start, and
+/// paths by their end.
+pub fn shortened(text: &str, limit: usize) -> String {
+    let whole = EscapedText(text).to_string();
+    if whole.len() <= limit {
+        return whole;
+    }
+    let escaped = |character: char| EscapedText(character.encode_utf8(&mut [0; 4])).to_string();
+    let mut start = String::new();
+    for piece in text.chars().map(escaped) {
+        if start.len() + piece.len() > limit / 3 {
+            break;
+        }
+        start += &piece;
+    }
+    let (mut end, mut room) = (Vec::new(), limit - start.len() - '…'.len_utf8());
+    for piece in text.chars().rev().map(escaped) {
+        let Some(left) = room.checked_sub(piece.len()) else {
+            break;
+        };
+        room = left;
+        end.push(piece);
+    }
+    end.reverse();
+    start + "…" + &end.concat()
+}
+
 /// A size with a readable unit.
 pub fn bytes(bytes: f64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -111,14 +138,19 @@ pub fn capitalised(word: &str) -> String {
     first.chain(rest).collect()
 }
 
-/// A command to copy. A click selects all of it. A word that fits on a line stays whole, because a line that ends with
-/// one of its hyphens would look like two words.
+/// A command to copy. A click, or the focus of the keyboard, selects all of it. A word, or a part of a path, that fits on
+/// a line stays whole, because a line that ends with one of its hyphens would look like two words.
 pub fn command(text: &str) -> String {
-    let words = text.split(' ').map(|word| match word.contains('-') {
-        true => format!("<span>{}</span>", EscapedText(word)),
+    let words = text.split(' ').map(|word| match word.contains(['-', '/']) {
+        true => {
+            let parts = word.split_inclusive('/');
+            parts
+                .map(|part| format!("<span>{}</span>", EscapedText(part)))
+                .collect()
+        }
         false => EscapedText(word).to_string(),
     });
-    format!("<code>{}</code>", words.collect::<Vec<_>>().join(" "))
+    format!("<code tabindex=\"0\">{}</code>", words.collect::<Vec<_>>().join(" "))
 }
 
 /// The command that pauses a rule, or resumes a paused one.
@@ -153,6 +185,19 @@ mod tests {
             ("größe 東京", "größe 東京"),
         ] {
             assert_eq!(EscapedText(hostile).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn long_text_lacks_its_middle() {
+        for (text, expected) in [
+            ("ffmpeg", "ffmpeg"),
+            ("/system.slice/a-very-long-name.service", "/system.sl…long-name.service"),
+            ("'''''''''", "&#39;&#39;…&#39;&#39;&#39;"),
+        ] {
+            let short = shortened(text, 30);
+            assert_eq!(short, expected);
+            assert!(short.len() <= 30, "{short}");
         }
     }
 
@@ -196,9 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn words_of_a_command_stay_whole() {
-        let expected = "<code>evenkeel release <span>--breaker</span> &#39;a <span>b-c&#39;</span></code>";
+    fn words_of_a_command_and_parts_of_a_path_stay_whole() {
+        let expected =
+            "<code tabindex=\"0\">evenkeel release <span>--breaker</span> &#39;a <span>b-c&#39;</span></code>";
         assert_eq!(command("evenkeel release --breaker 'a b-c'"), expected);
+        let expected =
+            "<code tabindex=\"0\">evenkeel leases <span>--storage.path=/</span><span>a-b/</span><span>c</span></code>";
+        assert_eq!(command("evenkeel leases --storage.path=/a-b/c"), expected);
     }
 
     #[test]

@@ -2,18 +2,21 @@
 //! Pure.
 
 use super::PageOptions;
-use super::html::{EscapedText, command, distance, pause_command, pause_mark, relative};
+use super::html::{EscapedText, command, distance, pause_command, pause_mark, relative, shortened};
+use super::open_alerts::active_rules;
 use super::story::{Meaning, change, lease_change, plain, process, subject, why};
 use crate::publish::status::{CollectorStatus, Status};
 use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
 use crate::terminal::shell_word;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 
 /// Leases and actions that are not folded.
 const MAX_OPEN_LEASES: usize = 15;
 const MAX_OPEN_ACTIONS: usize = 15;
+
+/// Bytes of a cell where there may be a thousand.
+const MAX_CELL_BYTES: usize = 40;
 
 /// A table; the names of its columns are in the style as well, for cards.
 struct Table<'a> {
@@ -106,14 +109,18 @@ pub fn leases(out: &mut String, status: &Status, options: PageOptions<'_>) -> fm
                 columns: &["Number", "Target", "Change", "Until", "Rule"],
             };
             rest.write(out, leases.iter().skip(MAX_OPEN_LEASES), |out, lease| {
+                let pid = lease.pid.map_or(String::new(), |pid| format!("{pid} "));
+                let until = match &lease.released {
+                    Some(_) => "being reverted".to_owned(),
+                    None => until_text(lease, status.sampled_at),
+                };
                 writeln!(
                     out,
-                    "<tr><td>{}<th scope=\"row\">{}<td>{}<td>{}<td>{}",
+                    "<tr><td>{}<th scope=\"row\">{pid}{}<td>{}<td>{until}<td>{}",
                     lease.id,
-                    target(lease),
-                    EscapedText(&lease_change(lease)),
-                    until_text(lease, status.sampled_at),
-                    EscapedText(&lease.rule)
+                    shortened(&lease.process, MAX_CELL_BYTES),
+                    shortened(&lease_change(lease), MAX_CELL_BYTES),
+                    shortened(&lease.rule, MAX_CELL_BYTES)
                 )
             })
         })?;
@@ -217,15 +224,7 @@ fn event_row(out: &mut String, status: &Status, event: &Event) -> fmt::Result {
 pub fn rules(out: &mut String, status: &Status, options: PageOptions<'_>) -> fmt::Result {
     begin(out, "rules", "Rules")?;
     let activity = &status.activity;
-    let open = activity.alerts.iter().map(|alert| alert.rule.as_str());
-    let held = activity.leases.iter().map(|lease| lease.rule.as_str());
-    let stopped = status.breakers_open.iter().map(String::as_str);
-    let paused = status.paused_rules.iter().map(String::as_str);
-    let busy: BTreeSet<&str> = open.chain(held).chain(stopped).chain(paused).collect();
-    let (active, quiet): (Vec<&RuleStatus>, Vec<&RuleStatus>) = activity
-        .rules
-        .iter()
-        .partition(|rule_status| busy.contains(rule_status.rule.as_str()));
+    let (active, quiet) = active_rules(activity, &status.breakers_open, &status.paused_rules);
     let table = |caption: &'static &'static str| Table {
         class: "rules",
         caption,

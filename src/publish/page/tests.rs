@@ -176,6 +176,48 @@ fn page_with_a_thousand_leases_and_a_day_is_small() {
 }
 
 #[test]
+fn page_with_long_paths_and_hostile_names_is_small_too() {
+    let mut status = busy(1000);
+    let path = format!("/system.slice/{}<img src=x>'\"&.service", "x".repeat(164));
+    assert_eq!(path.len(), 200);
+    for lease in &mut status.activity.leases {
+        lease.process = path.clone();
+        lease.what = format!("cgroup {path} memory.high max -> 50000000");
+        lease.rule = format!("calm <'\"&> {}", "y".repeat(90));
+        lease.released = lease
+            .id
+            .is_multiple_of(2)
+            .then(|| "by root (uid 0): ".to_owned() + &"'".repeat(200));
+    }
+    let telemetry = Telemetry::default();
+    telemetry.set_open(
+        OpenLists {
+            alerts: vec![alert("calm-batch-jobs"), alert("other")],
+            leases: Vec::new(),
+            is_complete: true,
+        },
+        now(),
+    );
+    for number in (0..256).rev() {
+        for kind in [EventKind::decision("protected"), EventKind::outcome("applied")] {
+            telemetry.record_event(Event {
+                process: Some(path.clone()),
+                ..event(number * 300, kind, "it is protected: its unit is <'\"&>")
+            });
+        }
+    }
+    let activity = telemetry.activity();
+    status.activity.actions = activity.actions;
+    status.activity.decisions = activity.decisions;
+    let page = page(&status, OPTIONS, Some(Range::Day));
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+    assert!(
+        page.contains("<td>1000<th scope=\"row\">4001000 /system.slice…"),
+        "the last lease"
+    );
+}
+
+#[test]
 fn sections_come_in_the_order_of_the_questions() {
     let page = page(&busy(3), OPTIONS, None);
     let headings: Vec<&str> = page
@@ -224,11 +266,10 @@ fn banner_says_who_paused_and_what_is_wrong() {
     let healthy = page(&status, OPTIONS, None);
     let banner = section(&healthy, "status");
     for text in [
-        "Healthy: ",
+        "Healthy: ledger, configuration, actuator, frontend and breakers; ",
         "2 of 3 per 5 min",
         "9 of 10 per 5 min",
         "Last action <time",
-        "To stop new steps: <code>evenkeel pause</code></p>",
     ] {
         assert!(banner.contains(text), "{text:?} in {banner}");
     }
@@ -246,9 +287,9 @@ fn banner_says_who_paused_and_what_is_wrong() {
     let page = page(&status, options, None);
     let banner = section(&page, "status");
     for text in [
-        "by root (uid 0, login alice): &lt;restore&gt;, until <code>evenkeel resume <span>--storage.path=/x</span></code>",
+        "by root (uid 0, login alice): &lt;restore&gt;, until <code tabindex=\"0\">evenkeel resume <span>--storage.path=/</span><span>x</span></code>",
         "Not healthy: the ledger cannot be written",
-        "<code>evenkeel release <span>--breaker</span> &#39;it&#39;\\&#39;&#39;s&#39; <span>--storage.path=/x</span></code>",
+        "<code tabindex=\"0\">evenkeel release <span>--breaker</span> &#39;it&#39;\\&#39;&#39;s&#39; <span>--storage.path=/</span><span>x</span></code>",
         "not writable",
     ] {
         assert!(banner.contains(text), "{text:?} in {banner}");
@@ -256,15 +297,20 @@ fn banner_says_who_paused_and_what_is_wrong() {
 }
 
 #[test]
-fn banner_has_the_commands_to_stop_and_to_revert() {
+fn commands_to_stop_and_to_revert_follow_the_alerts() {
     let page = page(&busy(2), OPTIONS, None);
-    let banner = section(&page, "status");
+    let alerts = section(&page, "alerts");
     for hint in [
-        "To stop new steps: <code>evenkeel pause</code></p>",
-        "To revert all leases now: <code>evenkeel release <span>--all</span></code></p>",
+        "To stop new steps: <code tabindex=\"0\">evenkeel pause</code></p>",
+        "To revert all leases now: <code tabindex=\"0\">evenkeel release <span>--all</span></code></p>",
     ] {
-        assert!(banner.contains(hint), "{banner}");
+        assert!(alerts.contains(hint), "{alerts}");
     }
+    let stopped = Status {
+        paused: true,
+        ..busy(0)
+    };
+    assert!(!super::page(&stopped, OPTIONS, None).contains("class=\"hint\""));
 }
 
 #[test]
@@ -275,11 +321,11 @@ fn rules_and_alerts_have_the_command_that_pauses_or_resumes() {
         let section = section(&page, id);
         assert!(section.contains(text), "{text:?} in {section}");
     };
-    let pause = "<code>evenkeel pause <span>--rule</span> <span>calm-batch-jobs</span></code>";
+    let pause = "<code tabindex=\"0\">evenkeel pause <span>--rule</span> <span>calm-batch-jobs</span></code>";
     has(&status, "alerts", &format!("<dt>To stop</dt><dd>{pause}</dd>"));
     has(&status, "rules", pause);
     status.paused_rules.insert("calm-batch-jobs".to_owned());
-    let resume = "<code>evenkeel resume <span>--rule</span> <span>calm-batch-jobs</span></code>";
+    let resume = "<code tabindex=\"0\">evenkeel resume <span>--rule</span> <span>calm-batch-jobs</span></code>";
     has(&status, "alerts", &format!("<dt>To go on</dt><dd>{resume}</dd>"));
     has(&status, "alerts", "</span> <strong>❚❚ paused</strong></h4>");
     has(&status, "rules", resume);
@@ -395,7 +441,7 @@ fn page_of_an_episode_tells_its_story() {
         ("alert", "<dt>severity</dt><dd>&lt;b&gt;warning</dd>"),
         ("steps", "</span> applied</td>"),
         ("considered", "it is an ancestor of evenkeel"),
-        ("undo", "<code>evenkeel release 2</code>"),
+        ("undo", "<code tabindex=\"0\">evenkeel release 2</code>"),
         ("rule", "name: calm-batch-jobs"),
         ("explain", "evenkeel explain --alert - &lt;&lt;&#39;END&#39;"),
     ] {
@@ -420,6 +466,57 @@ fn page_of_an_episode_tells_its_story() {
         "<a href=\"http://prometheus.example.org/graph?g0.expr=a%3E1&amp;b=&#39;\" rel=\"noopener noreferrer\">";
     assert!(page.contains(generator), "{page}");
     assert_eq!(episode(&status, "0123", OPTIONS), None);
+}
+
+/// The values of an attribute, in their order.
+fn values<'a>(page: &'a str, attribute: &str) -> Vec<&'a str> {
+    let start = format!(" {attribute}=\"");
+    let parts = page.split(&start).skip(1);
+    parts.map(|rest| rest.split('"').next().unwrap()).collect()
+}
+
+/// All events of a transaction have the same time.
+#[test]
+fn link_of_a_mark_leads_to_its_entry() {
+    let telemetry = Telemetry::default();
+    let open = OpenLists {
+        alerts: vec![alert("calm-batch-jobs")],
+        leases: Vec::new(),
+        is_complete: true,
+    };
+    telemetry.set_open(open, now());
+    let of_pid = |pid: i32, kind| Event {
+        pid: Some(pid),
+        ..event(60, kind, "")
+    };
+    for pid in [1, 2, 3] {
+        telemetry.record_event(of_pid(pid, EventKind::decision("planned")));
+        telemetry.record_event(of_pid(10 + pid, EventKind::decision("protected")));
+        telemetry.record_event(of_pid(pid, EventKind::outcome("applied")));
+    }
+    telemetry.record_event(of_pid(2, EventKind::outcome("failed")));
+    let mut status = busy(0);
+    status.activity = telemetry.activity();
+    let id = alert("calm-batch-jobs").episode;
+    let text = episode(&status, &id, OPTIONS).unwrap();
+    let ids = values(&text, "id");
+    let unique: BTreeSet<&&str> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "{ids:?}");
+
+    let page = page(&status, OPTIONS, Some(Range::FiveMinutes));
+    let links = values(section(&page, "timeline"), "href");
+    let start = format!("episodes/{id}#");
+    let anchor = links.iter().find_map(|link| link.strip_prefix(&start)).unwrap();
+    let row = text.split(&format!("<tr id=\"{anchor}\">")).nth(1).unwrap();
+    assert!(
+        row.split("</tr>").next().unwrap().contains("</span> failed</td>"),
+        "{row}"
+    );
+    // Later events leave an anchor as it is.
+    telemetry.record_event(of_pid(4, EventKind::outcome("applied")));
+    status.activity = telemetry.activity();
+    let later = episode(&status, &id, OPTIONS).unwrap();
+    assert!(ids.iter().all(|id| later.contains(&format!("id=\"{id}\""))), "{later}");
 }
 
 #[test]
@@ -483,57 +580,6 @@ fn episode_promises_only_steps_that_are_applied() {
     }
 }
 
-/// The values of an attribute, in their order.
-fn values<'a>(page: &'a str, attribute: &str) -> Vec<&'a str> {
-    let start = format!(" {attribute}=\"");
-    let parts = page.split(&start).skip(1);
-    parts.map(|rest| rest.split('"').next().unwrap()).collect()
-}
-
-/// All events of a transaction have the same time.
-#[test]
-fn link_of_a_mark_leads_to_its_entry() {
-    let telemetry = Telemetry::default();
-    let open = OpenLists {
-        alerts: vec![alert("calm-batch-jobs")],
-        leases: Vec::new(),
-        is_complete: true,
-    };
-    telemetry.set_open(open, now());
-    let of_pid = |pid: i32, kind| Event {
-        pid: Some(pid),
-        ..event(60, kind, "")
-    };
-    for pid in [1, 2, 3] {
-        telemetry.record_event(of_pid(pid, EventKind::decision("planned")));
-        telemetry.record_event(of_pid(10 + pid, EventKind::decision("protected")));
-        telemetry.record_event(of_pid(pid, EventKind::outcome("applied")));
-    }
-    telemetry.record_event(of_pid(2, EventKind::outcome("failed")));
-    let mut status = busy(0);
-    status.activity = telemetry.activity();
-    let id = alert("calm-batch-jobs").episode;
-    let text = episode(&status, &id, OPTIONS).unwrap();
-    let ids = values(&text, "id");
-    let unique: BTreeSet<&&str> = ids.iter().collect();
-    assert_eq!(unique.len(), ids.len(), "{ids:?}");
-
-    let page = page(&status, OPTIONS, Some(Range::FiveMinutes));
-    let links = values(section(&page, "timeline"), "href");
-    let start = format!("episodes/{id}#");
-    let anchor = links.iter().find_map(|link| link.strip_prefix(&start)).unwrap();
-    let row = text.split(&format!("<tr id=\"{anchor}\">")).nth(1).unwrap();
-    assert!(
-        row.split("</tr>").next().unwrap().contains("</span> failed</td>"),
-        "{row}"
-    );
-    // Later events leave an anchor as it is.
-    telemetry.record_event(of_pid(4, EventKind::outcome("applied")));
-    status.activity = telemetry.activity();
-    let later = episode(&status, &id, OPTIONS).unwrap();
-    assert!(ids.iter().all(|id| later.contains(&format!("id=\"{id}\""))), "{later}");
-}
-
 #[test]
 fn card_names_the_leases_and_their_last_deadline() {
     let held = |status: &Status| {
@@ -589,7 +635,7 @@ fn lists_that_are_cut_do_not_say_nothing() {
     }
     assert!(section(&text, "steps").contains("more than is kept here"));
     assert!(section(&text, "considered").contains("more than is kept here"));
-    assert!(section(&text, "undo").contains("<code>evenkeel leases</code>"));
+    assert!(section(&text, "undo").contains("<code tabindex=\"0\">evenkeel leases</code>"));
     let page = page(&status, OPTIONS, None);
     assert!(
         page.contains("<dt>Held</dt><dd>there are more leases than are kept here</dd>"),

@@ -1,8 +1,15 @@
 //! Tests of the text of the status.
 
 use super::*;
+use crate::publish::nothing_done;
+use crate::telemetry::MAX_RECENT;
+use std::sync::Arc;
 
 fn answer() -> Answer {
+    serde_json::from_value(answer_json()).unwrap()
+}
+
+fn answer_json() -> serde_json::Value {
     let event = serde_json::json!({
         "at": "2026-01-02T03:04:00Z", "rule": "calm", "alertname": "A", "fingerprint": "f", "outcome": "applied",
         "pid": 4711, "process": "ff\u{1b}mpeg", "step": "nice 10", "before": "0", "after": "10",
@@ -11,10 +18,10 @@ fn answer() -> Answer {
     of_former_episode["at"] = "2026-01-02T02:04:00Z".into();
     let alert = |rule: &str| {
         serde_json::json!({"alertname": "A", "fingerprint": "f", "rule": rule, "source": "local", "state": "firing",
-            "since": "2026-01-02T03:00:05Z", "opened_at": "2026-01-02T03:00:06Z", "dry_run": false, "episode": "1",
+            "since": "2026-01-02T03:00:05Z", "opened_at": "2026-01-02T03:00:06Z", "dry_run": false, "episode": rule,
             "labels": {}, "targets": 1})
     };
-    serde_json::from_value(serde_json::json!({
+    serde_json::json!({
         "version": "1.2.3", "host": {"name": "web1"}, "sampled_at": "2026-01-02T03:04:04.5Z",
         "frontend": {"since": "2026-01-02T03:02:00Z", "restarts": 1},
         "mode": "enforce", "paused": true, "leases_held": 12,
@@ -24,7 +31,8 @@ fn answer() -> Answer {
         "rules": [
             {"rule": "calm", "steps": ["nice 10"], "acts": true},
             {"rule": "waits", "steps": ["wait 10m", "nice 10"], "acts": true},
-            {"rule": "other", "steps": [], "acts": false},
+            {"rule": "other", "steps": ["freeze"], "acts": false},
+            {"rule": "quiet", "steps": ["freeze"], "acts": false},
         ],
         "leases": [{"id": 7, "rule": "calm", "fingerprint": "f", "since": "2026-01-02T03:04:00Z", "pid": 4711,
             "process": "ffmpeg", "what": "nice 0 -> 10", "until": "2026-01-02T03:05:05Z"}],
@@ -35,8 +43,9 @@ fn answer() -> Answer {
         "budget": {"final_steps": 3, "commands": 10, "per_seconds": 300},
         "breakers_open": ["other"], "ledger_writable": false, "config_last_reload_successful": true,
         "trail": {"cpu_busy_ratio": [0.0, null, 0.5, 1.0]},
-    }))
-    .unwrap()
+        "effects": {"calm": "CPU busy 98.0 % → 61.0 %"},
+        "collectors": [{"name": "cpu", "success": true}, {"name": "zfs", "success": false}],
+    })
 }
 
 const NOW: &str = "2026-01-02T03:04:05Z";
@@ -47,8 +56,9 @@ fn status_has_the_order_of_the_page() {
 evenkeel 1.2.3 on web1, sampled at 03:04:04 UTC
 paused: no new steps; leases are still reverted
   1m0s ago by root (uid 0): a test, until `evenkeel resume`
+last action 5s ago: applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10), rule calm
+not healthy: the ledger cannot be written, so only rules with without_ledger apply steps; 1 breaker open
 actuator running, no restarts; frontend running for 2m5s, 1 restart
-ledger not writable, configuration in force, 1 breaker open
 2 of 3 irreversible actions and 9 of 10 commands left per 5m0s
   other has an open breaker; `evenkeel release --breaker other` closes it
 
@@ -58,8 +68,11 @@ A firing for 4m0s, from local
           5s ago  applied nice 10 on 4711 ff\\u{1b}mpeg (0 -> 10)
           5s ago  no target
                   no process matches the selector
+    held: lease 7, until the alert is over, at the latest in 1m0s; there are more leases than are listed here
+    did it help? CPU busy 98.0 % -> 61.0 %
   rule waits
     nothing yet; its steps are wait 10m, nice 10
+    held: there are more leases than are listed here
 
 HOST, LAST MINUTES
 CPU busy            100.0 %  ▁ ▅█
@@ -76,20 +89,23 @@ LAST ACTIONS
 RULES
 calm (enforce): nice 10
 waits (enforce): wait 10m, nice 10
-1 rule without an open alert
+other (dry-run): freeze
+1 rule without an open alert or lease
+
+COLLECTORS
+1 of 2 collectors read without error
 ";
     assert_eq!(text(&answer(), NOW.parse().unwrap(), "", Style::PLAIN), expected);
 }
 
 #[test]
 fn alert_with_more_events_than_are_listed_says_so() {
-    let mut status = answer();
-    let of_others = Event {
-        rule: "other".to_owned(),
-        ..status.actions.swap_remove(0)
-    };
-    status.actions = vec![of_others; MAX_RECENT];
-    let alerts = alerts(&status, NOW.parse().unwrap(), "", Style::PLAIN);
+    let mut json = answer_json();
+    let mut of_others = json["actions"][0].clone();
+    of_others["rule"] = "other".into();
+    json["actions"] = vec![of_others; MAX_RECENT].into();
+    let status = serde_json::from_value(json).unwrap();
+    let alerts = alerts::alerts(&status, NOW.parse().unwrap(), "", Style::PLAIN);
     let forgotten = nothing_done(&[], true);
     assert!(alerts.contains(&format!("  rule waits\n    {forgotten}\n")), "{alerts}");
 }
@@ -98,11 +114,12 @@ fn alert_with_more_events_than_are_listed_says_so() {
 fn status_fits_80_columns() {
     let mut status = answer();
     let long = "a ".repeat(60);
-    status.paused_by.as_mut().unwrap().reason.clone_from(&long);
-    status.actions[0].process = Some(long.clone());
-    status.rules[0].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
-    status.rules[1].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
-    status.leases[0].process = format!("/system.slice/{}", "x".repeat(50));
+    status.activity.paused_by.as_mut().unwrap().reason.clone_from(&long);
+    Arc::make_mut(&mut status.activity.actions[0]).process = Some(long.clone());
+    status.effects.insert("calm".to_owned(), long.clone());
+    status.activity.rules[0].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+    status.activity.rules[1].steps = vec!["cgroup memory.high 50%".to_owned(); 9];
+    status.activity.leases[0].process = format!("/system.slice/{}", "x".repeat(50));
     status
         .trail
         .insert("memory_used_ratio".to_owned(), vec![Some(0.5); 300]);
@@ -124,6 +141,29 @@ fn sparklines_fit_their_columns() {
 }
 
 #[test]
+fn healthy_daemon_says_what_works_and_older_ones_are_understood() {
+    let mut json = answer_json();
+    json["ledger_writable"] = true.into();
+    json["breakers_open"] = serde_json::json!([]);
+    json["leases"][0]["rule"] = "quiet".into();
+    // Left out by versions before they existed.
+    for field in ["effects", "engine_restarts"] {
+        json.as_object_mut().unwrap().remove(field);
+    }
+    let status = serde_json::from_value(json).unwrap();
+    let text = text(&status, NOW.parse().unwrap(), "", Style::PLAIN);
+    assert!(
+        text.contains("\nhealthy: ledger, configuration, actuator, frontend and breakers\n"),
+        "{text}"
+    );
+    // A rule with a lease is active, too.
+    assert!(
+        text.contains("\nquiet (dry-run): freeze\n1 rule without an open alert or lease\n"),
+        "{text}"
+    );
+}
+
+#[test]
 fn commands_reach_this_daemon_and_are_quoted() {
     let mut status = answer();
     status.breakers_open = vec!["$(x)".to_owned()];
@@ -140,8 +180,8 @@ fn commands_reach_this_daemon_and_are_quoted() {
 #[test]
 fn leases_have_no_escapes() {
     let mut status = answer();
-    status.leases[0].rule = "a\u{1b}[2J".to_owned();
-    status.leases[0].what = "nice \u{202e}0 -> 10".to_owned();
+    status.activity.leases[0].rule = "a\u{1b}[2J".to_owned();
+    status.activity.leases[0].what = "nice \u{202e}0 -> 10".to_owned();
     let text = leases(&status, NOW.parse().unwrap(), "", Style::PLAIN);
     assert!(
         text.contains("a\\u{1b}[2J") && text.contains("nice \\u{202e}0 -> 10"),
@@ -158,7 +198,7 @@ fn lease_that_restored_nothing_is_not_shown_as_good() {
     let superseded = Event {
         kind: crate::telemetry::EventKind::outcome("superseded"),
         step: Some("undo nice".to_owned()),
-        ..answer().actions.swap_remove(0)
+        ..Event::clone(&answer().activity.actions[0])
     };
     let text = line(&superseded, NOW.parse().unwrap(), style, "");
     assert!(text.contains(&style.paint(Tone::Held, "superseded")), "{text}");

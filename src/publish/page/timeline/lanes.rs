@@ -357,9 +357,6 @@ impl Marks<'_> {
                     sentence(event)
                 )?;
             }
-            if mark.events.len() > MAX_LISTED {
-                write!(title, "; and {} more", mark.events.len() - MAX_LISTED)?;
-            }
             let class = mark.meaning.class();
             let edge = if mark.place < EDGE {
                 " begin"

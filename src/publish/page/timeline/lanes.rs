@@ -3,7 +3,7 @@
 use super::axis::Axis;
 use super::{LATE, text_at};
 use crate::publish::page::html::EscapedText;
-use crate::publish::page::story::{Meaning, anchor, lease_change, sentence};
+use crate::publish::page::story::{Meaning, anchor, lease_change, short_sentence};
 use crate::publish::status::Status;
 use crate::telemetry::{Episode, Event, LeaseStatus, MAX_ENDED};
 use jiff::Timestamp;
@@ -32,7 +32,9 @@ const EDGE: f64 = 0.02;
 /// Events that the title of a mark lists.
 const MAX_LISTED: usize = 6;
 /// A title that is longer lists no further event, because a page may have many marks, and names may be long.
-const MAX_TITLE_BYTES: usize = 200;
+const MAX_TITLE_BYTES: usize = 120;
+/// Bytes of the name of a process in a title.
+const MAX_NAME_BYTES: usize = 40;
 
 /// The share of the axis that a character of a label takes on a screen of medium width.
 const CHARACTER: f64 = 0.009;
@@ -354,7 +356,7 @@ impl Marks<'_> {
                     title,
                     "{separator}{} {}",
                     event.at.strftime("%H:%M:%S"),
-                    sentence(event)
+                    short_sentence(event, MAX_NAME_BYTES)
                 )?;
             }
             let class = mark.meaning.class();

@@ -1,21 +1,31 @@
-//! More views of the status page in a real browser: a broken ledger, 1,000 leases, and the viewer's time zone.
+//! More views of the status page in a real browser: a broken ledger, 1,000 leases, a day of history, and the viewer's time
+//! zone.
 
 use std::sync::Arc;
 
 use evenkeel::publish::{HandlerOptions, MetricsHandler};
 use evenkeel::sense::{Sampler, SamplerConfig};
+use evenkeel::telemetry::{StoredActivity, Telemetry};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-use crate::page::{findings, look_everywhere, picture};
+use crate::page::{findings, look, look_everywhere, picture};
 use crate::support::browser::Browser;
 use crate::support::eventually;
-use crate::support::status_page::{serve, telemetry};
+use crate::support::status_page::{day_activity, day_history, serve, telemetry};
 
 /// Serves a page with these leases until the runtime ends.
 fn page_of(runtime: &Runtime, leases: u64, ledger_writable: bool) -> String {
     let sampler = Sampler::start(SamplerConfig::default(), Box::new(())).expect("a sampler");
-    let telemetry = telemetry(leases, ledger_writable);
+    serve_page(
+        runtime,
+        sampler,
+        telemetry(StoredActivity::default(), leases, ledger_writable),
+    )
+}
+
+/// Serves a page until the runtime ends, and returns its address.
+pub fn serve_page(runtime: &Runtime, sampler: Sampler, telemetry: Telemetry) -> String {
     let handler = MetricsHandler::new(Arc::new(sampler), telemetry, HandlerOptions::default());
     serve(runtime, Arc::new(handler)).expect("a free port")
 }
@@ -45,6 +55,44 @@ fn broken_ledger_and_a_thousand_leases_are_readable_everywhere() {
         seen.as_str().is_some_and(|seen| seen.contains("11000 worker-1000")),
         "the last lease"
     );
+}
+
+#[test]
+fn day_with_all_its_marks_is_readable_on_phones_and_screens() {
+    let runtime = runtime();
+    let mut browser = Browser::start();
+    // Only for axe, as in page.rs.
+    browser.call("Page.setBypassCSP", json!({"enabled": true}));
+    // Few leases have a bar each, many are summed up.
+    for (episodes, ended) in [(6, 6), (64, 0)] {
+        let sampler = Sampler::start(SamplerConfig::default(), Box::new(())).expect("a sampler");
+        sampler.restore(day_history());
+        let url = serve_page(&runtime, sampler, telemetry(day_activity(episodes), 3, true));
+        for (width, scheme) in [
+            (320, "light"),
+            (320, "dark"),
+            (1200, "light"),
+            (1200, "dark"),
+            (1200, "print"),
+        ] {
+            browser.look_with(width, scheme);
+            browser.open(&format!("{url}?range=24h"));
+            let drawn = browser.evaluate(
+                "({
+                    curves: [...document.querySelectorAll('.drawing [data-top]')]
+                        .filter((path) => path.getAttribute('d').split(' ').length > 600).length,
+                    ended: document.querySelectorAll('.bar.lease:not(.open)').length,
+                    marks: document.querySelectorAll('.drawing .mark').length,
+                    guides: document.querySelectorAll('.drawing .guide').length,
+                })",
+            );
+            let figure = |name: &str| drawn[name].as_u64().expect("a number");
+            assert_eq!(figure("curves"), 9, "every curve has the whole day: {drawn}");
+            assert_eq!(figure("ended"), ended, "{drawn}");
+            assert!(figure("marks") > 6 && figure("guides") > 6, "{drawn}");
+            look(&mut browser, width, &format!("day-{episodes}-{width}-{scheme}"));
+        }
+    }
 }
 
 /// The switch appears only with scripts and outside of UTC, where no other test looks.

@@ -230,7 +230,7 @@ pub struct Test {
 pub struct Explain {
     #[command(flatten)]
     pub config: ConfigFile,
-    /// File with a payload of Alertmanager's webhook (version 4); `-` is standard input
+    /// File with a payload of Alertmanager's or Grafana's webhook; `-` is standard input
     #[arg(long, value_name = "FILE|-", required_unless_present = "record")]
     pub alert: Option<PathBuf>,
     /// Write the processes of this host, command lines included, to a file

@@ -1,5 +1,6 @@
-//! The decoder of Alertmanager's webhook, version 4 (`notify/webhook`, `template.Data`): bytes in, alerts out. Pure.
-//! Each entry counts by its own labels and status. The status and the common labels of the group are ignored.
+//! The decoder of the webhooks of Alertmanager (version 4, `template.Data`) and of Grafana (version 1, the same form with
+//! more fields): bytes in, alerts out. Pure. Each entry counts by its own labels and status. The status and the common
+//! labels of the group are ignored.
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,9 @@ use std::borrow::Cow;
 
 /// A real envelope is five levels deep (envelope, alerts, alert, labels, value); the rest is for future fields.
 const MAX_DEPTH: usize = 32;
+
+/// The versions of Alertmanager's webhook and of Grafana's. Fields that only Grafana sends are ignored.
+const VERSIONS: [&str; 2] = ["4", "1"];
 
 /// Maximum number of entries, more than fit into 4 MiB with status, labels and start. It bounds the cost of tiny
 /// entries.
@@ -31,11 +35,11 @@ const MAX_REASON_CHARS: usize = 200;
 pub struct Envelope {
     /// In the order of the request.
     pub alerts: Vec<Result<Alert, InvalidEntry>>,
-    /// Number of alerts that Alertmanager left out (`truncatedAlerts`, from `max_alerts` of its receiver).
+    /// Number of alerts that the sender left out (`truncatedAlerts`, from the `max_alerts` of its receiver).
     pub truncated: u64,
-    /// Alertmanager's name of the group; empty if missing.
+    /// The sender's name of the group; empty if missing.
     pub group_key: String,
-    /// Name of Alertmanager's receiver; empty if missing.
+    /// Name of the sender's receiver; empty if missing.
     pub receiver: String,
 }
 
@@ -47,7 +51,7 @@ pub struct InvalidEntry {
     pub reason: String,
 }
 
-/// The reason why a body is not a version 4 envelope. The webhook answers 400.
+/// The reason why a body is not an envelope of a known version. The webhook answers 400.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("the body is empty; send Alertmanager's webhook JSON, version 4")]
@@ -60,7 +64,7 @@ pub enum DecodeError {
     NotAnObject { found: char },
     #[error("not the JSON of Alertmanager's webhook: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("\"version\" is {found}; only Alertmanager's webhook version \"4\" is known")]
+    #[error("\"version\" is {found}; only webhook version \"4\" of Alertmanager and \"1\" of Grafana are known")]
     Version { found: String },
     #[error("\"alerts\" is missing; Alertmanager's webhook has a list of alerts there")]
     NoAlerts,
@@ -89,7 +93,7 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> R
 /// Decodes the body of a webhook request that arrived at `now`.
 ///
 /// # Errors
-/// When the body as a whole is not a version 4 envelope. A fault in one entry of `alerts` is reported in its place.
+/// When the body as a whole is not an envelope of a known version. A fault in one entry of `alerts` is reported in its place.
 pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
     let text = std::str::from_utf8(body).map_err(|wrong| DecodeError::NotUtf8 {
         valid_up_to: wrong.valid_up_to(),
@@ -121,7 +125,8 @@ pub fn decode(body: &[u8], now: Timestamp) -> Result<Envelope, DecodeError> {
 
 fn envelope<E>(raw: RawEnvelope<'_, E>, judge: impl Fn(E) -> Result<Alert, String>) -> Result<Envelope, DecodeError> {
     let version = raw.version.map_or("missing", RawValue::get);
-    if serde_json::from_str::<Cow<'_, str>>(version).ok().as_deref() != Some("4") {
+    let is_known = |version: Cow<'_, str>| VERSIONS.contains(&version.as_ref());
+    if !serde_json::from_str(version).is_ok_and(is_known) {
         return Err(DecodeError::Version {
             found: shortened(version),
         });

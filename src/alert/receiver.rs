@@ -282,7 +282,7 @@ impl<I: Inbox> WebhookReceiver<I> {
                 truncated = envelope.truncated,
                 group_key = shortened(&envelope.group_key),
                 receiver = shortened(&envelope.receiver),
-                "notification truncated by Alertmanager, raise max_alerts of the receiver or group by more labels"
+                "notification truncated by its sender, raise max_alerts of the receiver or group by more labels"
             );
         }
         let (mut alerts, mut invalid) = (Vec::with_capacity(envelope.alerts.len()), Vec::new());

@@ -245,6 +245,48 @@ fn unknown_fields_and_a_missing_fingerprint_are_no_fault() {
     check_acts("unknown", &payload.to_string());
 }
 
+/// A body of Grafana with an alert named `Test` about this host, and `changed` in its first entry.
+fn grafana(changed: &[(&str, &str)]) -> String {
+    let text = include_str!("../fixtures/grafana/webhook_group.json").replace("HostCpuSaturated", "Test");
+    let mut body: serde_json::Value = serde_json::from_str(&text).expect("a fixture in JSON");
+    let entry = &mut body["alerts"][0];
+    entry["labels"]["instance"] = json!(node_name());
+    for (key, value) in changed {
+        entry[key] = json!(value);
+    }
+    body.to_string()
+}
+
+#[test]
+fn alert_of_grafana_acts_once_and_its_resolve_reverts() {
+    let bench = bench("grafana");
+    let before = bench.burner.nice_values();
+    let post = |body: &str| assert_eq!(bench.evenkeel.post(body.as_bytes()).status, 200);
+    post(&grafana(&[]));
+    eventually("the burner to be niced", TIMEOUT, || {
+        bench.burner.is_at(RULE_NICE).then_some(())
+    });
+    let applied = || {
+        bench
+            .evenkeel
+            .metric("evenkeel_actions_total", &[("outcome", "applied")])
+    };
+    let steps = eventually("the outcome in the metrics", TIMEOUT, || {
+        Some(applied()).filter(|&steps| steps > 0.0)
+    });
+    // A repeat confirms the alert, and is no new one.
+    post(&grafana(&[]));
+    bench.evenkeel.wait_for_leases(steps as usize);
+    assert_eq!(applied(), steps);
+    post(&grafana(&[
+        ("status", "resolved"),
+        ("endsAt", "2026-11-30T09:40:10+01:00"),
+    ]));
+    eventually("the former nice values", TIMEOUT, || {
+        (bench.burner.nice_values() == before).then_some(())
+    });
+}
+
 #[test]
 fn enforce_without_authentication_refuses_to_start() {
     let home = Home::new("rules: []\n");

@@ -52,6 +52,24 @@ fn body_of_alertmanager_is_decoded() {
 }
 
 #[test]
+fn body_of_grafana_is_decoded() {
+    let body = include_str!("../../../tests/fixtures/grafana/webhook_group.json");
+    let envelope = read(body).unwrap();
+    assert_eq!((envelope.truncated, &*envelope.receiver), (0, "evenkeel"));
+    let alerts: Vec<Alert> = envelope.alerts.into_iter().map(Result::unwrap).collect();
+    let [firing, resolved] = alerts.try_into().unwrap();
+    assert_eq!((firing.status, firing.ends_at), (Status::Firing, None));
+    assert_eq!(firing.labels.get("grafana_folder"), Some("Hosts"));
+    assert_eq!(firing.starts_at.to_string(), "2026-11-30T08:20:10Z");
+    // Grafana's fingerprint counts labels that it leaves out of the body.
+    assert_ne!(firing.fingerprint, fingerprint(&firing.labels));
+    assert!(body.contains(&*firing.fingerprint));
+    assert!(firing.generator_url.is_some());
+    assert_eq!(resolved.status, Status::Resolved);
+    assert_eq!(resolved.ends_at.unwrap().to_string(), "2026-11-30T08:31:10Z");
+}
+
+#[test]
 fn other_bodies_are_rejected_with_the_reason() {
     let check = |body: &str, says: &str| {
         let wrong = read(body).expect_err(body).to_string();
@@ -70,6 +88,8 @@ fn other_bodies_are_rejected_with_the_reason() {
     check(r#"{"alerts":[]}"#, "\"version\" is missing");
     check(r#"{"version":4,"alerts":[]}"#, "\"version\" is 4;");
     check(r#"{"version":"3","alerts":[]}"#, "\"version\" is \"3\"");
+    check(r#"{"version":"1"}"#, "\"alerts\" is missing");
+    check(r#"{"version":"14","alerts":[]}"#, "\"version\" is \"14\"");
     check(r#"{"version":"4","version":"4","alerts":[]}"#, "duplicate field");
     check(r#"{"version":"4","alerts":[],"truncatedAlerts":-1}"#, "u64");
     let many = format!(r#"{{"version":"4","alerts":[{}0]}}"#, "0,".repeat(MAX_ENTRIES));

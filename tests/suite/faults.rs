@@ -1,5 +1,5 @@
 //! Faults of the host around a lease: no memory, no processes, no reader of the log, a port that is taken, an expired
-//! certificate, a stop at any moment. docs/faults.md lists all faults with their tests.
+//! certificate. docs/faults.md lists all faults with their tests.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -19,19 +19,19 @@ use crate::support::tools::succeed;
 use crate::support::{eventually, free_address, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-const NICE: i32 = 12;
+pub const NICE: i32 = 12;
 /// Time without metrics after the death of the frontend. It is a tenth of a second where nothing else runs.
 const MAX_GAP: Duration = Duration::from_secs(3);
 
 /// A configuration folder whose rule gives one burner a nice value.
-struct Scene {
-    home: Home,
-    burner: Burner,
-    before: Vec<(u32, i32)>,
+pub struct Scene {
+    pub home: Home,
+    pub burner: Burner,
+    pub before: Vec<(u32, i32)>,
 }
 
 impl Scene {
-    fn new(name: &str) -> Scene {
+    pub fn new(name: &str) -> Scene {
         let name = format!("{name}-{}", std::process::id() % 100_000);
         let home = Home::new(&format!(
             "rules: [{{name: calm, matchers: ['alertname=\"Test\"'], select: {{name: {name}}}, actions: [{{nice: {NICE}}}]}}]\n"
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// A daemon that holds the burner's lease.
-    fn hold(&self) -> Daemon {
+    pub fn hold(&self) -> Daemon {
         let daemon = self.home.start(&["--enforce"]);
         assert_eq!(post(&daemon, &[alert()]), 200);
         self.wait_for_nice();
@@ -50,36 +50,36 @@ impl Scene {
         daemon
     }
 
-    fn wait_for_nice(&self) {
+    pub fn wait_for_nice(&self) {
         eventually("the rule's nice value", TIMEOUT, || {
             self.burner.is_at(NICE).then_some(())
         });
     }
 
-    fn wait_for_restore(&self) {
+    pub fn wait_for_restore(&self) {
         eventually("the former nice values", TIMEOUT, || {
             (self.burner.nice_values() == self.before).then_some(())
         });
     }
 }
 
-fn alert() -> Value {
+pub fn alert() -> Value {
     firing(json!({"alertname": "Test", "instance": node_name()}))
 }
 
-fn resolved(mut alert: Value) -> Value {
+pub fn resolved(mut alert: Value) -> Value {
     alert["status"] = json!("resolved");
     alert["endsAt"] = json!(jiff::Timestamp::now().to_string());
     alert
 }
 
 /// The status of evenkeel's answer to these alerts.
-fn post(daemon: &Daemon, alerts: &[Value]) -> u16 {
+pub fn post(daemon: &Daemon, alerts: &[Value]) -> u16 {
     daemon.post(envelope(alerts).to_string().as_bytes()).status
 }
 
 /// Sets a soft limit of a running process, as in `--nproc=10:`, as its user. Root might lack CAP_SYS_RESOURCE.
-fn limit(pid: u32, limit: &str) {
+pub fn limit(pid: u32, limit: &str) {
     let user = status_of(pid, "Uid").to_string();
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
@@ -341,46 +341,4 @@ fn alert_arrives_once_an_expired_certificate_is_replaced() {
     let current = write(certificate(30));
     alertmanager.trust(&current);
     scene.wait_for_nice();
-}
-
-/// Alerts fire and resolve all the time, and SIGTERM arrives ever later after the start.
-#[test]
-fn sigterm_at_any_moment_leaves_nothing() {
-    let scene = Scene::new("sigterm");
-    let (metrics, webhook) = (free_address().to_string(), free_address());
-    let is_over = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|threads| {
-        threads.spawn(|| {
-            let authorization = format!("Bearer {TOKEN}");
-            let headers = [
-                ("Content-Type", "application/json"),
-                ("Authorization", authorization.as_str()),
-            ];
-            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
-                let mut alert = alert();
-                alert["startsAt"] = json!(jiff::Timestamp::now().to_string());
-                for alert in [alert.clone(), resolved(alert)] {
-                    let body = envelope(&[alert]).to_string();
-                    // The daemon may be down.
-                    let _ = http::request(webhook, "POST", "/webhook", &headers, body.as_bytes());
-                }
-                std::thread::sleep(Duration::from_millis(3));
-            }
-        });
-        for stop in 0..20 {
-            let mut command = scene.home.run_command(&metrics, &webhook.to_string());
-            let mut daemon = Process::start("evenkeel", command.arg("--enforce"));
-            eventually("evenkeel to install its handlers", TIMEOUT, || {
-                daemon.log().iter().any(|line| line.contains("listening")).then_some(())
-            });
-            std::thread::sleep(Duration::from_millis(17 * stop));
-            let status = daemon.end_by(Signal::SIGTERM);
-            let log = daemon.whole_log().join("\n");
-            assert!(status.success(), "{status}\n{log}");
-            assert_eq!(scene.burner.nice_values(), scene.before, "{log}");
-            assert!(!log.contains("level=error"), "{log}");
-        }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-    assert!(scene.home.outcomes("restored") > 0, "no lease was held at a stop");
 }

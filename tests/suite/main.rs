@@ -50,6 +50,7 @@ mod soak;
 mod sockets;
 mod standalone;
 mod status_watch;
+mod stops;
 mod support;
 mod text_files;
 mod webhook;

@@ -270,6 +270,11 @@ impl Daemon {
         self.log_with("to send an alert")
     }
 
+    /// The complete log of a daemon that has exited.
+    pub fn whole_log(&mut self) -> Vec<String> {
+        self.process.whole_log()
+    }
+
     /// The exit status, if evenkeel has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.process.ended()

@@ -14,11 +14,12 @@ use crate::act::apply::{self, StepResult};
 use crate::act::{cgroup_limit, effect};
 use crate::host::Host;
 use crate::ledger::stacked_leases::{self, Undo};
-use crate::ledger::{Effect, Entry, EpisodeKey, LedgerState, Outcome, TargetProgress, Victim};
+use crate::ledger::{Effect, Entry, EpisodeKey, Lease, LedgerState, Outcome, TargetProgress, Victim};
 use crate::process::{Candidate, Target};
 use crate::step::{kill, reclaim};
 use crate::telemetry::Telemetry;
 use nix::sys::signal::Signal;
+use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -69,12 +70,10 @@ impl<H: Host> Executor<'_, H> {
     /// Executes one action. A step is skipped if its alert was resolved, or its target lost, in the same transaction.
     fn execute(&mut self, action: Action) {
         match action {
-            Action::Undo { lease, outcome } => {
-                // The revert covers the children of its target.
-                let table = &mut self.transaction.table;
-                table.get_or_insert_with(|| Arc::new(read_tree(self.host)));
-                self.undo(lease, outcome);
-            }
+            Action::Undo { lease, outcome } => match self.read_table_for(lease) {
+                Ok(()) => self.undo(lease, outcome),
+                Err(error) => self.postpone_undo(lease, &error),
+            },
             Action::Send { lease, was_in_doubt } => self.send(lease, was_in_doubt),
             Action::Set { lease, context } if self.is_called_off(&context) => {
                 self.cancel_lease(lease, Outcome::Cancelled);
@@ -102,6 +101,28 @@ impl<H: Host> Executor<'_, H> {
             Action::Reclaim { context, .. } if self.is_called_off(&context) => {}
             Action::Reclaim { bytes, context } => self.reclaim(bytes, &context),
         }
+    }
+
+    /// Reads the process table for the revert of a lease, which covers the children of its target.
+    ///
+    /// # Errors
+    /// When the table cannot be read, so that children would keep the value.
+    fn read_table_for(&mut self, lease: u64) -> io::Result<()> {
+        // evenkeel itself is in each table that could be read.
+        if self.transaction.table.as_ref().is_some_and(|table| !table.is_empty()) {
+            return Ok(());
+        }
+        let is_inherited = |lease: &Lease| {
+            let value = lease.effect.value().filter(|_| lease.target.process().is_some());
+            value.is_some_and(|value| value.knob().is_inherited())
+        };
+        match read_tree(self.host) {
+            Ok(tree) => self.transaction.table = Some(Arc::new(tree)),
+            Err(error) if self.ledger.leases.get(&lease).is_some_and(is_inherited) => return Err(error),
+            // Nothing else needs it.
+            Err(_) => {}
+        }
+        Ok(())
     }
 
     /// Sets the value of a lease.

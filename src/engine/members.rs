@@ -147,17 +147,23 @@ pub(super) fn pids_of(host: &mut impl Host, cgroup: &Cgroup) -> MemberPids {
 
 /// The process with this pid, with its details; `None` if it exited, or is within exit(2) and cannot be identified any
 /// more.
-fn read(
-    host: &mut impl Host,
+fn read<H: Host>(
+    host: &mut H,
     pid: i32,
     known: Option<Process>,
     needs: ProcessFields,
 ) -> Result<Option<Process>, String> {
     let mut known = known;
+    let find = |host: &mut H| {
+        let found = host.find_process(pid);
+        found.map_err(|error| format!("pid {pid} cannot be read: {error}"))
+    };
     for _ in 0..MAX_LOOKS {
-        let Some(mut process) = known.take().or_else(|| host.process(pid)) else {
-            return Ok(None);
+        let found = match known.take() {
+            Some(process) => Some(process),
+            None => find(host)?,
         };
+        let Some(mut process) = found else { return Ok(None) };
         // Another process may have its pid.
         if host.read_details_in_time(&mut process, needs) {
             let is_unidentified = needs.contains(ProcessFields::EXE) && process.details.exe.is_none();
@@ -165,7 +171,7 @@ fn read(
             return Ok((!is_over).then_some(process));
         }
     }
-    match host.process(pid) {
+    match find(host)? {
         Some(_) => Err(format!("pid {pid} is reused while it is read")),
         None => Ok(None),
     }

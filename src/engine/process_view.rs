@@ -10,6 +10,7 @@ use crate::ledger::leases::Leases;
 use crate::process::cpu_baseline::{CpuBaseline, MIN_CPU_WINDOW};
 use crate::process::{Process, ProcessTree};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,15 +88,22 @@ impl ProcessView {
 
     /// Reads again which processes are evenkeel's, because the one that runs commands may be another one by now.
     pub fn find_own(&mut self, host: &impl Host) {
-        self.own_ancestors = host.own_ancestors();
+        // Without a free descriptor they are the former ones.
+        if let Ok(found) = host.find_own_ancestors() {
+            self.own_ancestors = found;
+        }
     }
 
     fn read_table(&mut self, host: &mut impl Host, leases: &Leases, now: Duration) -> ProcessTree {
         self.find_own(host);
-        let mut table = host.processes().unwrap_or_else(|error| {
-            tracing::error!(%error, "could not read the process table");
-            Vec::new()
-        });
+        let mut table = match host.processes() {
+            Ok(table) => table,
+            Err(error) => {
+                tracing::error!(%error, "could not read the process table");
+                // The children that were seen may still run.
+                return ProcessTree::default();
+            }
+        };
         if let Some(baseline) = self.baseline(now) {
             baseline.measure(&mut table, now);
         }
@@ -106,8 +114,11 @@ impl ProcessView {
 }
 
 /// The process table as undoing needs it: without processor use.
-pub(super) fn read_tree(host: &mut impl Host) -> ProcessTree {
-    ProcessTree::from(host.processes().unwrap_or_default())
+///
+/// # Errors
+/// When the table cannot be read.
+pub(super) fn read_tree(host: &mut impl Host) -> io::Result<ProcessTree> {
+    host.processes().map(ProcessTree::from)
 }
 
 /// A process, and its ancestors where one of them may hold what the process inherited. A rule that names a process by

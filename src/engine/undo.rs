@@ -16,6 +16,7 @@ use crate::ledger::stacked_leases::{self, Undo};
 use crate::ledger::{Entry, Lease, Outcome};
 use crate::process::{Cgroup, Identity, ProcessTree, Target};
 use std::collections::BTreeSet;
+use std::io;
 
 /// Maximum number of readings of the process table for the children that hold a favour.
 const MAX_SWEEPS: usize = 16;
@@ -109,16 +110,29 @@ impl<H: Host> Executor<'_, H> {
             return;
         }
         if matches!(outcome, Outcome::Denied | Outcome::Failed) {
-            if !lease.is_undoing {
-                self.mark_undoing(&lease);
-            }
-            let again = Entry::Renewed {
-                ids: vec![id],
-                deadline: self.transaction.boot_now() + ROUND,
-            };
-            return self.ledger.record(&again);
+            return self.retry_undo(&lease);
         }
         self.settle(Entry::LeaseEnded { id, outcome });
+    }
+
+    /// Leaves a lease as it is until the next round, because the process table cannot be read.
+    pub fn postpone_undo(&mut self, id: u64, error: &io::Error) {
+        let Some(lease) = self.ledger.leases.get(&id).cloned() else {
+            return;
+        };
+        tracing::warn!(rule = lease.rule.as_str(), pid = lease.target.pid(), %error, "revert postponed, no process table");
+        self.retry_undo(&lease);
+    }
+
+    fn retry_undo(&mut self, lease: &Lease) {
+        if !lease.is_undoing {
+            self.mark_undoing(lease);
+        }
+        let again = Entry::Renewed {
+            ids: vec![lease.id],
+            deadline: self.transaction.boot_now() + ROUND,
+        };
+        self.ledger.record(&again);
     }
 
     /// Marks a lease whose revert did not succeed, because a new episode of the same alert must not adopt it.
@@ -187,7 +201,10 @@ pub(super) fn sweep_children(
     let mut seen = BTreeSet::new();
     // A process that forks all the time must not carry a favour past a reading.
     for _ in 0..MAX_SWEEPS {
-        let tree = read_tree(host);
+        let tree = match read_tree(host) {
+            Ok(tree) => tree,
+            Err(error) => return tracing::warn!(%error, "could not look for late children of reverted processes"),
+        };
         let mut is_news = false;
         for (lease, what) in &undone {
             let family = Family {

@@ -97,7 +97,7 @@ impl LinuxHost {
     }
 
     fn verify(&mut self, id: Identity) -> Result<Process, HostError> {
-        match self.process(id.pid) {
+        match self.find_process(id.pid).map_err(|error| unreadable(id.pid, error))? {
             None => Err(HostError::Gone { pid: id.pid }),
             Some(now) if now.identity != id => Err(HostError::ChangedIdentity { pid: id.pid }),
             Some(now) if now.is_dead() => Err(HostError::Gone { pid: id.pid }),
@@ -107,21 +107,17 @@ impl LinuxHost {
 
     /// A thread's own start time tells whether its id was handed out again.
     fn verify_thread(&self, id: Identity, thread: Thread) -> Result<(), HostError> {
-        match self.thread_start(id.pid, thread.tid) {
-            Some(start) if start == thread.start_ticks => Ok(()),
+        match self.thread(id.pid, thread.tid)? {
+            Some(now) if now.identity.start_ticks == thread.start_ticks => Ok(()),
             Some(_) => Err(HostError::ChangedIdentity { pid: thread.tid }),
             None => Err(HostError::Gone { pid: thread.tid }),
         }
     }
 
-    fn thread_start(&self, pid: i32, tid: i32) -> Option<u64> {
-        Some(self.thread(pid, tid)?.identity.start_ticks)
-    }
-
     /// A thread, in the fields of a process.
-    fn thread(&self, pid: i32, tid: i32) -> Option<Process> {
-        let stat = self.procfs().read(&format!("{pid}/task/{tid}/stat"))?;
-        self.procfs().parse_stat(&stat, Duration::ZERO)
+    fn thread(&self, pid: i32, tid: i32) -> Result<Option<Process>, HostError> {
+        let found = self.procfs().find_thread(pid, tid);
+        found.map_err(|errno| unreadable(tid, errno.into()))
     }
 
     fn open_pidfd(&mut self, id: Identity) -> Result<OwnedFd, HostError> {
@@ -147,7 +143,11 @@ impl Host for LinuxHost {
     }
 
     fn process(&mut self, pid: i32) -> Option<Process> {
-        self.reader.read_process(pid, boot_time())
+        self.find_process(pid).ok().flatten()
+    }
+
+    fn find_process(&mut self, pid: i32) -> io::Result<Option<Process>> {
+        self.reader.find_process(pid, boot_time())
     }
 
     fn prepare_users(&mut self, names: &[&str]) {
@@ -175,7 +175,7 @@ impl Host for LinuxHost {
                 continue;
             };
             // A thread that has ended needs nothing. The first one stays in the list as long as others run.
-            let thread = self.thread(id.pid, tid);
+            let thread = self.thread(id.pid, tid)?;
             if let Some(thread) = thread.filter(|thread| !matches!(thread.state, 'Z' | 'X' | 'x')) {
                 let start_ticks = thread.identity.start_ticks;
                 threads.push(Thread { tid, start_ticks });
@@ -345,6 +345,11 @@ impl Host for LinuxHost {
     }
 
     fn own_ancestors(&self) -> BTreeSet<i32> {
+        self.find_own_ancestors()
+            .unwrap_or_else(|_| BTreeSet::from([self.own_pid]))
+    }
+
+    fn find_own_ancestors(&self) -> io::Result<BTreeSet<i32>> {
         own_processes::line_of(&self.reader.procfs, self.own_pid)
     }
 
@@ -400,6 +405,11 @@ impl Host for LinuxHost {
     fn is_own(&self, process: Identity) -> bool {
         privileges::is_own(&self.procfs().root, process.pid)
     }
+}
+
+/// The error of a process that cannot be read although it may run, as where evenkeel lacks a descriptor.
+fn unreadable(pid: i32, error: io::Error) -> HostError {
+    HostError::of_call("reading stat", "CAP_SYS_PTRACE", pid, error)
 }
 
 /// A setting of the kernel by its path below `/proc/sys`; `None` where the kernel does not have it.

@@ -85,8 +85,16 @@ pub trait Host {
     /// When the process table cannot be listed.
     fn processes(&mut self) -> io::Result<Vec<Process>>;
 
-    /// Reads one process again, whichever process has the pid now.
+    /// Reads one process again, whichever process has the pid now; `None` if there is none or it cannot be read.
     fn process(&mut self, pid: i32) -> Option<Process>;
+
+    /// The same, for those who must not take a process that cannot be read for one that is gone.
+    ///
+    /// # Errors
+    /// When a process with the pid may run and cannot be read, for example without a free descriptor.
+    fn find_process(&mut self, pid: i32) -> io::Result<Option<Process>> {
+        Ok(self.process(pid))
+    }
 
     /// Reads more expensive fields, and the name again. False when the pid belongs to another process by now;
     /// [`crate::process::Details::unread`] says whether the fields can be relied on.
@@ -247,6 +255,14 @@ pub trait Host {
     /// Pids of evenkeel's processes and of all their ancestors.
     fn own_ancestors(&self) -> BTreeSet<i32>;
 
+    /// The same, for those who know them from before.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    fn find_own_ancestors(&self) -> io::Result<BTreeSet<i32>> {
+        Ok(self.own_ancestors())
+    }
+
     /// Available memory (`MemAvailable` of proc(5)) in bytes; `None` if unreadable.
     fn available_memory(&mut self) -> Option<u64>;
 
@@ -301,9 +317,10 @@ pub trait Host {
         !self.is_alive(process)
     }
 
-    /// Whether the process with this identity is alive.
+    /// Whether the process with this identity is alive, as one that cannot be read may be.
     fn is_alive(&mut self, process: Identity) -> bool {
-        self.process(process.pid)
-            .is_some_and(|now| now.identity == process && !now.is_dead())
+        let is_it = |now: Process| now.identity == process && !now.is_dead();
+        self.find_process(process.pid)
+            .map_or(true, |now| now.is_some_and(is_it))
     }
 }

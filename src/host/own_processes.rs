@@ -2,6 +2,7 @@
 
 use crate::process::table::Procfs;
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 pub const RUNNER_STARTER: &str = "evenkeel-start";
@@ -13,32 +14,34 @@ pub const FRONTEND: &str = "evenkeel-front";
 pub const LINES: [(&str, &str); 2] = [(RUNNER_STARTER, RUNNER), (FRONTEND_STARTER, FRONTEND)];
 
 /// A process of evenkeel with its ancestors, and the processes that it has started for itself.
-pub fn line_of(procfs: &Procfs, own_pid: i32) -> BTreeSet<i32> {
+///
+/// # Errors
+/// When one of them may run and cannot be read.
+pub fn line_of(procfs: &Procfs, own_pid: i32) -> io::Result<BTreeSet<i32>> {
     let mut line = BTreeSet::new();
     let mut pid = own_pid;
     while pid > 0 && line.insert(pid) {
-        pid = procfs
-            .read_process(pid, Duration::ZERO)
-            .map_or(0, |process| process.parent);
+        let found = procfs.find_process(pid, Duration::ZERO)?;
+        pid = found.map_or(0, |process| process.parent);
     }
     // Children of the runner are commands.
     for (starter, child) in LINES {
-        for starter in children(procfs, own_pid, starter) {
+        for starter in children(procfs, own_pid, starter)? {
             line.insert(starter);
-            line.extend(children(procfs, starter, child));
+            line.extend(children(procfs, starter, child)?);
         }
     }
-    line
+    Ok(line)
 }
 
 /// The child processes that the first thread of a process started and that have this name.
-fn children(procfs: &Procfs, pid: i32, name: &str) -> Vec<i32> {
-    let text = procfs.read(&format!("{pid}/task/{pid}/children")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let pids = text.split(' ').flat_map(str::parse);
-    let has_name = |pid: &i32| {
-        let found = procfs.read_process(*pid, Duration::ZERO);
-        found.is_some_and(|process| process.name == name)
-    };
-    pids.filter(has_name).collect()
+fn children(procfs: &Procfs, pid: i32, name: &str) -> io::Result<Vec<i32>> {
+    let text = procfs.read_if_there(&format!("{pid}/task/{pid}/children"))?;
+    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
+    let mut named = Vec::new();
+    for pid in text.split(' ').flat_map(str::parse) {
+        let found = procfs.find_process(pid, Duration::ZERO)?;
+        named.extend(found.filter(|process| process.name == name).map(|_| pid));
+    }
+    Ok(named)
 }

@@ -53,9 +53,12 @@ impl ProcessReader {
     }
 
     /// Reads one process again; `None` if it is gone.
-    pub fn read_process(&mut self, pid: i32, boot_now: Duration) -> Option<Process> {
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason, and may run.
+    pub fn find_process(&mut self, pid: i32, boot_now: Duration) -> io::Result<Option<Process>> {
         self.fields.command_lines.forget(pid);
-        self.procfs.read_process(pid, boot_now)
+        Ok(self.procfs.find_process(pid, boot_now)?)
     }
 
     /// Looks up the users with these names, which later readings need.

@@ -48,7 +48,7 @@ impl Procfs {
     /// A thread by its directory, unless it has exited.
     fn thread(&self, tasks: impl AsFd, name: &str) -> Option<Process> {
         let mut stat = Vec::with_capacity(1024);
-        read_file(tasks.as_fd(), format!("{name}/stat"), MAX_FILE_BYTES, &mut stat)?;
+        read_file(tasks.as_fd(), format!("{name}/stat"), MAX_FILE_BYTES, &mut stat).ok()?;
         let is_live = !has_left(&stat)?;
         is_live.then(|| self.parse_stat(&stat, Duration::ZERO)).flatten()
     }

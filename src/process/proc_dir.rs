@@ -9,7 +9,7 @@ use super::fields::{Details, Process, ProcessFields, Unread};
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
-use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, is_shortage, read_file};
 use super::table::{Procfs, has_left};
 use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
 use super::user_names::UserNames;
@@ -59,14 +59,14 @@ impl Procfs {
             if !is_pid(name) {
                 continue;
             }
-            // Processes that exited meanwhile are left out.
-            let Ok(files) = OpenProcess::open_at(&root, name) else {
+            let opened = OpenProcess::open_at(&root, name).and_then(|files| {
+                files.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
+                Ok(files)
+            });
+            let Some(files) = unless_unreadable(opened)? else {
                 continue;
             };
-            let Some(process) = files
-                .read_into("stat", MAX_FILE_BYTES, &mut stat)
-                .and_then(|()| self.parse_stat(&stat, boot_now))
-            else {
+            let Some(process) = self.parse_stat(&stat, boot_now) else {
                 continue;
             };
             let process = self.with_live_thread(process);
@@ -98,8 +98,7 @@ impl Procfs {
             }
             path.clear();
             path.extend([pid, "/stat"]);
-            // Processes that exited meanwhile are left out.
-            let read = read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat);
+            let read = unless_unreadable(read_file(root.as_fd(), &path, MAX_FILE_BYTES, &mut stat))?;
             let process = read.and_then(|()| self.parse_stat(&stat, boot_now));
             let process = process.map(|process| self.with_live_thread(process));
             processes.extend(process.inspect(|process| known.note(process)));
@@ -110,6 +109,18 @@ impl Procfs {
     fn open_root(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(CWD, &self.root, flags, Mode::empty())
+    }
+}
+
+/// Leaves a process out that exited meanwhile or that evenkeel may not read.
+///
+/// # Errors
+/// When evenkeel can read no process, because a table without any would be taken for a host without processes.
+fn unless_unreadable<T>(read: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_shortage(error) => Err(error),
+        Err(_) => Ok(None),
     }
 }
 
@@ -159,7 +170,7 @@ impl OpenProcess {
     pub(super) fn has_thread_left(&self) -> bool {
         let read = |thread: &OwnedFd| {
             let mut stat = Vec::with_capacity(1024);
-            read_file(thread.as_fd(), "stat", MAX_FILE_BYTES, &mut stat)?;
+            read_file(thread.as_fd(), "stat", MAX_FILE_BYTES, &mut stat).ok()?;
             has_left(&stat)
         };
         self.live_thread.as_ref().and_then(read).unwrap_or(true)
@@ -250,7 +261,7 @@ impl OpenProcess {
     /// Reads `stat` again.
     pub fn read_stat(&self, procfs: &Procfs, boot_now: Duration) -> Option<Process> {
         let mut stat = Vec::with_capacity(1024);
-        self.read_into("stat", MAX_FILE_BYTES, &mut stat)?;
+        self.read_into("stat", MAX_FILE_BYTES, &mut stat).ok()?;
         procfs.parse_stat(&stat, boot_now)
     }
 
@@ -310,7 +321,8 @@ impl OpenProcess {
     fn status(&self, key: &str) -> Option<&str> {
         let status = self.status.get_or_init(|| {
             let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-            read_file(self.living().as_fd(), "status", MAX_FILE_BYTES, &mut bytes).map(|()| bytes)
+            let read = read_file(self.living().as_fd(), "status", MAX_FILE_BYTES, &mut bytes);
+            read.ok().map(|()| bytes)
         });
         // The name in the first line may have any bytes. All other lines are ASCII.
         let lines = status.as_deref()?.split(|byte| *byte == b'\n');
@@ -326,7 +338,7 @@ impl OpenProcess {
 
     fn read(&self, file: &str, limit: usize) -> Option<Vec<u8>> {
         let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-        self.read_into(file, limit, &mut bytes)?;
+        self.read_into(file, limit, &mut bytes).ok()?;
         Some(bytes)
     }
 
@@ -334,7 +346,8 @@ impl OpenProcess {
     fn read_patiently(&self, file: &'static str, limit: usize) -> Result<Option<Vec<u8>>, Blocked> {
         let read = move |directory: BorrowedFd<'_>| {
             let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
-            read_file(directory, file, limit, &mut bytes).map(|()| bytes)
+            let read = read_file(directory, file, limit, &mut bytes);
+            read.ok().map(|()| bytes)
         };
         let Some((calls, pid)) = &self.calls else {
             return Ok(read(self.living().as_fd()));
@@ -345,7 +358,7 @@ impl OpenProcess {
         calls.run(*pid, PATIENCE, move || read(directory.as_fd()))
     }
 
-    pub(super) fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+    pub(super) fn read_into(&self, file: &str, limit: usize, bytes: &mut Vec<u8>) -> Result<(), Errno> {
         read_file(self.directory.as_fd(), file, limit, bytes)
     }
 }

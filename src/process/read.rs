@@ -10,10 +10,29 @@ pub(super) const MAX_FILE_BYTES: usize = 64 * 1024;
 /// Size of the first read, which nearly every file of a process fits.
 pub(super) const FIRST_READ_BYTES: usize = 4 * 1024;
 
+/// Whether the file of a process cannot be read because the process is gone. Any other error, such as a lack of
+/// descriptors, says nothing about the process.
+pub(super) fn is_gone(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::SRCH)
+}
+
+/// Whether evenkeel itself, or the host, lacks descriptors or memory, so that no file can be opened.
+pub(super) fn is_shortage(error: Errno) -> bool {
+    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+}
+
 /// Reads a complete file, with as few system calls as possible.
-pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize, bytes: &mut Vec<u8>) -> Option<()> {
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub(super) fn read_file(
+    at: BorrowedFd<'_>,
+    path: impl AsRef<Path>,
+    limit: usize,
+    bytes: &mut Vec<u8>,
+) -> Result<(), Errno> {
     let path = path.as_ref();
-    let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let opened = openat(at, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     bytes.clear();
     loop {
         if bytes.spare_capacity_mut().is_empty() {
@@ -31,8 +50,8 @@ pub(super) fn read_file(at: BorrowedFd<'_>, path: impl AsRef<Path>, limit: usize
                 break;
             }
             Ok(_) | Err(Errno::INTR) => {}
-            Err(_) => return None,
+            Err(error) => return Err(error),
         }
     }
-    Some(())
+    Ok(())
 }

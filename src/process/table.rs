@@ -3,10 +3,10 @@
 
 use super::fields::{Details, Process};
 use super::identity::{BootId, Identity};
-use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file};
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, is_gone, read_file};
 use super::timed_calls::BoundedCalls;
-use nix::libc;
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -82,27 +82,65 @@ impl Procfs {
     }
 
     /// Reads one small file by its path in the procfs, with fewer system calls than a reader of regular files.
-    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+    ///
+    /// # Errors
+    /// Those of open(2) and read(2).
+    pub fn read(&self, path: &str) -> Result<Vec<u8>, Errno> {
         let mut bytes = Vec::with_capacity(FIRST_READ_BYTES);
         read_file(CWD, self.root.join(path), MAX_FILE_BYTES, &mut bytes)?;
-        Some(bytes)
+        Ok(bytes)
     }
 
     /// Reads one process again; `None` if it is gone.
+    ///
+    /// # Errors
+    /// When it cannot be read for another reason, and may run.
+    pub fn find_process(&self, pid: i32, boot_now: Duration) -> Result<Option<Process>, Errno> {
+        let process = self.find_stat(&format!("{pid}/stat"), boot_now)?;
+        Ok(process.map(|process| self.with_live_thread(process)))
+    }
+
+    /// Reads a thread, in the fields of a process; `None` if it is gone.
+    ///
+    /// # Errors
+    /// As for [`Procfs::find_process`].
+    pub fn find_thread(&self, pid: i32, tid: i32) -> Result<Option<Process>, Errno> {
+        self.find_stat(&format!("{pid}/task/{tid}/stat"), Duration::ZERO)
+    }
+
+    fn find_stat(&self, path: &str, boot_now: Duration) -> Result<Option<Process>, Errno> {
+        let stat = self.read_if_there(path)?;
+        Ok(stat.and_then(|stat| self.parse_stat(&stat, boot_now)))
+    }
+
+    /// Reads one small file; `None` if it does not exist, or no longer.
+    ///
+    /// # Errors
+    /// All others of open(2) and read(2).
+    pub fn read_if_there(&self, path: &str) -> Result<Option<Vec<u8>>, Errno> {
+        match self.read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if is_gone(error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads one process again; `None` if it is gone or cannot be read.
     pub fn read_process(&self, pid: i32, boot_now: Duration) -> Option<Process> {
-        let process = self.parse_stat(&self.read(&format!("{pid}/stat"))?, boot_now)?;
-        Some(self.with_live_thread(process))
+        self.find_process(pid, boot_now).ok().flatten()
     }
 
     /// Whether a process has exited, or all its threads are in exit(2). Its memory may be gone then although its state
     /// does not show that yet.
     pub fn is_ending(&self, id: Identity) -> bool {
         let is_it = |process: &Process| process.identity == id;
-        if !self.read_process(id.pid, Duration::ZERO).as_ref().is_some_and(is_it) {
-            return true;
+        match self.find_process(id.pid, Duration::ZERO) {
+            Ok(found) if found.as_ref().is_some_and(is_it) => {}
+            Ok(_) => return true,
+            Err(_) => return false,
         }
         // A process that is unreadable for another reason may run.
-        let is_gone = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH));
+        let is_gone = |error: &io::Error| Errno::from_io_error(error).is_some_and(is_gone);
         let tasks = match std::fs::read_dir(self.root.join(format!("{}/task", id.pid))) {
             Ok(tasks) => tasks,
             Err(error) => return is_gone(&error),

@@ -102,3 +102,23 @@ fn child_started_during_the_undo_is_found_by_one_more_look() {
     world.resolve("calm");
     assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
 }
+
+#[test]
+fn children_are_restored_once_the_process_table_can_be_read() {
+    let mut world = world(policy(vec![example("calm", "nice 15")]));
+    world.add(100, 1);
+    world.fire("calm");
+    world.pass(1);
+    fork(world.engine.host(), 100, 200, "worker");
+    world.pass(16);
+    orphan(&mut world, 200);
+    world.engine.host().hooks.table_fails = true;
+    // The rule is evaluated without the table in between.
+    world.pass(16);
+    world.resolve("calm");
+    world.pass(5);
+    assert_eq!((world.nice(100), world.nice(200)), (vec![15], vec![15]));
+    world.engine.host().hooks.table_fails = false;
+    world.pass(16);
+    assert_eq!((world.nice(100), world.nice(200)), (vec![0], vec![0]));
+}

@@ -35,6 +35,8 @@ pub struct Hooks {
     pub strangers: usize,
     /// Events on the host just before the details of a process are read, one for each call.
     pub before_details: VecDeque<Event>,
+    /// Whether the process table cannot be read, as without a free descriptor.
+    pub table_fails: bool,
     /// Number of calls.
     pub calls: Cell<usize>,
     /// Events on the host just before the next calls about single processes, one for each call.

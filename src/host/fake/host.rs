@@ -22,6 +22,10 @@ impl Host for FakeHost {
     fn processes(&mut self) -> io::Result<Vec<Process>> {
         #[cfg(test)]
         self.note_call(None);
+        #[cfg(test)]
+        if self.hooks.table_fails {
+            return Err(io::Error::other("too many open files"));
+        }
         Ok(self.processes.values().map(|found| self.current(found)).collect())
     }
 

@@ -101,6 +101,45 @@ fn it_is_said_among_whom_nice_counts() {
     assert!(reach_of_nice("1\n", "/batch.slice").unwrap().contains("cpu.weight"));
 }
 
+/// A link that leads to itself fails for another reason than a process that is gone, as a lack of descriptors does.
+#[test]
+fn process_that_cannot_be_read_is_not_taken_for_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let write = |name: &str, text: &str| {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+    for stat in ["7/stat", "7/task/7/stat"] {
+        write(stat, "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
+    }
+    write("7/oom_score_adj", "0\n");
+    let mut host = LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()));
+    let id = host.process(7).unwrap().identity;
+    let main = id.main_thread();
+    assert_eq!(host.get(id, main, Knob::OomScoreAdj).unwrap(), Value::OomScoreAdj(0));
+
+    let replace = |name: &str| {
+        fs::remove_file(root.join(name)).unwrap();
+        std::os::unix::fs::symlink(root.join(name), root.join(name)).unwrap();
+    };
+    replace("7/task/7/stat");
+    let error = host.get(id, main, Knob::OomScoreAdj).unwrap_err();
+    assert!(matches!(error, HostError::Failed { .. }), "{error}");
+    let error = host.threads(id).unwrap_err();
+    assert!(matches!(error, HostError::Failed { .. }), "{error}");
+    replace("7/stat");
+    assert!(host.find_process(7).is_err() && host.process(7).is_none());
+    assert!(host.is_alive(id) && !host.is_ending(id));
+    assert!(own_processes::line_of(host.procfs(), 7).is_err());
+
+    fs::remove_dir_all(root.join("7")).unwrap();
+    assert!(matches!(host.threads(id), Err(HostError::Gone { .. })));
+    assert!(!host.is_alive(id) && host.is_ending(id));
+}
+
 #[test]
 fn another_start_time_is_another_process() {
     let (_child, mut host, id, _exits) = sleeper();

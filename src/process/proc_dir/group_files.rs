@@ -29,7 +29,7 @@ impl OpenProcess {
                 continue;
             };
             let read = files.read_into("stat", MAX_FILE_BYTES, &mut stat);
-            if let Some(thread) = read.and_then(|()| procfs.parse_stat(&stat, boot_now)) {
+            if let Some(thread) = read.ok().and_then(|()| procfs.parse_stat(&stat, boot_now)) {
                 visit(thread, &files);
             }
         }

@@ -138,6 +138,29 @@ fn close_others(kept: RawFd) {
     }
 }
 
+/// The pauses between frontends, which are all that a starter waits for on purpose between two of them.
+struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Backoff {
+        Backoff { next: FIRST_PAUSE }
+    }
+}
+
+impl Backoff {
+    /// The pause after a frontend that lived so long.
+    fn pause_after(&mut self, lived: Duration) -> Duration {
+        if lived >= LONG_LIFE {
+            self.next = FIRST_PAUSE;
+        }
+        let pause = self.next;
+        self.next = (2 * pause).min(MAX_PAUSE);
+        pause
+    }
+}
+
 /// The frontends of a starter, one after the other.
 struct Frontends<'c, F> {
     control: &'c OwnedFd,
@@ -173,27 +196,27 @@ enum Event {
 impl<F: FnMut(FrontendSockets, &mut ProcessLog) -> ExitCode> Frontends<'_, F> {
     /// Starts frontends until the actuator ends.
     fn keep_running(&mut self) {
-        let (mut former, mut pause) = (None, FIRST_PAUSE);
+        let (mut former, mut backoff) = (None, Backoff::default());
         while self.sockets.is_some() {
             if !self.are_listening() {
                 self.report(&Report::NotListening, &[]);
                 return;
             }
-            match self.start(former) {
+            let lived = match self.start(former) {
                 Ok(running) => {
                     program_pages::release();
                     former = Some(self.wait(&running));
-                    if running.since.elapsed() >= LONG_LIFE {
-                        pause = FIRST_PAUSE;
-                    }
+                    running.since.elapsed()
                 }
                 // The actuator logs it, because this process must not wait for the reader of the log.
-                Err(error) => self.report(&Report::NotStarted(error.raw_os_error().unwrap_or_default()), &[]),
-            }
-            if !self.rest(pause) {
+                Err(error) => {
+                    self.report(&Report::NotStarted(error.raw_os_error().unwrap_or_default()), &[]);
+                    Duration::ZERO
+                }
+            };
+            if !self.rest(backoff.pause_after(lived)) {
                 return;
             }
-            pause = (2 * pause).min(MAX_PAUSE);
         }
     }
 
@@ -307,5 +330,32 @@ impl<F: FnMut(FrontendSockets, &mut ProcessLog) -> ExitCode> Frontends<'_, F> {
             };
         }
         Event::Ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With starting one, which takes a few hundredths of a second, a dead frontend is replaced within a second.
+    #[test]
+    fn dead_frontend_is_replaced_after_a_tenth_of_a_second() {
+        let a_tenth = Duration::from_millis(100);
+        for lived in [Duration::ZERO, LONG_LIFE, Duration::from_secs(86_400)] {
+            assert!(Backoff::default().pause_after(lived) <= a_tenth);
+        }
+        // One that dies at once, twice after another, is still replaced within a second.
+        let mut backoff = Backoff::default();
+        let pauses: Duration = (0..3).map(|_| backoff.pause_after(Duration::ZERO)).sum();
+        assert!(pauses < Duration::from_secs(1), "{pauses:?}");
+    }
+
+    #[test]
+    fn pauses_grow_up_to_a_bound_until_a_frontend_lives_long() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<Duration> = (0..12).map(|_| backoff.pause_after(Duration::from_secs(1))).collect();
+        assert!(pauses.is_sorted() && pauses[0] < pauses[1], "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&MAX_PAUSE));
+        assert_eq!(backoff.pause_after(LONG_LIFE), FIRST_PAUSE);
     }
 }

@@ -273,7 +273,7 @@ fn every_document_can_be_found_from_the_readme() {
 }
 
 #[test]
-fn every_fault_names_tests_that_exist() {
+fn every_fault_says_what_is_lost_and_names_tests() {
     let page = std::fs::read_to_string(root().join("docs/faults.md")).expect("a page");
     let sources = ["src", "tests"].map(|folder| sources_below(&root().join(folder)));
     let sources = sources.concat();
@@ -282,9 +282,10 @@ fn every_fault_names_tests_that_exist() {
         .filter(|line| line.starts_with("| ") && !line.starts_with("| what") && !line.starts_with("| ---"));
     for row in rows {
         let cells: Vec<&str> = row.trim_matches('|').split('|').collect();
-        let [_, _, tests] = cells[..] else {
-            panic!("not three cells: {row}")
+        let [_, _, lost, tests] = cells[..] else {
+            panic!("not four cells: {row}")
         };
+        assert!(lost.trim().ends_with('.'), "not what is lost: {row}");
         let named: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
         assert!(!named.is_empty(), "no test: {row}");
         for name in named {

@@ -4,6 +4,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::faults::{alert, post, resolved};
 use crate::support::daemon::Home;
 use crate::support::payload::about;
 use crate::support::{eventually, node_name};
@@ -19,7 +20,8 @@ impl Sleeper {
     fn start(seconds: &str, is_own: bool) -> Sleeper {
         let mut command = Command::new(if is_own { "sleep" } else { "setpriv" });
         if !is_own {
-            command.args([&format!("--reuid={OTHER_USER}"), "--clear-groups", "--", "sleep"]);
+            let [user, group] = ["reuid", "regid"].map(|id| format!("--{id}={OTHER_USER}"));
+            command.args([&user, &group, "--clear-groups", "--", "sleep"]);
         }
         let child = command.arg(seconds).stdin(Stdio::null()).spawn().expect("a process");
         let sleeper = Sleeper(child);
@@ -106,4 +108,43 @@ fn processes_of_others_are_refused_and_own_ones_are_not() {
     let refused = evenkeel.metric("evenkeel_decisions_total", &[("rule", "r"), ("decision", "privilege")]);
     assert_eq!((refused, other.is_stopped()), (1.0, false));
     evenkeel.log_with("CAP_KILL");
+}
+
+/// An ordinary user's evenkeel where `/proc` hides the processes of others.
+#[test]
+fn hidden_processes_are_left_alone_and_own_ones_get_what_can_be_reverted() {
+    let seconds = format!("{}", 2_000_000 + std::process::id());
+    let [hidden, own] = [true, false].map(|is_roots| Sleeper::start(&seconds, is_roots));
+    let home = Home::new(&rule(&format!("cmdline: sleep {seconds}"), "nice: 5, freeze: true"));
+    let folder = home.path().to_str().expect("a path in UTF-8").to_owned();
+    let program = format!("{folder}/evenkeel");
+    std::fs::copy(env!("CARGO_BIN_EXE_evenkeel"), &program).expect("a copy of the program");
+    // The mount is private to these commands.
+    let mut command = Command::new("unshare");
+    let script = "chown -R 65534:65534 \"$1\" && program=$1/evenkeel && shift 2 && \
+        mount -t proc -o hidepid=2 proc /proc && \
+        exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$program\" \"$@\"";
+    command.args(["--mount", "--", "sh", "-c", script, "sh", &folder]);
+    let evenkeel = home.start_by(command, &["--enforce"]);
+    let log = evenkeel.log_with("hidepid=").join("\n");
+    assert!(log.contains("processes of other users cannot be seen"), "{log}");
+
+    assert_eq!(post(&evenkeel, &[alert()]), 200);
+    eventually("the own process to be stopped", TIMEOUT, || {
+        own.is_stopped().then_some(())
+    });
+    evenkeel.wait_for_leases(1);
+    let decisions = |decision| evenkeel.metric("evenkeel_decisions_total", &[("rule", "r"), ("decision", decision)]);
+    assert_eq!(decisions("privilege"), 1.0, "nice could not be reverted");
+    let nice = |sleeper: &Sleeper| sleeper.read("stat").split(' ').nth(18).map(str::to_owned);
+    assert_eq!(
+        (nice(&own).as_deref(), nice(&hidden).as_deref()),
+        (Some("0"), Some("0"))
+    );
+    assert!(!hidden.is_stopped());
+    assert_eq!(post(&evenkeel, &[resolved(alert())]), 200);
+    eventually("the own process to run again", TIMEOUT, || {
+        (!own.is_stopped()).then_some(())
+    });
+    evenkeel.wait_for_leases(0);
 }

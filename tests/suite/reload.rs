@@ -1,6 +1,7 @@
 //! A reload of the running daemon: everything that can fail comes first, then one swap. Leases survive a change of
 //! their rule, but not its removal.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::support::burner::Burner;
@@ -172,4 +173,52 @@ fn reload_to_enforce_with_a_new_token_asks_for_a_restart() {
     let checked = home.evenkeel("check").output().expect("evenkeel runs");
     let printed = String::from_utf8_lossy(&checked.stderr);
     assert!(printed.contains("takes effect at the next start"), "{printed}");
+}
+
+/// As where a reload comes while an editor or a copy writes the file.
+#[test]
+fn truncated_rule_file_is_refused_or_has_fewer_rules() {
+    let comm = format!("trunc-{}", std::process::id() % 100_000);
+    let whole = format!(
+        "{}\x20 - name: more\n\
+         \x20   matchers: ['alertname=\"More\"']\n\
+         \x20   select: {{name: {comm}}}\n\
+         \x20   actions:\n\
+         \x20     - nice: {FIRST_NICE}\n\
+         \x20     - wait: 30s\n\
+         \x20     - signal: SIGTERM\n",
+        rules(&comm, "calm", FIRST_NICE)
+    );
+    let home = Home::new(&whole);
+    let burner = Burner::start(&comm);
+    let evenkeel = home.start(&["--enforce", "--web.enable-lifecycle"]);
+    assert_eq!(evenkeel.post(about("Test", &node_name()).as_bytes()).status, 200);
+    evenkeel.wait_for_leases(1);
+    let mut accepted = BTreeSet::new();
+    for length in (0..whole.len()).rev() {
+        let rest = &whole[..length];
+        home.write("rules/test.yml", rest);
+        let answer = ask_to_reload(&evenkeel);
+        match answer.status {
+            200 => drop(accepted.insert(rest.trim().lines().last().expect("a rule").trim())),
+            500 => assert!(answer.body.contains("rules/test.yml:"), "{rest:?}: {answer:?}"),
+            _ => panic!("{rest:?}: {answer:?}"),
+        }
+        assert!(burner.is_at(FIRST_NICE), "{rest:?}");
+    }
+    // Where the rest is valid, it counts: with the rule `more` less, with fewer steps, or with another number.
+    let valid = [
+        "- signal: SIGTERM",
+        "- wait: 30s",
+        "- nice: 11",
+        "- nice: 1",
+        "actions: [{nice: 11}]",
+    ];
+    assert_eq!(accepted, BTreeSet::from(valid));
+    // The last valid rest, which is the first rule, is in force.
+    wait_until_loaded(&evenkeel, 0.0, 1.0);
+    home.write("rules/test.yml", &whole);
+    assert_eq!(ask_to_reload(&evenkeel).status, 200);
+    wait_until_loaded(&evenkeel, 1.0, 2.0);
+    assert!(burner.is_at(FIRST_NICE) && evenkeel.leases() == 1);
 }

@@ -1,5 +1,5 @@
-//! Many concurrent scrapers, some of which disconnect midway or read slowly. evenkeel's memory and descriptors must not
-//! grow.
+//! Many concurrent scrapers, some of which disconnect midway or read slowly. evenkeel's memory, descriptors and threads
+//! must not grow.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_GROWTH_BYTES: u64 = 8 << 20;
 /// Permitted change of the number of descriptors without load.
 const SPARE_DESCRIPTORS: usize = 8;
+const SPARE_THREADS: usize = 4;
 
 const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 
@@ -58,7 +59,7 @@ fn soak(flags: &[&str], is_refused: bool) {
     let evenkeel = Home::new("rules: []\n");
     let evenkeel = evenkeel.start(flags);
     evenkeel.scrape_text();
-    let quiet_descriptors = evenkeel.open_descriptors();
+    let (quiet_descriptors, quiet_threads) = (evenkeel.open_descriptors(), evenkeel.threads());
     let (started, end) = (Instant::now(), Instant::now() + WARM_UP + SOAK);
     let [served, refused] = [0, 1].map(|_| AtomicU64::new(0));
     let mut warm_bytes = 0;
@@ -87,8 +88,9 @@ fn soak(flags: &[&str], is_refused: bool) {
         after_bytes < warm_bytes + MAX_GROWTH_BYTES,
         "{warm_bytes} bytes grew to {after_bytes}"
     );
-    eventually("all connections to be closed", TIMEOUT, || {
-        (evenkeel.open_descriptors() <= quiet_descriptors + SPARE_DESCRIPTORS).then_some(())
+    eventually("all connections to be closed, and idle threads to end", TIMEOUT, || {
+        let are_closed = evenkeel.open_descriptors() <= quiet_descriptors + SPARE_DESCRIPTORS;
+        (are_closed && evenkeel.threads() <= quiet_threads + SPARE_THREADS).then_some(())
     });
 }
 

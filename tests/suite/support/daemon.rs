@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
+use evenkeel::host::own_processes::LINES;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -219,11 +220,21 @@ impl Daemon {
         http::request(self.webhook, "POST", "/webhook", &headers, payload).expect("evenkeel answers")
     }
 
-    /// The daemon and the processes that serve HTTP for it.
+    /// The daemon, and the processes that serve HTTP and run jobs for it.
     fn processes(&self) -> Vec<u32> {
-        let starter = child(self.pid(), "evenkeel-fstart");
-        let frontend = starter.and_then(|starter| child(starter, "evenkeel-front"));
-        [Some(self.pid()), starter, frontend].into_iter().flatten().collect()
+        let lines = LINES.map(|(starter, started)| {
+            let starter = child(self.pid(), starter);
+            [starter, starter.and_then(|starter| child(starter, started))]
+        });
+        let others = lines.into_iter().flatten().flatten();
+        std::iter::once(self.pid()).chain(others).collect()
+    }
+
+    /// Threads of these processes.
+    pub fn threads(&self) -> usize {
+        // A process may be replaced meanwhile.
+        let count = |pid| std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+        self.processes().into_iter().map(count).sum()
     }
 
     /// Resident memory of these processes (`VmRSS` of proc(5)). What they share counts for each.

@@ -87,6 +87,7 @@ fn families(lines: &[MountRow]) -> Vec<Family> {
             usage.files_free
         }),
     ];
+    let mut mounts = HashSet::new();
     for line in lines {
         let labels = || {
             let mut labels = vec![
@@ -112,7 +113,10 @@ fn families(lines: &[MountRow]) -> Vec<Family> {
             label("minor", minor.to_string()),
             label("mountpoint", line.mount_point.clone()),
         ];
-        mount_info.push(info, 1.0);
+        // Its labels lack the type, which only a faked mount table has twice for one mount.
+        if mounts.insert((&line.device, line.number, &line.mount_point)) {
+            mount_info.push(info, 1.0);
+        }
         for (family, figure) in &mut figures {
             family.push(labels(), figure(usage));
         }
@@ -227,6 +231,16 @@ mod tests {
             ]
         );
         assert_eq!(text_of(&families, "avail")[0].rsplit(' ').next(), Some("50"));
+    }
+
+    #[test]
+    fn mount_with_two_types_has_one_info() {
+        let families = read(
+            b"1 1 0:5 / / rw - xfs /dev/sdb rw\n2 1 0:5 / / rw - ext4 /dev/sdb rw\n",
+            "/",
+        );
+        let counts = ["mount_info", "readonly"].map(|name| text_of(&families, name).len());
+        assert_eq!(counts, [1, 2]);
     }
 
     #[test]

@@ -1,12 +1,17 @@
-//! Any content of the files below /proc and /sys that collectors read, and of a text file: no collector panics, and what
-//! they publish can be written in every format.
+//! Any content of the files below /proc and /sys that collectors read, of a text file, and of the limits of a cgroup: no
+//! collector panics, what they publish can be written in every format, and a limit is read back as it is written.
 //!
 //! The input is text in sections that a line `%%` divides. The first line of a section is the path of a file, and the
 //! rest is its content.
 #![no_main]
 
+use evenkeel::app::policy;
+use evenkeel::config::Config;
+use evenkeel::host::cgroup::Hierarchy;
+use evenkeel::knob::limit::{CgroupFile, Setting};
+use evenkeel::process::BootId;
 use evenkeel::publish::{Content, Format, exposition};
-use evenkeel::sense::{COLLECTORS, Collector, CollectorOptions, Roots, Sysctl};
+use evenkeel::sense::{COLLECTORS, Collector, CollectorOptions, Groups, Roots, Sysctl};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use std::collections::HashSet;
 use std::fs;
@@ -16,16 +21,21 @@ use std::sync::{Arc, LazyLock};
 const DIVIDER: &str = "\n%%\n";
 const MAX_DEPTH: usize = 8;
 const MAX_FILES: usize = 16;
-/// They ask more than files: the mounts, D-Bus, the processes and the network of this host.
-const OTHERS: [&str; 7] = [
-    "filesystem",
-    "systemd",
-    "groups",
-    "ethtool",
-    "network_route",
-    "qdisc",
-    "wifi",
-];
+/// They ask D-Bus and netlink of this host instead of files.
+const OTHERS: [&str; 5] = ["systemd", "ethtool", "network_route", "qdisc", "wifi"];
+/// Groups of processes that together read every file of a process.
+const GROUPS: &str = "process_groups:\n\
+    - {name: all, select: {name: '.*'}, metrics: [swap, context_switches, io, open_fds, threads, smaps]}\n\
+    - {name: '{{.Comm}}', select: {cmdline: '.+'}}\n\
+    - {name: batch, select: {cgroup: '/batch(/.*)?', min_cpu: 0.1}}\n\
+    grouping: {max_groups: 3}\n";
+
+static PROCESS_GROUPS: LazyLock<Groups> = LazyLock::new(|| {
+    let loaded = Config::from_texts(GROUPS, &[]).expect("a good configuration");
+    let groups = Groups::default();
+    groups.store(Arc::new(policy::groups(&loaded.config)));
+    groups
+});
 
 /// A directory in memory, as the real procfs is.
 static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -43,6 +53,7 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     let Some(files) = files else {
         return Corpus::Reject;
     };
+    files.iter().for_each(|(_, content)| check_limits(content));
     // An earlier run that was killed may have left files.
     let _ = fs::remove_dir_all(&*ROOT);
     for (path, content) in files {
@@ -66,7 +77,25 @@ fn file(section: &str) -> Option<(&Path, &str)> {
     (is_below && !path.as_os_str().is_empty() && !path.to_str()?.contains('\0')).then_some((path, content))
 }
 
+/// A limit is written as the kernel shows it, so that a revert sets what was read.
+fn check_limits(content: &str) {
+    for file in CgroupFile::ALL {
+        let Ok(setting) = Setting::parse(file, content) else {
+            continue;
+        };
+        assert_eq!(setting.file(), file);
+        let written = setting.line();
+        let again = Setting::parse(file, &written).unwrap_or_else(|error| panic!("{written:?}: {error}"));
+        assert!(setting.explains(&again), "{content:?} became {written:?}");
+    }
+}
+
 fn read() {
+    let found = Hierarchy::find(&ROOT.join("proc"), BootId(1));
+    // A mount elsewhere is that of this host.
+    if let Some(hierarchy) = found.filter(|found| found.mount().starts_with(&*ROOT)) {
+        let _ = hierarchy.list();
+    }
     let roots = Roots::new(ROOT.join("proc"), ROOT.join("sys"), ROOT.join("root"));
     let sysctl = |name, is_text| Sysctl::parse(name, is_text).expect("a name");
     let mut options = CollectorOptions {
@@ -75,6 +104,7 @@ fn read() {
         sysctls: vec![sysctl("fs.file-nr", false), sysctl("fs.words", true)],
         textfile_directories: vec![ROOT.join("text").display().to_string()],
         udev_data: ROOT.join("udev"),
+        process_groups: Groups::clone(&PROCESS_GROUPS),
         ..CollectorOptions::default()
     };
     options.cpu.has_info = true;

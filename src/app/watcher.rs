@@ -4,6 +4,7 @@
 use super::kept_alerts::KeptAlerts;
 use super::own_evaluation::{Messages, OwnEvaluation};
 use super::policy::EvaluationConfig;
+use crate::alert::Source;
 use crate::engine::Conditions;
 use crate::engine::latency::Arrival;
 use crate::engine::run::{EngineHandle, Input};
@@ -223,6 +224,11 @@ impl Watch {
             received_at: Instant::now(),
         };
         let Messages { alerts, firing } = messages;
+        let repeated = firing.iter().flat_map(|set| &set.firing);
+        for alert in alerts.iter().chain(repeated) {
+            let (source, status) = (Source::Local.as_str(), alert.status.as_str());
+            self.telemetry.alert_received(source, status);
+        }
         let alerts = (!alerts.is_empty()).then(|| Input::Alerts(alerts, arrival));
         for input in alerts.into_iter().chain(firing.map(Input::Firing)) {
             if !self.engine_handle.send(input) {
@@ -237,6 +243,7 @@ mod tests {
     use super::*;
     use crate::alert::Status;
     use crate::engine::run::Queued;
+    use crate::family::Point;
     use crate::sense::SampleTime;
     use crate::watch::LabelSet;
     use crate::watch::rule_file::parse;
@@ -339,5 +346,40 @@ mod tests {
         assert!(keeps_it());
         let _without_rules = start("");
         assert!(!keeps_it());
+    }
+    #[test]
+    fn own_alerts_and_their_repeats_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine_handle, inputs) = EngineHandle::new();
+        let telemetry = Telemetry::default();
+        let watcher = Watcher::start(
+            orders("{alert: A, expr: vector(1)}"),
+            Sampling::default(),
+            SelfProtection::Off,
+            engine_handle,
+            telemetry.clone(),
+            KeptAlerts::new(directory.path()),
+            Duration::from_secs(60),
+        )
+        .unwrap();
+        let counted = || {
+            let families = telemetry.families();
+            let family = families
+                .iter()
+                .find(|family| family.name == "evenkeel_alerts_received_total");
+            let count = |point: Point| {
+                let values: Vec<String> = point.labels.iter().map(|label| label.1.to_string()).collect();
+                format!("{} {:?}", values.join(" "), point.value)
+            };
+            family.unwrap().points().map(count).collect::<Vec<_>>()
+        };
+        // The start, and the set of firing alerts.
+        watcher.subscriber().on_sample(&snapshot(), SampleKind::Regular);
+        next_alerts(&inputs);
+        assert!(matches!(next(&inputs), Input::Firing(set) if set.firing.len() == 1));
+        assert_eq!(counted(), ["local firing Number(2.0)"]);
+        watcher.replace(orders("{alert: B, expr: vector(0) > 1}"));
+        next_alerts(&inputs);
+        assert_eq!(counted(), ["local firing Number(2.0)", "local resolved Number(1.0)"]);
     }
 }

@@ -9,10 +9,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::frontend;
+use crate::frontend::restarts;
 use crate::support::alertmanager::Alertmanager;
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home, TOKEN};
+use crate::support::frontend::frontend;
 use crate::support::payload::{envelope, firing};
 use crate::support::process::Process;
 use crate::support::tools::succeed;
@@ -98,7 +99,7 @@ fn status_of(pid: u32, field: &str) -> u64 {
 fn killed_frontend_is_replaced_and_the_lease_stays() {
     let scene = Scene::new("flt-front");
     let daemon = scene.hold();
-    let first = frontend::frontend(&daemon);
+    let first = frontend(daemon.pid());
     kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).expect("our own process");
     let killed = Instant::now();
     eventually("metrics after the kill", TIMEOUT, || {
@@ -110,9 +111,9 @@ fn killed_frontend_is_replaced_and_the_lease_stays() {
         "metrics {} ms after the kill of the frontend",
         killed.elapsed().as_millis()
     );
-    assert_ne!(frontend::frontend(&daemon), first);
+    assert_ne!(frontend(daemon.pid()), first);
     assert!(scene.burner.is_at(NICE));
-    assert_eq!((daemon.leases(), frontend::restarts(&daemon, "ended")), (1, 1.0));
+    assert_eq!((daemon.leases(), restarts(&daemon, "ended")), (1, 1.0));
     assert_eq!(post(&daemon, &[resolved(alert())]), 200);
     scene.wait_for_restore();
 }
@@ -121,19 +122,19 @@ fn killed_frontend_is_replaced_and_the_lease_stays() {
 fn stopped_frontend_is_replaced_and_an_idle_one_is_not() {
     let scene = Scene::new("flt-mute");
     let daemon = scene.hold();
-    let first = frontend::frontend(&daemon);
+    let first = frontend(daemon.pid());
     kill(Pid::from_raw(first.cast_signed()), Signal::SIGSTOP).expect("our own process");
     eventually("metrics of another frontend", TIMEOUT, || {
         let answer = http::get(daemon.metrics, "/metrics").ok()?;
         (answer.status == 200).then_some(())
     });
-    let second = frontend::frontend(&daemon);
+    let second = frontend(daemon.pid());
     assert_ne!(second, first);
-    assert_eq!(frontend::restarts(&daemon, "stalled"), 1.0);
+    assert_eq!(restarts(&daemon, "stalled"), 1.0);
     // No request comes for longer than a frontend may be silent.
     std::thread::sleep(Duration::from_secs(15));
-    assert_eq!(frontend::frontend(&daemon), second);
-    assert_eq!((daemon.leases(), frontend::restarts(&daemon, "stalled")), (1, 1.0));
+    assert_eq!(frontend(daemon.pid()), second);
+    assert_eq!((daemon.leases(), restarts(&daemon, "stalled")), (1, 1.0));
     assert_eq!(post(&daemon, &[resolved(alert())]), 200);
     scene.wait_for_restore();
 }

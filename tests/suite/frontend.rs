@@ -11,31 +11,17 @@ use nix::unistd::Pid;
 
 use crate::runner::{is_gone, line};
 use crate::support::daemon::{Daemon, Home, TOKEN};
+use crate::support::frontend::{assert_sockets_are_safe, deadly_attempts, forge_receipt, frontend, processes};
 use crate::support::inject::{Injected, Outcome};
 use crate::support::payload::about;
-use crate::support::process::{Process, child};
+use crate::support::process::Process;
 use crate::support::tools::succeed;
 use crate::support::{eventually, http, node_name};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NO_RULES: &str = "rules: []\n";
-/// Requests of fcntl(2) and ioctl(2) that libc lacks.
-const F_SETSIG: u64 = 10;
-const FIOASYNC: u64 = 0x5452;
 /// The number of the user that a test adds.
 const OWN_USER: u32 = 61_234;
-
-/// The processes that start and serve, once the latter has its sandbox.
-pub fn processes(daemon: &Daemon) -> Option<[u32; 2]> {
-    let starter = child(daemon.pid(), "evenkeel-fstart")?;
-    let frontend = child(starter, "evenkeel-front")?;
-    let status = fs::read_to_string(format!("/proc/{frontend}/status")).ok()?;
-    (line(&status, "Seccomp:") == "2").then_some([starter, frontend])
-}
-
-pub fn frontend(daemon: &Daemon) -> u32 {
-    eventually("a frontend", TIMEOUT, || processes(daemon))[1]
-}
 
 pub fn restarts(daemon: &Daemon, reason: &str) -> f64 {
     daemon.metric("evenkeel_frontend_restarts_total", &[("reason", reason)])
@@ -68,7 +54,7 @@ fn frontend_has_no_capability_and_its_own_filter() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
     assert!(daemon.metric("node_load1", &[]) >= 0.0);
-    let status = status(frontend(&daemon));
+    let status = status(frontend(daemon.pid()));
     for (name, value) in [
         ("CapEff:", "0000000000000000"),
         ("CapPrm:", "0000000000000000"),
@@ -89,7 +75,7 @@ fn frontend_has_no_capability_and_its_own_filter() {
 fn one_process_serves_where_the_split_is_impossible_or_unwanted() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&["--no-sandbox"]);
-    assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
+    assert_eq!((processes(daemon.pid()), measures(&daemon)), (None, vec![]));
     daemon.log_with("all: --no-sandbox");
     drop(daemon);
     let folder = home.path().to_str().expect("a path in UTF-8").to_owned();
@@ -100,7 +86,7 @@ fn one_process_serves_where_the_split_is_impossible_or_unwanted() {
         exec setpriv --reuid=65534 --regid=65534 --clear-groups -- \"$program\" \"$@\"";
     command.args(["-c", script, "sh", &folder]);
     let daemon = home.start_by(command, &[]);
-    assert_eq!((processes(&daemon), measures(&daemon)), (None, vec![]));
+    assert_eq!((processes(daemon.pid()), measures(&daemon)), (None, vec![]));
     daemon.log_with("all: evenkeel was not started as root");
 }
 
@@ -116,7 +102,7 @@ fn frontend_has_its_own_user_and_cannot_read_the_token_file() {
     command.arg(home.path().join("passwd"));
     let daemon = home.start_by(command, &[]);
     assert_eq!(measures(&daemon).last(), Some(&"user"));
-    let pid = frontend(&daemon);
+    let pid = frontend(daemon.pid());
     let numbers = [OWN_USER; 4].map(|number| number.to_string()).join("\t");
     let of_frontend = status(pid);
     assert_eq!(
@@ -142,13 +128,13 @@ fn frontend_has_its_own_user_and_cannot_read_the_token_file() {
 fn frontend_ends_with_the_daemon_and_the_daemon_with_the_starter() {
     let home = Home::new(NO_RULES);
     let mut daemon = home.start(&[]);
-    let pids = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    let pids = eventually("a frontend", TIMEOUT, || processes(daemon.pid()));
     daemon.kill();
     eventually("the frontend to end", TIMEOUT, || {
         pids.iter().all(|&pid| is_gone(pid)).then_some(())
     });
     let mut daemon = home.start_again(&daemon, &[]);
-    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(daemon.pid()));
     kill(Pid::from_raw(starter.cast_signed()), Signal::SIGKILL).expect("our own process");
     let status = eventually("evenkeel to end", TIMEOUT, || daemon.ended());
     assert!(!status.success() && is_gone(frontend), "{status}");
@@ -166,7 +152,7 @@ fn frontend_ends_with_the_daemon_and_the_daemon_with_the_starter() {
 fn crash_of_the_frontend_is_told_from_other_ends() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
-    kill(Pid::from_raw(frontend(&daemon).cast_signed()), Signal::SIGABRT).expect("our own process");
+    kill(Pid::from_raw(frontend(daemon.pid()).cast_signed()), Signal::SIGABRT).expect("our own process");
     daemon.log_with("it was killed by SIGABRT");
     assert_eq!((restarts(&daemon, "crashed"), restarts(&daemon, "ended")), (1.0, 0.0));
 }
@@ -175,7 +161,7 @@ fn crash_of_the_frontend_is_told_from_other_ends() {
 fn frontend_without_descriptors_says_why() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
-    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(daemon.pid()));
     // The pipe that shows whether the frontend lives is closed with it.
     let open = fs::read_dir(format!("/proc/{starter}/fd")).expect("its files").count() - 1;
     // Enough to start the frontend, and too few for its runtime.
@@ -243,7 +229,7 @@ fn shut_down(pid: u32, descriptor: u64) {
 fn daemon_keeps_no_listening_socket_and_ends_without_one() {
     let home = Home::new(NO_RULES);
     let mut daemon = home.start(&[]);
-    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    let [starter, frontend] = eventually("a frontend", TIMEOUT, || processes(daemon.pid()));
     assert_eq!(
         (
             listening(daemon.pid()),
@@ -293,7 +279,7 @@ fn frontend_is_killed_first_and_its_memory_is_bounded() {
     ]);
     let daemon = home.start_by(command, &[]);
     let of = |pid: u32, file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).expect("the process runs");
-    let pid = frontend(&daemon);
+    let pid = frontend(daemon.pid());
     let own: i32 = of(daemon.pid(), "oom_score_adj").trim().parse().expect("a number");
     assert_eq!(of(pid, "oom_score_adj").trim(), own.max(0).to_string());
     let limits = of(pid, "limits");
@@ -321,7 +307,7 @@ fn memory_of_the_frontend_is_hidden_from_its_user() {
             String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     };
-    let (is_readable, error) = read(frontend(&daemon));
+    let (is_readable, error) = read(frontend(daemon.pid()));
     assert!(!is_readable && error.contains("Permission denied"), "{error}");
     // Another process of the same user can be read.
     let other = Process::start("sleep", without_capabilities("sleep").arg("600"));
@@ -347,7 +333,7 @@ fn token_file_that_does_not_answer_stops_nothing() {
             .any(|line| line.contains("does not answer, keeping the last known"));
         is_logged.then_some(())
     });
-    kill(Pid::from_raw(frontend(&daemon).cast_signed()), Signal::SIGKILL).expect("our own process");
+    kill(Pid::from_raw(frontend(daemon.pid()).cast_signed()), Signal::SIGKILL).expect("our own process");
     assert!(daemon.metric("node_load1", &[]) >= 0.0);
     assert_eq!(
         (post(&daemon, TOKEN), post(&daemon, "another-token-of-the-tests")),
@@ -361,14 +347,14 @@ fn token_file_that_does_not_answer_stops_nothing() {
 fn signal_to_all_processes_drains_and_ends_them() {
     let home = Home::new(NO_RULES);
     let mut daemon = home.start(&[]);
-    let pids = eventually("a frontend", TIMEOUT, || processes(&daemon));
+    let pids = eventually("a frontend", TIMEOUT, || processes(daemon.pid()));
     for pid in pids {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
             kill(Pid::from_raw(pid.cast_signed()), signal).expect("our own process");
         }
     }
     assert!(daemon.metric("node_load1", &[]) >= 0.0);
-    assert_eq!(processes(&daemon), Some(pids));
+    assert_eq!(processes(daemon.pid()), Some(pids));
     assert!(daemon.terminate().success());
     eventually("the frontend to end", TIMEOUT, || {
         pids.iter().all(|&pid| is_gone(pid)).then_some(())
@@ -381,127 +367,35 @@ fn signal_to_all_processes_drains_and_ends_them() {
 #[test]
 fn code_in_the_frontend_is_refused_and_counted() {
     let home = Home::new(NO_RULES);
-    let daemon = home.start(&[]);
     let ledger = home.path().join("storage/ledger.db");
     let ledger = ledger.to_str().expect("a path in UTF-8");
-    let read_only = libc::O_RDONLY.cast_unsigned().into();
-    let for_writing = libc::O_WRONLY.cast_unsigned().into();
-    let here = u64::from(libc::AT_FDCWD.cast_unsigned());
-    let own = daemon.pid().into();
-    // The filter looks at no descriptor.
-    let socket = 3;
-    let command = |command: libc::c_int| command.cast_unsigned().into();
-    type Attempt<'a> = (&'a str, libc::c_long, Option<&'a str>, [u64; 4]);
-    // The path takes the place of the argument that is `u64::MAX`.
-    let attempts: [Attempt<'_>; 12] = [
-        (
-            "open /etc/shadow",
-            libc::SYS_openat,
-            Some("/etc/shadow"),
-            [here, u64::MAX, read_only, 0],
-        ),
-        (
-            "write the ledger",
-            libc::SYS_openat,
-            Some(ledger),
-            [here, u64::MAX, for_writing, 0],
-        ),
-        ("exec a shell", libc::SYS_execve, Some("/bin/sh"), [u64::MAX, 0, 0, 0]),
-        (
-            "signal pid 1",
-            libc::SYS_kill,
-            None,
-            [1, libc::SIGCONT.cast_unsigned().into(), 0, 0],
-        ),
-        (
-            "trace the daemon",
-            libc::SYS_ptrace,
-            None,
-            [libc::PTRACE_ATTACH.into(), own, 0, 0],
-        ),
-        (
-            "start a process",
-            libc::SYS_clone,
-            None,
-            [libc::SIGCHLD.cast_unsigned().into(), 0, 0, 0],
-        ),
-        ("open a socket", libc::SYS_socket, None, [2, 1, 0, 0]),
-        ("become root", libc::SYS_setresuid, None, [0; 4]),
-        (
-            "have the kernel signal the daemon",
-            libc::SYS_fcntl,
-            None,
-            [socket, command(libc::F_SETOWN), own, 0],
-        ),
-        (
-            "choose SIGKILL for that",
-            libc::SYS_fcntl,
-            None,
-            [socket, F_SETSIG, command(libc::SIGKILL), 0],
-        ),
-        (
-            "ask for signals",
-            libc::SYS_fcntl,
-            None,
-            [socket, command(libc::F_SETFL), command(libc::O_ASYNC), 0],
-        ),
-        (
-            "ask for signals by ioctl",
-            libc::SYS_ioctl,
-            None,
-            [socket, FIOASYNC, 1, 0],
-        ),
-    ];
-    for (count, (attempt, number, text, arguments)) in attempts.into_iter().enumerate() {
-        let pid = frontend(&daemon);
-        let code = Injected::attach(pid);
-        let address = text.map_or(0, |text| code.text(text));
-        let arguments = arguments.map(|argument| if argument == u64::MAX { address } else { argument });
-        assert_eq!(
-            code.call(number, arguments),
-            Outcome::KilledBy(Signal::SIGSYS),
-            "{attempt}"
-        );
-        let wanted = count as f64 + 1.0;
-        eventually("the count", TIMEOUT, || {
-            (restarts(&daemon, "sandbox") == wanted).then_some(())
-        });
+    // A daemon waits longer before each new frontend, so a second one counts from zero.
+    for of_daemon in [0..6, 6..12] {
+        let daemon = home.start(&[]);
+        for (count, attempt) in deadly_attempts(daemon.pid(), ledger)[of_daemon].iter().enumerate() {
+            attempt.assert_deadly(frontend(daemon.pid()));
+            let wanted = count as f64 + 1.0;
+            eventually("the count", TIMEOUT, || {
+                (restarts(&daemon, "sandbox") == wanted).then_some(())
+            });
+        }
+        daemon.log_with("a system call that no part of it makes");
+        assert!(!is_gone(daemon.pid()));
     }
-    daemon.log_with("a system call that no part of it makes");
-    assert!(!is_gone(daemon.pid()));
 }
 
-/// The listening sockets are those of the next frontend, and standard error is the daemon's.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn code_in_the_frontend_cannot_break_sockets() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
-    assert!(daemon.metric("node_load1", &[]) >= 0.0);
-    let code = Injected::attach(frontend(&daemon));
-    let denied = Outcome::Returned(-i64::from(libc::EPERM));
-    let argument = |argument: libc::c_int| u64::from(argument.cast_unsigned());
-    for descriptor in 2..20 {
-        for (attempt, number, arguments) in [
-            ("shut down", libc::SYS_shutdown, [argument(libc::SHUT_RDWR), 0, 0]),
-            ("stop receiving", libc::SYS_shutdown, [argument(libc::SHUT_RD), 0, 0]),
-            ("connect", libc::SYS_sendto, [0, 0, argument(libc::MSG_FASTOPEN)]),
-            (
-                "keep a filter",
-                libc::SYS_setsockopt,
-                [argument(libc::SOL_SOCKET), argument(libc::SO_LOCK_FILTER), 0],
-            ),
-        ] {
-            let [first, second, third] = arguments;
-            let outcome = code.call(number, [descriptor, first, second, third]);
-            assert_eq!(outcome, denied, "{attempt} {descriptor}");
-        }
-    }
-    let end_of_log = [argument(libc::STDERR_FILENO), argument(libc::SHUT_WR), 0, 0];
-    assert_eq!(code.call(libc::SYS_shutdown, end_of_log), denied);
-    drop(code);
+    let serve = || assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    serve();
+    let pid = frontend(daemon.pid());
+    assert_sockets_are_safe(pid, serve);
     assert_eq!(post(&daemon, TOKEN), 200);
-    assert!(daemon.metric("node_load1", &[]) >= 0.0);
+    serve();
+    assert_eq!(frontend(daemon.pid()), pid, "it lives on");
 }
 
 /// Code in the frontend closes its channel and lives on.
@@ -510,7 +404,7 @@ fn code_in_the_frontend_cannot_break_sockets() {
 fn frontend_that_closes_its_channel_is_replaced() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
-    let pid = frontend(&daemon);
+    let pid = frontend(daemon.pid());
     let code = Injected::attach(pid);
     let unix = fs::read_to_string("/proc/net/unix").expect("the sockets of the host");
     let is_unix = |inode: &str| unix.lines().any(|row| row.split_whitespace().nth(6) == Some(inode));
@@ -521,7 +415,7 @@ fn frontend_that_closes_its_channel_is_replaced() {
     }
     drop(code);
     eventually("another frontend", TIMEOUT, || {
-        processes(&daemon).filter(|processes| processes[1] != pid)
+        processes(daemon.pid()).filter(|processes| processes[1] != pid)
     });
     assert_eq!(restarts(&daemon, "ended"), 1.0);
 }
@@ -532,32 +426,11 @@ fn frontend_that_closes_its_channel_is_replaced() {
 fn forged_message_ends_the_frontend_and_is_counted() {
     let home = Home::new(NO_RULES);
     let daemon = home.start(&[]);
-    let pid = frontend(&daemon);
+    let pid = frontend(daemon.pid());
     assert!(daemon.metric("node_load1", &[]) >= 0.0);
-    let code = Injected::attach(pid);
-    let head = br#"{"Answer":{"id":1,"answer":{"Receipt":"Durable"}}}"#;
-    let length = u32::try_from(head.len()).expect("a short message").to_be_bytes();
-    let frame = [&length[..], &[0; 4], &head[..]].concat();
-    let address = code.write(&frame);
-    let no_signal = libc::MSG_NOSIGNAL.cast_unsigned().into();
-    // To every socket, until the daemon kills the process.
-    let mut taken = 0;
-    for descriptor in 3..40 {
-        match code.call(libc::SYS_sendto, [descriptor, address, frame.len() as u64, no_signal]) {
-            Outcome::Returned(1..) => taken += 1,
-            Outcome::Returned(_) => {}
-            // As soon as the channel has taken it.
-            Outcome::KilledBy(signal) => {
-                assert_eq!(signal, Signal::SIGKILL);
-                taken += 1;
-                break;
-            }
-        }
-    }
-    assert!(taken >= 1);
-    drop(code);
+    forge_receipt(pid);
     eventually("another frontend", TIMEOUT, || {
-        processes(&daemon).filter(|processes| processes[1] != pid)
+        processes(daemon.pid()).filter(|processes| processes[1] != pid)
     });
     eventually("the count", TIMEOUT, || {
         (restarts(&daemon, "protocol") == 1.0).then_some(())

@@ -32,6 +32,8 @@ pub enum Outcome {
 pub struct Injected {
     pid: Pid,
     scratch: u64,
+    /// Of the system call in which it was stopped.
+    before: libc::user_regs_struct,
 }
 
 /// False where the process was killed meanwhile.
@@ -69,8 +71,11 @@ impl Injected {
                 ptrace(libc::PTRACE_DETACH, pid, std::ptr::null_mut());
                 return None;
             }
-            let scratch = (registers.rsp - SCRATCH_BELOW) & !0xfff;
-            Some(Injected { pid, scratch })
+            Some(Injected {
+                pid,
+                scratch: (registers.rsp - SCRATCH_BELOW) & !0xfff,
+                before: registers,
+            })
         })
     }
 
@@ -116,8 +121,9 @@ impl Injected {
 }
 
 impl Drop for Injected {
-    /// Lets the process go on. If it was killed, its parent learns that only after its tracer.
+    /// Lets the process go on with its own system call. If it was killed, its parent learns that only after its tracer.
     fn drop(&mut self) {
+        ptrace(libc::PTRACE_SETREGS, self.pid, (&raw mut self.before).cast());
         if !ptrace(libc::PTRACE_DETACH, self.pid, std::ptr::null_mut()) {
             let _ = waitpid(self.pid, Some(WaitPidFlag::__WALL));
         }

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod burner;
 pub mod daemon;
 pub mod desk;
+pub mod frontend;
 pub mod fuse;
 pub mod hog;
 pub mod http;

@@ -2,6 +2,7 @@
 //! change its cgroups and units at will, and run one at a time.
 
 mod commands;
+mod frontend;
 mod limits;
 mod memory;
 mod package;
@@ -15,6 +16,7 @@ mod slice;
 #[path = "../suite/support/mod.rs"]
 mod support;
 mod systemd;
+mod target;
 mod unit;
 mod unit_histories;
 mod unit_reload;

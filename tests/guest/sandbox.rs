@@ -1,9 +1,10 @@
 //! The sandbox of the shipped unit: its exposure as systemd rates it, the steps that work in it, and its sockets,
 //! watchdog and status line.
 
-use super::shipped_unit::{ShippedUnit, get, recorded, send, write};
+use super::shipped_unit::{ShippedUnit, get, recorded, scrape_text, send, shows, write};
+use super::target::Target;
 use super::*;
-use std::process::{Child, Command};
+use std::process::Command;
 
 const CGROUP_RULES: &str = include_str!("../../packaging/drop-ins/cgroup-rules.conf");
 
@@ -16,11 +17,6 @@ fn firing_now() -> String {
 
 fn resolved_now() -> String {
     alert("resolved", "2024-01-02T04:00:00Z")
-}
-
-fn shows(property: &str) -> String {
-    let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
-    shown.trim().to_owned()
 }
 
 #[test]
@@ -39,54 +35,31 @@ fn exposure_of_the_unit_is_at_most_two() {
     assert!(output.status.success(), "{text}");
 }
 
-/// A process of `tenant` in the root cgroup, where autogroups count. It is killed when the test ends.
-struct Target(Child);
-
-impl Target {
-    fn start(program: &str, arguments: &[&str]) -> Target {
-        let mut command = Command::new("setsid");
-        command.args(["setpriv", "--reuid=4242", "--regid=4242", "--clear-groups", program]);
-        command.args(arguments);
-        let target = Target(command.spawn().expect("it starts"));
-        let pid = target.pid();
-        eventually("the program", TIMEOUT, || {
-            let cmdline = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
-            cmdline.starts_with(program).then_some(())
-        });
-        write("/sys/fs/cgroup/cgroup.procs", &pid.to_string());
-        target
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// All that the rule changes.
-    fn state(&self) -> String {
-        let pid = self.pid();
-        sh(&format!(
-            "ps -o ni=,stat= -p {pid}; ionice -p {pid}; taskset -pc {pid}; chrt -p {pid}; \
-             cat /proc/{pid}/oom_score_adj /proc/{pid}/autogroup | sed 's/^.autogroup-[0-9]* //'"
-        ))
-    }
+/// Starts a process in the root cgroup, where autogroups count.
+fn start_in_root_cgroup(program: &str, arguments: &[&str]) -> Target {
+    let target = Target::start(program, arguments);
+    write("/sys/fs/cgroup/cgroup.procs", &target.pid().to_string());
+    target
 }
 
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// All that the rule changes.
+fn state(target: &Target) -> String {
+    let pid = target.pid();
+    sh(&format!(
+        "ps -o ni=,stat= -p {pid}; ionice -p {pid}; taskset -pc {pid}; chrt -p {pid}; \
+         cat /proc/{pid}/oom_score_adj /proc/{pid}/autogroup | sed 's/^.autogroup-[0-9]* //'"
+    ))
 }
 
 #[test]
 fn steps_on_processes_work_in_the_unit() {
     write("/proc/sys/kernel/sched_autogroup_enabled", "1");
-    let target = Target::start("sleep", &["7101"]);
-    let favoured = Target::start("sleep", &["7102"]);
-    let victim = Target::start("sleep", &["7103"]);
+    let target = start_in_root_cgroup("sleep", &["7101"]);
+    let favoured = start_in_root_cgroup("sleep", &["7102"]);
+    let victim = start_in_root_cgroup("sleep", &["7103"]);
     // evenkeel notifies a process that has a handler.
-    let _notified = Target::start("bash", &["-c", "trap : WINCH; sleep 7104; sleep 7105"]);
-    let before = (target.state(), favoured.state());
+    let _notified = start_in_root_cgroup("bash", &["-c", "trap : WINCH; sleep 7104; sleep 7105"]);
+    let before = (state(&target), state(&favoured));
     let rule = |name: &str, cmdline: &str, actions: &str| {
         format!(
             "  - {{name: {name}, matchers: ['alertname=\"Test\"'], \
@@ -109,11 +82,11 @@ fn steps_on_processes_work_in_the_unit() {
     let _unit = ShippedUnit::start(&rules.concat(), &[]);
     send(&firing_now());
     recorded("applied", 12);
-    let during = target.state();
+    let during = state(&target);
     for text in ["5 TN", "idle", "0\n", "SCHED_BATCH", "300", "nice 7"] {
         assert!(during.contains(text), "{text}: {during}");
     }
-    let during = favoured.state();
+    let during = state(&favoured);
     for text in ["-5", "RESET_ON_FORK", "-300"] {
         assert!(during.contains(text), "{text}: {during}");
     }
@@ -123,7 +96,7 @@ fn steps_on_processes_work_in_the_unit() {
     });
     send(&resolved_now());
     recorded("restored", 9);
-    assert_eq!((target.state(), favoured.state()), before);
+    assert_eq!((state(&target), state(&favoured)), before);
 }
 
 /// The collectors that succeed, by the metrics of a daemon.
@@ -147,55 +120,15 @@ fn collectors_work_in_the_unit() {
     };
     let mut expected = scraped(&|| outside.scrape_text());
     drop(outside);
-    let metrics = || {
-        let address = "127.0.0.1:19797".parse().expect("an address");
-        support::http::get(address, "/metrics").expect("an answer").body
-    };
     let unit = ShippedUnit::start(
         "rules: []\n",
         &[include_str!("../../packaging/drop-ins/clock-metrics.conf")],
     );
-    assert_eq!(scraped(&metrics), expected);
+    assert_eq!(scraped(&scrape_text), expected);
     drop(unit);
     let _unit = ShippedUnit::start("rules: []\n", &[]);
     expected.retain(|name| name != "timex");
-    assert_eq!(scraped(&metrics), expected);
-}
-
-/// The user ids of the process that serves HTTP, and its measures.
-fn frontend() -> (String, Vec<String>) {
-    let uids = sh("sed -n 's/^Uid:\\t//p' /proc/$(pgrep -x evenkeel-front)/status");
-    let address = "127.0.0.1:19797".parse().expect("an address");
-    let text = support::http::get(address, "/metrics").expect("an answer").body;
-    let in_force = |line: &str| {
-        let measure = line.strip_prefix("evenkeel_sandbox{part=\"frontend\",measure=\"")?;
-        measure.strip_suffix("\"} 1").map(str::to_owned)
-    };
-    (uids.trim().to_owned(), text.lines().filter_map(in_force).collect())
-}
-
-#[test]
-fn frontend_of_the_unit_has_its_sandbox_and_with_the_drop_in_its_user() {
-    sh(
-        "id evenkeel || { groupadd --system --force evenkeel; useradd --system --gid evenkeel --no-create-home --shell /usr/sbin/nologin evenkeel; }",
-    );
-    let unit = ShippedUnit::start("rules: []\n", &[]);
-    // The unit denies capset(2), so the frontend keeps the unit's capabilities. Its system calls leave no use for them.
-    let measures = ["landlock", "no_new_privs", "seccomp"];
-    assert_eq!(
-        frontend(),
-        ("0\t0\t0\t0".to_owned(), measures.map(str::to_owned).to_vec())
-    );
-    drop(unit);
-    let drop_in = include_str!("../../packaging/drop-ins/frontend-user.conf");
-    let _unit = ShippedUnit::start("rules: []\n", &[drop_in]);
-    let (uids, in_force) = frontend();
-    let uid = sh("id -u evenkeel");
-    assert_eq!(uids, [uid.trim(); 4].join("\t"));
-    assert_eq!(
-        in_force,
-        ["capabilities", "landlock", "no_new_privs", "seccomp", "user"]
-    );
+    assert_eq!(scraped(&scrape_text), expected);
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
+use support::metrics::Scrape;
 
 const UNITS: &str = "/etc/systemd/system";
 pub const STORAGE: &str = "/var/lib/evenkeel";
 pub const RULES: &str = "/etc/evenkeel/rules/test.yml";
+pub const SERVICE: &str = include_str!("../../packaging/evenkeel.service");
 const SHIPPED: [(&str, &str); 3] = [
-    ("evenkeel.service", include_str!("../../packaging/evenkeel.service")),
+    ("evenkeel.service", SERVICE),
     ("evenkeel.socket", include_str!("../../packaging/evenkeel.socket")),
     (
         "evenkeel-webhook.socket",
@@ -78,10 +80,38 @@ pub fn send(webhook: &str) {
     assert_eq!(answer.expect("evenkeel answers").status, 200);
 }
 
-/// The path of `/metrics` and others of the installed daemon.
-pub fn get(path: &str) -> std::io::Result<u16> {
+fn answer(path: &str) -> std::io::Result<support::http::Response> {
     let address: SocketAddr = "127.0.0.1:19797".parse().expect("an address");
-    support::http::get(address, path).map(|answer| answer.status)
+    support::http::get(address, path)
+}
+
+/// The status of `/metrics` and other paths of the installed daemon.
+pub fn get(path: &str) -> std::io::Result<u16> {
+    answer(path).map(|answer| answer.status)
+}
+
+/// The text of `/metrics` of the installed daemon.
+pub fn scrape_text() -> String {
+    answer("/metrics").expect("an answer").body
+}
+
+pub fn scrape() -> Scrape {
+    Scrape::parse(&scrape_text())
+}
+
+/// The sum of the metric's samples with at least these labels, 0 without samples.
+pub fn metric(name: &str, labels: &[(&str, &str)]) -> f64 {
+    scrape().sum(name, labels).unwrap_or(0.0)
+}
+
+/// A property of the installed unit.
+pub fn shows(property: &str) -> String {
+    let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
+    shown.trim().to_owned()
+}
+
+pub fn main_pid() -> u32 {
+    shows("MainPID").parse().expect("a pid")
 }
 
 /// The outcomes in the history of the installed daemon, oldest first, with their lines.

@@ -1,7 +1,7 @@
 //! The sandbox of the shipped unit: its exposure as systemd rates it, the steps that work in it, and its sockets,
 //! watchdog and status line.
 
-use super::shipped_unit::{ShippedUnit, get, recorded, scrape_text, send, shows, write};
+use super::shipped_unit::{ShippedUnit, get, history, metric, recorded, scrape_text, send, shows, write};
 use super::target::Target;
 use super::*;
 use std::process::Command;
@@ -170,10 +170,32 @@ fn limits_of_units_work_with_the_drop_in() {
     sh("rmdir /sys/fs/cgroup/own");
 }
 
+/// A rule that re-nices the process of `tenant` that the test starts.
+const NICE_RULE: &str = "rules: [{name: test, matchers: ['alertname=\"Test\"'], \
+    select: {cmdline: 'sleep 7106', user: tenant}, actions: [{nice: 5}]}]\n";
+
+/// Fires the alert of [`NICE_RULE`], until the lease is held for the `number`th time.
+fn hold(target: &Target, number: usize) {
+    send(&firing_now());
+    recorded("applied", number);
+    assert_held(target);
+}
+
+fn assert_held(target: &Target) {
+    assert_eq!((target.nice(), metric("evenkeel_leases", &[])), (5, 1.0));
+}
+
+/// The number of leases that the ledger says are reverted.
+fn reverted() -> usize {
+    history().iter().filter(|(outcome, _)| outcome == "restored").count()
+}
+
 #[test]
 fn restart_refuses_no_connection_and_stop_closes_the_port() {
-    let _unit = ShippedUnit::start("rules: []\n", &[]);
-    assert_eq!(shows("StatusText"), "enforce: 0 rules, 0 alerts firing, 0 leases");
+    let target = Target::start("sleep", &["7106"]);
+    let _unit = ShippedUnit::start(NICE_RULE, &[]);
+    assert_eq!(shows("StatusText"), "enforce: 1 rules, 0 alerts firing, 0 leases");
+    hold(&target, 1);
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         let scraper = scope.spawn(|| {
@@ -193,19 +215,28 @@ fn restart_refuses_no_connection_and_stop_closes_the_port() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(scraper.join().expect("no refused connection") > 0);
     });
-    assert_eq!(get("/-/healthy").expect("an answer"), 200);
+    // The stop reverts, and the next report of the alert applies the step again.
+    assert_eq!((target.nice(), reverted(), metric("evenkeel_leases", &[])), (0, 1, 0.0));
+    hold(&target, 2);
     sh("systemctl stop evenkeel");
     eventually("the port to close", TIMEOUT, || {
         get("/-/healthy").is_err().then_some(())
     });
     assert_eq!(shows("ActiveState"), "inactive");
+    assert_eq!((target.nice(), reverted()), (0, 2));
     sh("systemctl start evenkeel");
     assert_eq!(get("/-/healthy").expect("an answer"), 200);
+    hold(&target, 3);
+    send(&resolved_now());
+    recorded("restored", 3);
+    assert_eq!((target.nice(), metric("evenkeel_leases", &[])), (0, 0.0));
 }
 
 #[test]
 fn watchdog_restarts_a_daemon_that_hangs() {
-    let _unit = ShippedUnit::start("rules: []\n", &["[Service]\nWatchdogSec=5s\n"]);
+    let target = Target::start("sleep", &["7106"]);
+    let _unit = ShippedUnit::start(NICE_RULE, &["[Service]\nWatchdogSec=5s\n"]);
+    hold(&target, 1);
     let pid = shows("MainPID");
     std::thread::sleep(std::time::Duration::from_secs(8));
     assert_eq!(shows("MainPID"), pid, "a daemon that works stays");
@@ -216,4 +247,9 @@ fn watchdog_restarts_a_daemon_that_hangs() {
         (state.0 != pid && state.0 != "0" && state.1 == "active").then_some(())
     });
     assert_eq!(get("/-/healthy").expect("an answer"), 200);
+    assert_held(&target);
+    assert_eq!(reverted(), 0);
+    send(&resolved_now());
+    recorded("restored", 1);
+    assert_eq!((target.nice(), metric("evenkeel_leases", &[])), (0, 0.0));
 }

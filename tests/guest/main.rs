@@ -1,6 +1,7 @@
 //! Tests that need a real systemd and all of cgroup v2. They run as root in the guest that `tests/guest.sh` boots,
 //! change its cgroups and units at will, and run one at a time.
 
+mod clock;
 mod commands;
 mod frontend;
 mod limits;

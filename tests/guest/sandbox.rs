@@ -1,9 +1,10 @@
 //! The sandbox of the shipped unit: its exposure as systemd rates it, the steps that work in it, and its sockets,
 //! watchdog and status line.
 
-use super::shipped_unit::{ShippedUnit, get, history, metric, recorded, scrape_text, send, shows, write};
+use super::shipped_unit::{SERVICE, ShippedUnit, get, history, metric, recorded, scrape_text, send, shows, write};
 use super::target::Target;
 use super::*;
+use std::collections::BTreeSet;
 use std::process::Command;
 
 const CGROUP_RULES: &str = include_str!("../../packaging/drop-ins/cgroup-rules.conf");
@@ -33,6 +34,33 @@ fn exposure_of_the_unit_is_at_most_two() {
     let text = String::from_utf8_lossy(&output.stdout);
     println!("{}", text.lines().last().unwrap_or_default());
     assert!(output.status.success(), "{text}");
+}
+
+/// The points that systemd rates above zero, by their names.
+fn exposed_points() -> BTreeSet<String> {
+    let points = sh("systemd-analyze security --no-pager --json=short evenkeel.service");
+    let points: Vec<Value> = serde_json::from_str(&points).expect("a list of points");
+    let is_exposed = |point: &&Value| {
+        let exposure = point["exposure"].as_str();
+        exposure.is_some_and(|exposure| exposure.parse::<f64>().expect("a number") > 0.0)
+    };
+    let exposed = points.iter().filter(is_exposed);
+    exposed
+        .map(|point| point["name"].as_str().expect("a name").to_owned())
+        .collect()
+}
+
+/// The points that the comment of the unit explains. Its reasons are indented further.
+fn explained_points() -> BTreeSet<String> {
+    let (_, table) = SERVICE.split_once(" has a reason:\n#\n").expect("the table");
+    let rows = table.lines().map_while(|line| line.strip_prefix("#   "));
+    rows.filter(|row| !row.starts_with(' ')).map(str::to_owned).collect()
+}
+
+#[test]
+fn unit_explains_each_point_of_its_exposure_and_no_other() {
+    let _unit = ShippedUnit::start("rules: []\n", &[]);
+    assert_eq!(explained_points(), exposed_points());
 }
 
 /// Starts a process in the root cgroup, where autogroups count.

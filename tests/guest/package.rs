@@ -1,10 +1,11 @@
 //! The Debian package on the guest: installation, actions by a real alert, upgrade, removal and purge, each with a lease
 //! held.
 
-use super::shipped_unit::{get, recorded, send, write};
+use super::shipped_unit::{get, history, metric, recorded, scrape_text, send, shows, write};
+use super::target::Target;
 use super::*;
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Command, Output};
 
 pub const PACKAGE: &str = "/usr/lib/evenkeel-guest/evenkeel.deb";
 /// The same with a higher version.
@@ -21,7 +22,21 @@ const RULES: &str = "rules:\n\
     \x20 - name: limit\n\
     \x20   matchers: ['alertname=\"Test\"']\n\
     \x20   select: {unit: 'packaged\\.service'}\n\
-    \x20   actions: [{cgroup: {cpu.max: +100%}}]\n";
+    \x20   actions: [{cgroup: {cpu.max: +100%}}]\n\
+    \x20 - name: calm-tenant\n\
+    \x20   matchers: [alertname=TenantBusy]\n\
+    \x20   select: {cmdline: 'bash -c while .*', user: tenant}\n\
+    \x20   actions: [{nice: 4}]\n\
+    \x20 - name: limit-unit\n\
+    \x20   matchers: [alertname=TenantBusy]\n\
+    \x20   select: {unit: 'packaged\\.service'}\n\
+    \x20   actions: [{cgroup: {cpu.max: -50%}}]\n";
+
+/// An alert that evenkeel evaluates itself.
+const ALERTING: &str = "groups: [{name: own, rules: [{alert: TenantBusy, for: 3s, \
+    expr: 'sum(rate(evenkeel_group_cpu_seconds_total{group=\"tenant\"}[30s])) > 0.2'}]}]\n";
+const ALERTING_CONFIG: &str = "sampling: {slow_interval: 2s}\nalerting_rule_files: [alerting/own.rules.yml]\n\
+    process_groups: [{name: tenant, select: {user: tenant}}]\n";
 
 pub fn dpkg(arguments: &[&str]) -> Output {
     let output = Command::new("dpkg").args(arguments).output().expect("dpkg runs");
@@ -45,41 +60,41 @@ impl Drop for Installed {
     }
 }
 
-/// A process of `tenant`, which is killed when the test ends.
-struct Target(Child);
-
-impl Target {
-    fn start() -> Target {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=4242", "--regid=4242", "--clear-groups", "sleep", "7301"]);
-        Target(command.spawn().expect("it starts"))
-    }
-
-    fn nice(&self) -> i32 {
-        let nice = sh(&format!("ps -o ni= -p {}", self.0.id()));
-        nice.trim().parse().expect("a nice value")
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-pub fn shows(property: &str) -> String {
-    let shown = sh(&format!("systemctl show --value --property={property} evenkeel"));
-    shown.trim().to_owned()
-}
-
 /// Fires the alert, until the process and the unit have their leases.
 fn hold(target: &Target, service: &unit::Service, starts_at: &str) {
     send(&alert_at(starts_at));
     eventually("both leases", TIMEOUT, || {
         std::thread::sleep(PAUSE);
-        (target.nice() == 6 && service.shows("CPUQuotaPerSecUSec") == "400ms").then_some(())
+        is_held(target, 6, service, "400ms").then_some(())
     });
+}
+
+fn is_held(target: &Target, nice: i32, service: &unit::Service, quota: &str) -> bool {
+    target.nice() == nice && service.shows("CPUQuotaPerSecUSec") == quota
+}
+
+/// Reloads the daemon, which must still hold two leases when the command returns, and has reverted `reverted` before.
+fn reload_keeps(reverted: usize) {
+    sh("systemctl reload evenkeel");
+    assert_eq!(metric("evenkeel_leases", &[]), 2.0);
+    let history = history();
+    let restored = history.iter().filter(|(outcome, _)| outcome == "restored");
+    assert_eq!(restored.count(), reverted, "{history:?}");
+}
+
+/// Lets a process of `tenant` use a processor until evenkeel's own alert has led to two leases, and lets it rest until
+/// they are reverted.
+fn answer_to_a_busy_process(service: &unit::Service) {
+    let busy = Target::start("bash", &["-c", "while :; do :; done"]);
+    eventually("the answer to the busy process", TIMEOUT, || {
+        std::thread::sleep(PAUSE);
+        is_held(&busy, 4, service, "100ms").then_some(())
+    });
+    reload_keeps(0);
+    assert!(is_held(&busy, 4, service, "100ms"));
+    sh(&format!("kill -STOP {}", busy.pid()));
+    recorded("restored", 2);
+    assert_restored(&busy, service);
 }
 
 fn assert_restored(target: &Target, service: &unit::Service) {
@@ -88,8 +103,8 @@ fn assert_restored(target: &Target, service: &unit::Service) {
     assert!(!service.has_assignments());
 }
 
-/// Makes the installed daemon apply rules of the administrator, by a drop-in.
-pub fn enforce(rules: &str) {
+/// Makes the installed daemon apply rules of the administrator, by a drop-in, with more lines of the configuration.
+pub fn enforce(rules: &str, config: &str) {
     std::fs::create_dir_all(DROP_INS).expect("a writable guest");
     write(
         &format!("{DROP_INS}/cgroup-rules.conf"),
@@ -102,7 +117,7 @@ pub fn enforce(rules: &str) {
     );
     write(
         "/etc/evenkeel/evenkeel.yml",
-        "rule_files: [rules/*.yml]\nwebhook: {allow_unauthenticated: true}\n",
+        &format!("rule_files: [rules/*.yml]\nwebhook: {{allow_unauthenticated: true}}\n{config}"),
     );
     write("/etc/evenkeel/rules/own.yml", rules);
     sh("systemctl daemon-reload; systemctl restart evenkeel");
@@ -111,7 +126,7 @@ pub fn enforce(rules: &str) {
 #[test]
 fn package_is_installed_upgraded_removed_and_purged() {
     let service = unit::Service::start("packaged", "CPUQuota=20%");
-    let target = Target::start();
+    let target = Target::start("sleep", &["7301"]);
     let _installed = Installed;
     installs(&["-i", PACKAGE]);
 
@@ -119,8 +134,7 @@ fn package_is_installed_upgraded_removed_and_purged() {
     assert_eq!(shows("ActiveState"), "active");
     assert_eq!(shows("UnitFileState"), "enabled");
     assert!(shows("StatusText").starts_with("dry-run: "), "{}", shows("StatusText"));
-    let scrape = support::http::get("127.0.0.1:19797".parse().expect("an address"), "/metrics");
-    let scrape = scrape.expect("metrics").body;
+    let scrape = scrape_text();
     assert!(scrape.contains("node_memory_MemAvailable_bytes"), "{scrape}");
     for file in [
         "/etc/evenkeel/rules/free-memory.yml",
@@ -131,21 +145,23 @@ fn package_is_installed_upgraded_removed_and_purged() {
     sh("evenkeel check --config.file=/etc/evenkeel/evenkeel.yml; getent passwd evenkeel");
 
     // Enforced by a drop-in, with a rule of the administrator, whose change of a conffile stays.
-    enforce(RULES);
+    write("/etc/evenkeel/alerting/own.rules.yml", ALERTING);
+    enforce(RULES, ALERTING_CONFIG);
+    answer_to_a_busy_process(&service);
     hold(&target, &service, "2024-01-02T03:00:00Z");
-    sh("systemctl reload evenkeel");
+    reload_keeps(2);
+    assert!(is_held(&target, 6, &service, "400ms"));
 
     // An upgrade keeps the leases and refuses no connection.
     let pid = shows("MainPID");
     installs(&["-i", "--force-confold", NEXT]);
     assert_ne!(shows("MainPID"), pid);
     assert_eq!(get("/-/healthy").expect("an answer"), 200);
-    assert_eq!(target.nice(), 6);
-    assert_eq!(service.shows("CPUQuotaPerSecUSec"), "400ms");
+    assert!(is_held(&target, 6, &service, "400ms"));
     let config = std::fs::read_to_string("/etc/evenkeel/evenkeel.yml").expect("a conffile");
     assert!(config.contains("allow_unauthenticated"), "{config}");
     resolve_installed("2024-01-02T03:00:00Z");
-    recorded("restored", 2);
+    recorded("restored", 4);
     assert_restored(&target, &service);
 
     // A removal restores everything, also where other exits keep it, and an installation afterwards starts evenkeel.

@@ -1,8 +1,8 @@
 //! A reboot with leases held. `before_the_reboot` leaves the package, its daemon and two leases; the guest then resets
 //! the machine without stopping anything, and runs `after_the_reboot` (`tests/guest/root/usr/lib/evenkeel-guest/run`).
 
-use super::package::{self, dpkg, shows};
-use super::shipped_unit::{history, recorded, send, write};
+use super::package::{self, dpkg};
+use super::shipped_unit::{history, recorded, send, shows, write};
 use super::*;
 use std::path::Path;
 
@@ -38,7 +38,7 @@ fn before_the_reboot_two_leases_are_held() {
     }
     sh(&format!("systemctl daemon-reload; systemctl start {TARGET} {LIMITED}"));
     package::installs(&["-i", package::PACKAGE]);
-    package::enforce(&format!(
+    let rules = format!(
         "rules:\n\
          \x20 - name: test\n\
          \x20   matchers: ['alertname=\"Test\"']\n\
@@ -48,7 +48,8 @@ fn before_the_reboot_two_leases_are_held() {
          \x20   matchers: ['alertname=\"Test\"']\n\
          \x20   select: {{unit: '{LIMITED}\\.service'}}\n\
          \x20   actions: [{{cgroup: {{cpu.max: +100%}}}}]\n"
-    ));
+    );
+    package::enforce(&rules, "");
     send(&alert_at("2024-01-02T03:00:00Z"));
     eventually("both leases", TIMEOUT, || {
         std::thread::sleep(PAUSE);

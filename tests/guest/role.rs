@@ -1,6 +1,7 @@
 //! The Ansible role of `packaging/ansible`, applied to the guest by Ansible in the guest.
 
-use super::package::{Installed, PACKAGE, dpkg, shows};
+use super::package::{Installed, PACKAGE, dpkg};
+use super::shipped_unit::shows;
 use super::*;
 
 /// The folder that `tests/guest.sh` copies from `packaging/ansible`.

@@ -33,6 +33,7 @@ use crate::host::self_priority::{self, SelfProtection};
 use crate::host::{file_limit, runner, umask};
 use crate::ledger::stored_leases;
 use crate::process::table::Procfs;
+use crate::sense::{PerfCounters, Roots};
 use crate::storage::Refused;
 use crate::telemetry::Telemetry;
 use daemon::{DRAIN, Prepared, serve};
@@ -118,6 +119,7 @@ fn start(mut run: cli::Run, telemetry: Telemetry, log: &mut ProcessLog) -> Resul
         tracing::error!(%error, "could not start the process for commands and requests, each command and request of a rule will be refused");
         None
     });
+    open_perf_counters(&mut run);
     raise_self(SelfProtection::of(run.no_self_protection));
     let sandbox = sandbox::apply(&run, &needs, runner.is_some(), &telemetry);
     // No thread may start before the sandbox.
@@ -176,6 +178,15 @@ fn acting_procfs(root: &Path, telemetry: &Telemetry) -> Result<Option<Procfs>, S
     tracing::error!(reason, "actuator off, only metrics are published");
     telemetry.set_actuator_off(reason);
     Ok(None)
+}
+
+/// Opens the counters of the collector `perf`, because the sandbox denies perf_event_open(2).
+fn open_perf_counters(run: &mut cli::Run) {
+    if run.collectors.chosen().contains("perf") {
+        let roots = Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs);
+        let options = &mut run.collectors.options;
+        options.perf_counters = PerfCounters::open(&options.perf, &roots).into();
+    }
 }
 
 /// Raises the priority of this thread, and lowers the chance that the kernel kills evenkeel when memory is short.

@@ -6,7 +6,9 @@ use super::node_exporter_flags::{
     EXCLUSIVE, FORMER, MISSING, NO_COLLECTOR, OPTIONS, SWITCHES, UNUSED, is_ours, is_switch, suggestion,
 };
 use crate::alert::go_regex::{self, PatternError};
-use crate::sense::{BACKEND_LABELS, COLLECTORS, CollectorOptions, InvalidSysctl, NameFilter, Sysctl};
+use crate::sense::{
+    BACKEND_LABELS, COLLECTORS, CollectorOptions, EventGroup, InvalidPerfOption, InvalidSysctl, NameFilter, Sysctl,
+};
 use crate::yaml::DurationError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -44,6 +46,8 @@ pub enum FlagError {
     NoTimeout { flag: String },
     #[error("--{flag}: {source}")]
     Sysctl { flag: String, source: InvalidSysctl },
+    #[error("--{flag}: {source}")]
+    Perf { flag: String, source: InvalidPerfOption },
     #[error("--{flag}: {value:?} is not a label of a backend; the labels are {}", BACKEND_LABELS.join(", "))]
     BackendLabel { flag: String, value: String },
     #[error("there is no flag --{flag}{}", did_you_mean(.suggestion))]
@@ -135,6 +139,10 @@ impl CollectorFlags {
     /// A switch of an option.
     fn set_switch(&mut self, name: &str, is_on: bool) {
         let options = &mut self.options;
+        let disabled = name.strip_prefix("collector.perf.disable-");
+        if let Some(group) = disabled.and_then(perf_group) {
+            options.perf.group_mut(group).is_disabled = is_on;
+        }
         match name {
             "collector.bcache.priorityStats" => options.bcache_priority_stats = is_on,
             "collector.cpu.guest" => options.cpu.has_guest = is_on,
@@ -142,6 +150,7 @@ impl CollectorFlags {
             "collector.interrupts.include-zeros" => options.interrupts_without_zeros = !is_on,
             "collector.netclass.ignore-invalid-speed" => options.netclass_ignores_invalid_speed = is_on,
             "collector.netclass.netlink" => options.netclass_netlink = is_on,
+            "collector.netclass_rtnl.with-stats" => options.netclass_statistics = is_on,
             "collector.netdev.address-info" => options.netdev.has_addresses = is_on,
             "collector.netdev.enable-detailed-metrics" => options.netdev.is_detailed = is_on,
             "collector.netdev.label-ifalias" => options.netdev.has_aliases = is_on,
@@ -160,12 +169,22 @@ impl CollectorFlags {
         let text = || value.clone().ok_or_else(|| FlagError::NoValue { flag: flag() });
         let wrong_pattern = |source| FlagError::Pattern { flag: flag(), source };
         let regex = || go_regex::unanchored(&text()?).map_err(wrong_pattern);
+        let wrong_perf = |source| FlagError::Perf { flag: flag(), source };
         // An empty pattern is none, as in node_exporter; as a regular expression it would match every name.
         let filter = || Ok(Some(regex()?).filter(|pattern| !pattern.as_str().is_empty()));
         let whole = || go_regex::anchored(&text()?).map_err(wrong_pattern);
         let sysctl =
             |is_text| Sysctl::parse(&text()?, is_text).map_err(|source| FlagError::Sysctl { flag: flag(), source });
         let options = &mut self.options;
+        if let Some(group) = name.strip_prefix("collector.perf.").and_then(perf_group) {
+            let (event, group_name) = (text()?, group.name());
+            // node_exporter starts with an unknown name, too.
+            if !options.perf.choose(group, event.clone()) {
+                self.warnings
+                    .push(format!("--{name}: there is no {group_name} event {event:?}"));
+            }
+            return Ok(());
+        }
         let filters = [
             ("collector.arp.device-", &mut options.arp_devices),
             ("collector.ethtool.device-", &mut options.ethtool_devices),
@@ -212,6 +231,8 @@ impl CollectorFlags {
             "collector.qdisc.fixtures" => options.qdisc_fixtures = Some(text()?.into()),
             "collector.wifi.fixtures" => options.wifi_fixtures = Some(text()?.into()),
             "collector.pcidevice.idsfile" => options.pci_names.file = Some(text()?.into()),
+            "collector.perf.cpus" => options.perf.set_cpus(&text()?).map_err(wrong_perf)?,
+            "collector.perf.tracepoint" => options.perf.add_tracepoint(&text()?).map_err(wrong_perf)?,
             "collector.sysctl.include" => options.sysctls.push(sysctl(false)?),
             "collector.sysctl.include-info" => options.sysctls.push(sysctl(true)?),
             "collector.ipvs.backend-labels" => options.ipvs_backend_labels = backend_labels(name, &text()?)?,
@@ -269,6 +290,12 @@ fn is_known_switch(name: &str) -> bool {
         || MISSING.iter().any(|(missing, _)| *missing == collector)
 }
 
+/// The group of events of `hardware-profilers` and the like.
+fn perf_group(name: &str) -> Option<EventGroup> {
+    let group = name.strip_suffix("-profilers")?;
+    EventGroup::ALL.into_iter().find(|known| known.name() == group)
+}
+
 /// The labels of a list that commas divide.
 fn backend_labels(flag: &str, list: &str) -> Result<Vec<&'static str>, FlagError> {
     let names = list.split(',').filter(|name| !name.is_empty());
@@ -306,6 +333,16 @@ pub fn take_out(args: impl IntoIterator<Item = OsString>) -> Result<(Vec<OsStrin
             None => (flag, None),
         };
         flags.take(name, value)?;
+    }
+    let chosen = flags.chosen();
+    let has_statistics = flags.options.netclass_netlink && flags.options.netclass_statistics;
+    if has_statistics && chosen.contains("netclass") && chosen.contains("netdev") {
+        // Both have some of the counters.
+        flags.disabled.insert("netdev".to_owned());
+        flags.warnings.push(
+            "--collector.netclass_rtnl.with-stats switches the collector netdev off; netclass has its counters"
+                .to_owned(),
+        );
     }
     // Frequencies of `/proc/cpuinfo` are those of the collector `cpufreq`.
     flags.options.cpu.has_frequency = flags.chosen().contains("cpufreq");

@@ -3,7 +3,7 @@
 use crate::sense::COLLECTORS;
 
 /// Flags without a value. The others need one.
-pub const SWITCHES: [&str; 21] = [
+pub const SWITCHES: [&str; 24] = [
     "collector.arp.netlink",
     "collector.bcache.priorityStats",
     "collector.cpu.guest",
@@ -18,6 +18,9 @@ pub const SWITCHES: [&str; 21] = [
     "collector.netdev.netlink",
     "collector.ntp.server-is-local",
     "collector.pcidevice.names",
+    "collector.perf.disable-cache-profilers",
+    "collector.perf.disable-hardware-profilers",
+    "collector.perf.disable-software-profilers",
     "collector.rapl.enable-zone-label",
     "collector.stat.softirq",
     "collector.systemd.enable-restarts-metrics",
@@ -28,7 +31,7 @@ pub const SWITCHES: [&str; 21] = [
 ];
 
 /// Flags with a value that have an effect.
-pub const OPTIONS: [&str; 42] = [
+pub const OPTIONS: [&str; 47] = [
     "collector.arp.device-exclude",
     "collector.arp.device-include",
     "collector.cpu.info.bugs-include",
@@ -57,6 +60,11 @@ pub const OPTIONS: [&str; 42] = [
     "collector.netdev.device-include",
     "collector.netstat.fields",
     "collector.pcidevice.idsfile",
+    "collector.perf.cache-profilers",
+    "collector.perf.cpus",
+    "collector.perf.hardware-profilers",
+    "collector.perf.software-profilers",
+    "collector.perf.tracepoint",
     "collector.powersupply.ignored-supplies",
     "collector.qdisc.device-exclude",
     "collector.qdisc.device-include",
@@ -91,13 +99,12 @@ pub const EXCLUSIVE: [(&str, &str); 4] = [
 ];
 
 /// Flags of node_exporter without a use in evenkeel, and why.
-pub const UNUSED: [(&str, &str); 24] = [
+pub const UNUSED: [(&str, &str); 15] = [
     ("collector.arp.netlink", "evenkeel reads /proc/net/arp"),
     (
         "collector.filesystem.stat-workers",
         "a mount that hangs delays no other",
     ),
-    ("collector.netclass_rtnl.with-stats", "evenkeel reads /sys/class/net"),
     ("collector.netdev.netlink", "evenkeel reads /proc/net/dev"),
     ("collector.ntp.ip-ttl", NO_COLLECTOR),
     ("collector.ntp.local-offset-tolerance", NO_COLLECTOR),
@@ -106,14 +113,6 @@ pub const UNUSED: [(&str, &str); 24] = [
     ("collector.ntp.server", NO_COLLECTOR),
     ("collector.ntp.server-is-local", NO_COLLECTOR),
     ("collector.ntp.server-port", NO_COLLECTOR),
-    ("collector.perf.cache-profilers", NO_COLLECTOR),
-    ("collector.perf.cpus", NO_COLLECTOR),
-    ("collector.perf.disable-cache-profilers", NO_COLLECTOR),
-    ("collector.perf.disable-hardware-profilers", NO_COLLECTOR),
-    ("collector.perf.disable-software-profilers", NO_COLLECTOR),
-    ("collector.perf.hardware-profilers", NO_COLLECTOR),
-    ("collector.perf.software-profilers", NO_COLLECTOR),
-    ("collector.perf.tracepoint", NO_COLLECTOR),
     ("collector.runit.servicedir", NO_COLLECTOR),
     ("collector.supervisord.url", NO_COLLECTOR),
     ("collector.systemd.private", "evenkeel asks systemd through D-Bus"),
@@ -127,9 +126,8 @@ pub const UNUSED: [(&str, &str); 24] = [
 pub const NO_COLLECTOR: &str = "evenkeel has no such collector";
 
 /// Collectors of node_exporter that evenkeel lacks, and what to use instead.
-pub const MISSING: [(&str, &str); 4] = [
+pub const MISSING: [(&str, &str); 3] = [
     ("ntp", "timex shows the state of the clock"),
-    ("perf", "the sandbox denies perf_event_open(2)"),
     ("runit", "process_groups shows the services"),
     ("supervisord", "process_groups shows the programs"),
 ];
@@ -184,9 +182,7 @@ const ALIKE: f64 = 0.85;
 /// Whether a flag takes no value. Switches of whole collectors have no second dot.
 pub fn is_switch(flag: &str) -> bool {
     let option = flag.strip_prefix("no-").unwrap_or(flag);
-    SWITCHES.contains(&option)
-        || option.starts_with("collector.perf.disable-")
-        || (option.starts_with("collector.") && option.matches('.').count() == 1)
+    SWITCHES.contains(&option) || (option.starts_with("collector.") && option.matches('.').count() == 1)
 }
 
 /// Whether a flag is one that clap does not know.

@@ -10,6 +10,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::support::burner::Burner;
 use crate::support::daemon::{Daemon, Home};
+use crate::support::metrics::Scrape;
 use crate::support::payload::about;
 use crate::support::{eventually, node_name};
 
@@ -79,6 +80,31 @@ fn daemon_without_rules_keeps_what_reading_takes() {
         line.contains("capabilities=CAP_DAC_READ_SEARCH") && line.contains("missing=\"\""),
         "{line}"
     );
+}
+
+#[test]
+fn performance_counters_outlive_the_sandbox() {
+    let home = Home::new("rules: []\n");
+    let daemon = home.start(&[
+        "--collector.perf",
+        "--collector.perf.disable-hardware-profilers",
+        "--collector.perf.disable-cache-profilers",
+    ]);
+    assert!(measures(&daemon).contains(&"seccomp"));
+    assert!(!status(&daemon).has(CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN));
+    for name in ["node_perf_context_switches_total", "node_perf_page_faults_total"] {
+        let sum = || {
+            Scrape::parse(&daemon.scrape_text())
+                .sum(name, &[])
+                .expect("a software counter")
+        };
+        let before = sum();
+        eventually("more events", TIMEOUT, || {
+            // New pages of this process are page faults.
+            std::hint::black_box(vec![1_u8; 1 << 20]);
+            (sum() > before).then_some(())
+        });
+    }
 }
 
 #[test]

@@ -88,10 +88,11 @@ fn misspelt_flags_are_refused_with_a_suggestion() {
 fn every_option_and_switch_has_an_effect_or_a_reason() {
     let default = format!("{:?}", CollectorOptions::default());
     for option in OPTIONS {
-        let value = if option.ends_with("mount-timeout") {
-            "9s"
-        } else {
-            "proto"
+        let value = match option {
+            "collector.filesystem.mount-timeout" => "9s",
+            "collector.perf.cpus" => "0-3",
+            "collector.perf.tracepoint" => "sched:sched_switch",
+            _ => "proto",
         };
         let (_, flags) = flags(&format!("--{option}={value}")).unwrap();
         assert_ne!(format!("{:?}", flags.options), default, "{option}");
@@ -103,6 +104,39 @@ fn every_option_and_switch_has_an_effect_or_a_reason() {
         assert!(
             differ != is_unused && both.iter().all(|flags| flags.warnings.is_empty() != is_unused),
             "{switch}"
+        );
+    }
+}
+
+#[test]
+fn events_of_perf_are_chosen() {
+    let line = "--collector.perf --collector.perf.disable-cache-profilers --collector.perf.cpus=0,2 \
+                --collector.perf.software-profilers=PageFault --collector.perf.software-profilers=ContextSwitches \
+                --collector.perf.tracepoint=sched:sched_switch";
+    let (_, with) = flags(line).unwrap();
+    let perf = &with.options.perf;
+    assert!(with.chosen().contains("perf") && perf.cache.is_disabled && !perf.hardware.is_disabled);
+    assert!(perf.software.wants("PageFault") && !perf.software.wants("ContextSwitch"));
+    assert_eq!((perf.cpus.len(), perf.tracepoints.len()), (2, 1));
+    assert_eq!(
+        with.warnings,
+        ["--collector.perf.software-profilers: there is no software event \"ContextSwitches\""]
+    );
+    for wrong in ["cpus=x", "tracepoint=sched", "disable-cache-profilers=true"] {
+        assert!(flags(&format!("--collector.perf.{wrong}")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn statistics_of_netclass_replace_netdev() {
+    let with_stats = "--collector.netclass_rtnl.with-stats";
+    let (_, both) = flags(&format!("{with_stats} --collector.netclass.netlink")).unwrap();
+    assert!(!both.chosen().contains("netdev") && both.warnings.len() == 1);
+    for other in ["", "--collector.netclass.netlink --no-collector.netclass"] {
+        let (_, flags) = flags(&format!("{with_stats} {other}")).unwrap();
+        assert!(
+            flags.chosen().contains("netdev") && flags.warnings.is_empty(),
+            "{other}"
         );
     }
 }

@@ -6,10 +6,13 @@ use super::ipvs::labels::BACKEND_LABELS;
 use super::name_filter::NameFilter;
 use super::netdev::options::NetdevOptions;
 use super::pcidevice::names::PciNames;
+use super::perf::counters::PerfCounters;
+use super::perf::options::PerfOptions;
 use super::sysctl::setting::Sysctl;
 use super::systemd::options::SystemdOptions;
 use regex::Regex;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Default of `--collector.diskstats.device-exclude`: partitions, memory and loop devices.
@@ -68,16 +71,23 @@ pub struct CollectorOptions {
     pub wifi_fixtures: Option<PathBuf>,
     /// Other names of network devices, which only netlink lists.
     pub netclass_netlink: bool,
+    /// With `netclass_netlink`, the counters of network devices in `netclass` instead of `netdev`.
+    pub netclass_statistics: bool,
     pub netdev: NetdevOptions,
     pub slabs: NameFilter,
     pub sysctls: Vec<Sysctl>,
     pub pci_names: PciNames,
+    pub perf: PerfOptions,
+    /// The counters of `perf`, which are opened before the sandbox.
+    pub perf_counters: Arc<PerfCounters>,
     /// `--collector.textfile.directory`; glob patterns are allowed.
     pub textfile_directories: Vec<String>,
     pub netstat_fields: Regex,
     pub vmstat_fields: Regex,
     /// `--path.udev.data`.
     pub udev_data: PathBuf,
+    /// How old the attributes of network devices may be.
+    pub slow_interval: Duration,
     /// `process_groups` of the configuration.
     pub process_groups: Groups,
     pub systemd: SystemdOptions,
@@ -114,14 +124,18 @@ impl Default for CollectorOptions {
             qdisc_fixtures: None,
             wifi_fixtures: None,
             netclass_netlink: false,
+            netclass_statistics: false,
             netdev: NetdevOptions::default(),
             slabs: NameFilter::default(),
             sysctls: Vec::new(),
             pci_names: PciNames::default(),
+            perf: PerfOptions::default(),
+            perf_counters: Arc::default(),
             textfile_directories: Vec::new(),
             netstat_fields: pattern(NETSTAT_FIELDS),
             vmstat_fields: pattern(VMSTAT_FIELDS),
             udev_data: "/run/udev/data".into(),
+            slow_interval: Duration::from_secs(15),
             process_groups: Groups::default(),
             systemd: SystemdOptions::default(),
         }

@@ -5,10 +5,10 @@ use super::{
     arp, bcache, bcachefs, bonding, btrfs, buddyinfo, cgroups, conntrack, cpu, cpu_vulnerabilities, cpufreq, diskstats,
     dmi, dmmultipath, drbd, drm, edac, entropy, ethtool, fibrechannel, filefd, filesystem, groups, hwmon, infiniband,
     interrupts, ipvs, kernel_hung, ksmd, lnstat, loadavg, logind, mdadm, meminfo, meminfo_numa, mountstats, netclass,
-    netdev, netstat, network_route, nfs, nfsd, nvme, nvmesubsystem, os, pcidevice, powersupplyclass, pressure, process,
-    processes, qdisc, rapl, schedstat, selinux, slabinfo, sockstat, softirqs, softnet, stat, swap, sysctl, systemd,
-    tapestats, tcpstat, textfile, thermal_zone, time, timex, udp_queues, uname, vmstat, watchdog, wifi, xfrm, xfs, zfs,
-    zoneinfo,
+    netdev, netstat, network_route, nfs, nfsd, nvme, nvmesubsystem, os, pcidevice, perf, powersupplyclass, pressure,
+    process, processes, qdisc, rapl, schedstat, selinux, slabinfo, sockstat, softirqs, softnet, stat, swap, sysctl,
+    systemd, tapestats, tcpstat, textfile, thermal_zone, time, timex, udp_queues, uname, vmstat, watchdog, wifi, xfrm,
+    xfs, zfs, zoneinfo,
 };
 
 /// Every collector. Within a pace they are read in this order; those that may take long are last.
@@ -73,6 +73,7 @@ pub const COLLECTORS: &[CollectorInfo] = &[
     mountstats::INFO,
     nvmesubsystem::INFO,
     pcidevice::INFO,
+    perf::INFO,
     slabinfo::INFO,
     softirqs::INFO,
     swap::INFO,

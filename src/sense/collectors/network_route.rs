@@ -6,7 +6,7 @@ use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::ReadError;
 use crate::sense::runtime::netlink::{Message, Netlink, attribute, u16_at, u32_at};
 use crate::sense::runtime::network_links::{Link, error, links};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 /// The published metrics.
@@ -53,7 +53,7 @@ const PROTOCOLS: [(u8, &str); 21] = [
 ];
 
 /// A route over one device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Route {
     device: u32,
     source: String,
@@ -124,12 +124,17 @@ fn parse_routes(message: &Message) -> Vec<Route> {
 fn families(routes: &[Route], names: &HashMap<u32, Link>) -> Vec<Family> {
     let mut set = FamilySet::default();
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    let mut seen = HashSet::new();
     for route in routes {
         let device = names
             .get(&route.device)
             .map(|link| link.name.clone())
             .unwrap_or_default();
         *counts.entry(device.clone()).or_default() += 1;
+        // Two tables may have the same route, which counts twice and has one series.
+        if !seen.insert((device.clone(), route)) {
+            continue;
+        }
         let labels = [
             label("device", device),
             label("src", route.source.clone()),
@@ -202,6 +207,8 @@ mod tests {
             ),
             message(32, 2, &[]),
         ];
+        // The same route in another table.
+        let messages = [&messages[..], &messages[1..2]].concat();
         let routes: Vec<Route> = messages.iter().flat_map(parse_routes).collect();
         let names = HashMap::from([(2, "eth0"), (3, "eth1")].map(|(index, name)| {
             let link = Link {
@@ -237,7 +244,7 @@ mod tests {
                     "",
                     "priority=\"100\",proto=\"static\",weight=\"\""
                 ),
-                "node_network_routes{device=\"eth0\"} 2".to_owned(),
+                "node_network_routes{device=\"eth0\"} 3".to_owned(),
                 "node_network_routes{device=\"eth1\"} 1".to_owned(),
             ]
         );

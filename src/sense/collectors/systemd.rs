@@ -10,6 +10,7 @@ use crate::sense::runtime::kernel_file::ReadError;
 use bus::{Bus, BusError, Unit};
 use options::SystemdOptions;
 use regex::Regex;
+use std::collections::BTreeSet;
 
 /// The published metrics.
 const METRICS: &str = "\
@@ -21,7 +22,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::off(
     "systemd",
-    Pace::IsolatedSlow,
+    Pace::IsolatedScrape,
     "units of systemd, asked over D-Bus",
     METRICS,
     |options| {
@@ -177,9 +178,12 @@ fn systemd_families(version: &str, state: &str, units: &[Unit]) -> Vec<Family> {
     version_family.push(version_label, version_number(version).unwrap_or(0.0));
     let running = f64::from(state == "running");
     let mut count = Family::gauge("node_systemd_units", "Units that systemd has, by state.");
-    for state in STATES {
+    // The usual states always have a series, and others (`reloading`, `maintenance`) while a unit is in them.
+    let others: BTreeSet<&str> = units.iter().map(|unit| unit.active_state.as_str()).collect();
+    let others = others.into_iter().filter(|state| !STATES.contains(state));
+    for state in STATES.into_iter().chain(others) {
         let units = units.iter().filter(|unit| unit.active_state == state);
-        count.push([label("state", state)], units.count() as f64);
+        count.push([label("state", state.to_owned())], units.count() as f64);
     }
     let help = "1 where systemd is neither starting, stopping nor degraded (systemctl is-system-running).";
     vec![
@@ -300,6 +304,7 @@ mod tests {
             unit("a.service", "loaded", "active"),
             unit("b.mount", "not-found", "active"),
             unit("c.service", "loaded", "failed"),
+            unit("d.service", "loaded", "reloading"),
         ];
         let families = systemd_families("252.39-1~deb12u1", "degraded", &units);
         assert_eq!(
@@ -312,6 +317,7 @@ mod tests {
                 "node_systemd_units{state=\"deactivating\"} 0",
                 "node_systemd_units{state=\"inactive\"} 0",
                 "node_systemd_units{state=\"failed\"} 1",
+                "node_systemd_units{state=\"reloading\"} 1",
             ]
         );
         assert_eq!(version_number("v256 (256.4-2-arch)"), Some(256.0));

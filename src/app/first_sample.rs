@@ -25,6 +25,7 @@ pub async fn start_sampler(
         roots: Roots::new(&run.roots.procfs, &run.roots.sysfs, &run.roots.rootfs),
         options: CollectorOptions {
             process_groups: Arc::clone(groups),
+            slow_interval: sampling.slow_interval,
             udev_data: run.udev_data.clone(),
             ..run.collectors.options.clone()
         },

@@ -107,7 +107,7 @@ impl SampleAge {
 fn interval(collector: &str, sampling: Sampling) -> Duration {
     let info = COLLECTORS.iter().find(|info| info.name == collector);
     match info.map(|info| info.pace) {
-        Some(Pace::Scrape | Pace::IsolatedScrape | Pace::Slow | Pace::IsolatedSlow) => sampling.slow_interval,
+        Some(Pace::Scrape | Pace::IsolatedScrape | Pace::Slow) => sampling.slow_interval,
         Some(Pace::Fast) | None => sampling.interval,
     }
 }

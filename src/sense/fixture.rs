@@ -4,6 +4,11 @@ use super::runtime::bad_lines::BadLines;
 use super::runtime::kernel_file::ParseError;
 use super::runtime::roots::Roots;
 use crate::family::{Family, SampleValue};
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -40,6 +45,18 @@ impl Tree {
 fn write(path: &Path, content: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
+}
+
+/// Refuses sockets of netlink to this thread, as `RestrictAddressFamilies=` of systemd does.
+pub fn deny_netlink() {
+    let netlink = libc::AF_NETLINK.cast_unsigned().into();
+    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, netlink).unwrap();
+    let rules = BTreeMap::from([(libc::SYS_socket, vec![SeccompRule::new(vec![condition]).unwrap()])]);
+    let refused = SeccompAction::Errno(libc::EAFNOSUPPORT.cast_unsigned());
+    let architecture = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, architecture).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
 }
 
 /// What a parser makes of a file.

@@ -104,14 +104,14 @@ const ROWS: &[Row] = &[
         EARLY,
         "the mounts of process 1, where they can be read, else its own",
     ),
-    on("netclass", EARLY, ""),
+    on("netclass", EARLY, "see [Differences](#differences)"),
     on(
         "netdev",
         EARLY,
-        "reads `/proc/net/dev` and sysfs instead of netlink, with the same names",
+        "reads `/proc/net/dev` and sysfs instead of netlink, with the same names; see [Differences](#differences)",
     ),
     on("netstat", EARLY, ""),
-    off("network_route", "1.1", ""),
+    off("network_route", "1.1", "see [Differences](#differences)"),
     on("nfs", EARLY, "an unknown line is skipped instead of failing"),
     on("nfsd", EARLY, "an unknown line is skipped instead of failing"),
     off(
@@ -130,7 +130,7 @@ const ROWS: &[Row] = &[
     off(
         "perf",
         EARLY,
-        "no such collector, because the sandbox denies `perf_event_open(2)`",
+        "a counter or processor that cannot be opened costs its series instead of the start",
     ),
     on("powersupplyclass", "1.0", ""),
     on("pressure", EARLY, ""),
@@ -162,7 +162,7 @@ const ROWS: &[Row] = &[
     on("textfile", EARLY, "see [Differences](#differences)"),
     on("thermal_zone", "1.0", ""),
     on("time", EARLY, ""),
-    on("timex", EARLY, ""),
+    on("timex", EARLY, "see [Differences](#differences)"),
     on("udp_queues", "1.0", ""),
     on("uname", EARLY, ""),
     on("vmstat", EARLY, ""),
@@ -223,11 +223,12 @@ fn names(paces: &[Pace]) -> String {
 }
 
 /// The generated parts of the document.
-fn parts() -> [(&'static str, String); 3] {
+fn parts() -> [(&'static str, String); 4] {
     [
         ("collectors", table()),
-        ("timed collectors", names(&[Pace::Slow, Pace::IsolatedSlow])),
+        ("timed collectors", names(&[Pace::Slow])),
         ("fast collectors", names(&[Pace::Fast])),
+        ("isolated collectors", names(&[Pace::IsolatedScrape])),
     ]
 }
 

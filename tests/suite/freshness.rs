@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::daemon::Home;
+use crate::support::metrics::Scrape as Metrics;
 use crate::support::process::Process;
 use crate::support::prometheus::{Prometheus, start_server};
 use crate::support::tools::tool;
@@ -23,6 +24,8 @@ const SAMPLES: usize = 4;
 /// The time in which most jobs have enough samples, and the longest time until the others have them.
 const RUN: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a busy machine may take to read for a scrape; the caches of a sample each second last longer.
+const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
 const PAUSE_OF_WRITER: Duration = Duration::from_millis(5);
 const MAX_ERROR: f64 = 0.02;
@@ -264,6 +267,97 @@ impl Schedstat {
         let new = directory.path().join("new");
         std::fs::write(&new, text).expect("a writable folder");
         std::fs::rename(new, directory.path().join("schedstat")).expect("a writable folder");
+    }
+}
+
+/// A file with a counter, what is around its number, and the metric with the number of its units in one.
+const COUNTERS: [(&str, [&str; 2], &str, f64); 6] = [
+    (
+        "sys/class/net/eth0/carrier_changes",
+        ["", "\n"],
+        "node_network_carrier_changes_total",
+        1.0,
+    ),
+    (
+        "sys/class/net/eth0/statistics/rx_nohandler",
+        ["", "\n"],
+        "node_network_receive_nohandler_total",
+        1.0,
+    ),
+    (
+        "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count",
+        ["", "\n"],
+        "node_cpu_core_throttles_total",
+        1.0,
+    ),
+    (
+        "sys/class/hwmon/hwmon0/energy1_input",
+        ["", "\n"],
+        "node_hwmon_energy_joule_total",
+        1e6,
+    ),
+    (
+        "proc/sys/kernel/hung_task_detect_count",
+        ["", "\n"],
+        "node_kernel_hung_tasks_total",
+        1.0,
+    ),
+    (
+        "text/a.prom",
+        ["# TYPE a_total counter\na_total ", "\n"],
+        "a_total",
+        1.0,
+    ),
+];
+
+#[test]
+fn counters_of_devices_and_text_files_are_read_for_the_scrape() {
+    let home = Home::new("rules: []\n");
+    // No timer reads them meanwhile.
+    home.write(
+        "evenkeel.yml",
+        "sampling: {slow_interval: 1h}\nrule_files: [rules/*.yml]\n",
+    );
+    let write = |path: &str, text: &str| {
+        let path = home.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a path below the folder")).expect("a writable folder");
+        // Readers find the former file or this one.
+        let new = home.path().join("new");
+        std::fs::write(&new, text).expect("a writable folder");
+        std::fs::rename(new, path).expect("a writable folder");
+    };
+    let set = |number: f64| {
+        for (path, [before, after], ..) in COUNTERS {
+            write(path, &format!("{before}{number}{after}"));
+        }
+    };
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot id");
+    for (path, text) in [
+        ("proc/sys/kernel/random/boot_id", boot_id.as_str()),
+        ("proc/stat", "cpu  1 2 3 4 5 6 7 8 9 10\ncpu0 1 2 3 4 5 6 7 8 9 10\n"),
+        ("proc/net/dev", "x\nx\neth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"),
+        ("sys/class/net/eth0/operstate", "up\n"),
+        ("sys/class/hwmon/hwmon0/name", "chip\n"),
+        ("sys/devices/system/cpu/cpu0/topology/physical_package_id", "0\n"),
+        ("sys/devices/system/cpu/cpu0/topology/core_id", "0\n"),
+    ] {
+        write(path, text);
+    }
+    set(1e6);
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let daemon = home.start(&[
+        &format!("--path.procfs={}", path("proc")),
+        &format!("--path.sysfs={}", path("sys")),
+        &format!("--collector.textfile.directory={}", path("text")),
+    ]);
+    for number in [1e6, 2e6, 3e6] {
+        set(number);
+        for (.., metric, unit) in COUNTERS {
+            eventually(&format!("{metric} of {number}"), PATIENCE, || {
+                let value = Metrics::parse(&daemon.scrape_text()).sum(metric, &[]);
+                (value == Some(number / unit)).then_some(())
+            });
+        }
     }
 }
 

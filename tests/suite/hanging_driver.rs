@@ -29,15 +29,15 @@ const THREADS: [(&str, DriverFile, DriverFile); 2] = [
     (
         "slow-sampler",
         DriverFile {
+            collector: "powersupplyclass",
+            file: "class/power_supply/BAT0/cycle_count",
+            metric: "node_power_supply_cyclecount",
+            unit: 1.0,
+        },
+        DriverFile {
             collector: "thermal_zone",
             file: "class/thermal/thermal_zone0/temp",
             metric: "node_thermal_zone_temp",
-            unit: 1e3,
-        },
-        DriverFile {
-            collector: "hwmon",
-            file: "class/hwmon/hwmon0/temp1_input",
-            metric: "node_hwmon_temp_celsius",
             unit: 1e3,
         },
     ),
@@ -137,7 +137,6 @@ fn hanging_driver_delays_no_other_and_heals() {
     );
     let sys = Sysfs(home.path().join("sys"));
     sys.write("class/thermal/thermal_zone0/type", "acpitz\n");
-    sys.write("class/hwmon/hwmon0/name", "chip\n");
     sys.write("class/powercap/intel-rapl:0/name", "package-0\n");
     for (_, hanging, other) in &THREADS {
         sys.set(hanging, 1.0);
@@ -216,13 +215,14 @@ fn hanging_driver_delays_no_other_and_heals() {
 fn first_read_that_hangs_is_shown_as_failed() {
     let home = Home::new("rules: []\n");
     let sys = Sysfs(home.path().join("sys"));
-    let hwmon = &THREADS[0].2;
-    sys.hang(hwmon);
+    let thermal_zone = &THREADS[0].2;
+    sys.write("class/thermal/thermal_zone0/type", "acpitz\n");
+    sys.hang(thermal_zone);
     let evenkeel = home.start(&[&format!("--path.sysfs={}", sys.0.display())]);
     let get = |path: &str| http::request(evenkeel.metrics, "GET", path, &[("Accept", "text/plain")], b"");
     eventually("a scrape", TIMEOUT, || get("/metrics").ok());
-    assert_eq!(success(&evenkeel, hwmon), 0.0);
-    let answer = get("/metrics?collect[]=hwmon").expect("an answer");
+    assert_eq!(success(&evenkeel, thermal_zone), 0.0);
+    let answer = get("/metrics?collect[]=thermal_zone").expect("an answer");
     assert_eq!(answer.status, 200, "{}", answer.body);
     let answer = get("/metrics?collect[]=zoneinfo").expect("an answer");
     assert_eq!(

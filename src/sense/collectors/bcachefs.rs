@@ -19,10 +19,13 @@ const METRICS: &str = "\
     node_bcachefs_device_durability node_bcachefs_device_info node_bcachefs_device_io_done_bytes_total \
     node_bcachefs_device_io_errors_total node_bcachefs_errors_total node_bcachefs_info node_bcachefs_*";
 
-pub const INFO: CollectorInfo =
-    CollectorInfo::on("bcachefs", Pace::Slow, "file systems of type bcachefs", METRICS, |_| {
-        Box::new(read_bcachefs)
-    });
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "bcachefs",
+    Pace::IsolatedScrape,
+    "file systems of type bcachefs",
+    METRICS,
+    |_| Box::new(read_bcachefs),
+);
 
 /// A number as bcachefs writes it, such as `2.05G`.
 fn parse_human(text: &str) -> Option<f64> {

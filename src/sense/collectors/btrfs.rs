@@ -23,9 +23,13 @@ const METRICS: &str = "\
     node_btrfs_global_rsv_size_bytes node_btrfs_info node_btrfs_last_commit_seconds node_btrfs_max_commit_seconds \
     node_btrfs_reserved_bytes node_btrfs_size_bytes node_btrfs_used_bytes";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("btrfs", Pace::Slow, "file systems of type btrfs", METRICS, |_| {
-    Box::new(read_btrfs)
-});
+pub const INFO: CollectorInfo = CollectorInfo::on(
+    "btrfs",
+    Pace::IsolatedScrape,
+    "file systems of type btrfs",
+    METRICS,
+    |_| Box::new(read_btrfs),
+);
 
 /// Bytes of the sectors in which the kernel states the size of a device.
 const SECTOR_BYTES: f64 = 512.0;

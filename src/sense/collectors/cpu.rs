@@ -9,11 +9,12 @@ use crate::family::{DescriptorCache, Family, SharedStr, label};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::Roots;
+use crate::sense::runtime::roots::{Roots, RoundPurpose};
 use crate::sense::runtime::ttl_cache::TtlCache;
 use options::CpuOptions;
 use std::collections::BTreeMap;
 use std::time::Instant;
+use topology::{Topology, read_throttles, read_topology};
 
 /// The published metrics.
 const METRICS: &str = "\
@@ -162,7 +163,9 @@ pub struct Cpu {
     options: CpuOptions,
     before: CpuSample,
     descriptors: DescriptorCache<u32>,
-    properties: TtlCache,
+    topology: TtlCache<Topology>,
+    throttles: TtlCache<Vec<Family>>,
+    info: TtlCache<Vec<Family>>,
 }
 
 impl Cpu {
@@ -181,14 +184,18 @@ impl Cpu {
             }
         }
         self.before = sample;
-        // Several reads of sysfs per processor are expensive on a large machine.
-        families.extend(self.properties.families(Instant::now(), || {
-            let mut families = topology::read_topology(roots);
-            if self.options.has_info {
-                families.extend(cpu_info::read_cpu_info(roots, &self.options));
-            }
-            families
-        }));
+        // Several files per processor are expensive on a large machine.
+        let now = Instant::now();
+        let topology = self.topology.get(now, || read_topology(roots));
+        if roots.purpose() == RoundPurpose::Scrape {
+            self.throttles.clear();
+        }
+        families.extend_from_slice(self.throttles.get(now, || read_throttles(topology)));
+        families.extend_from_slice(&topology.families);
+        if self.options.has_info {
+            let info = self.info.get(now, || cpu_info::read_cpu_info(roots, &self.options));
+            families.extend_from_slice(info);
+        }
         Ok(families)
     }
 }
@@ -241,6 +248,33 @@ mod tests {
         for bad in ["", "cpu0 1 2 3\n", "cpu  1 x\n"] {
             assert!(parse_all(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn scrape_reads_throttles_that_rules_get_later() {
+        let tree = Tree::new();
+        tree.proc("stat", "cpu0 0 0 0 1 0 0 0 0 0 0\n");
+        tree.sys("devices/system/cpu/cpu0/topology/physical_package_id", "0\n");
+        tree.sys("devices/system/cpu/cpu0/topology/core_id", "0\n");
+        let mut cpu = Cpu::default();
+        let mut throttles = |count: u32, purpose| {
+            tree.sys(
+                "devices/system/cpu/cpu0/thermal_throttle/core_throttle_count",
+                format!("{count}\n"),
+            );
+            tree.roots.begin_round(purpose);
+            text_of(&cpu.read(&tree.roots).unwrap(), "throttles").remove(0)
+        };
+        let line = |count: u32| format!("node_cpu_core_throttles_total{{package=\"0\",core=\"0\"}} {count}");
+        assert_eq!(throttles(1, RoundPurpose::Rules), line(1));
+        assert_eq!(
+            throttles(2, RoundPurpose::Rules),
+            line(1),
+            "one file per core each second is too much"
+        );
+        assert_eq!(throttles(3, RoundPurpose::Scrape), line(3));
+        assert_eq!(throttles(4, RoundPurpose::Scrape), line(4));
+        assert_eq!(throttles(5, RoundPurpose::Rules), line(4));
     }
 
     #[test]

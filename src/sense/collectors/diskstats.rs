@@ -248,7 +248,7 @@ pub struct Diskstats {
     udev_data: PathBuf,
     /// By device and its number of counters.
     descriptors: DescriptorCache<(String, usize)>,
-    udev: TtlCache,
+    udev: TtlCache<Vec<Family>>,
 }
 
 impl Diskstats {
@@ -281,7 +281,7 @@ impl Diskstats {
         families.retain(|family| !family.is_empty());
 
         // Records of udev change only when a device is added or removed.
-        families.extend(self.udev.families(Instant::now(), || {
+        let udev = self.udev.get(Instant::now(), || {
             let with_udev: Vec<_> = disks
                 .iter()
                 .map(|disk| {
@@ -294,7 +294,8 @@ impl Diskstats {
                 })
                 .collect();
             udev_families(&with_udev)
-        }));
+        });
+        families.extend_from_slice(udev);
         Ok(families)
     }
 }

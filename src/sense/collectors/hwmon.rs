@@ -14,7 +14,7 @@ const METRICS: &str = "\
     node_hwmon_power_average_watt node_hwmon_sensor_label node_hwmon_temp_celsius node_hwmon_temp_crit_celsius \
     node_hwmon_temp_max_celsius node_hwmon_update_interval_seconds node_hwmon_voltage_regulator_version node_hwmon_*";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::Slow, "sensors", METRICS, |options| {
+pub const INFO: CollectorInfo = CollectorInfo::on("hwmon", Pace::IsolatedScrape, "sensors", METRICS, |options| {
     let (chips, sensors) = (options.hwmon_chips.clone(), options.hwmon_sensors.clone());
     Box::new(move |roots| read_hwmon(roots, &chips, &sensors))
 });

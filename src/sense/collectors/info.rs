@@ -17,8 +17,6 @@ pub enum Pace {
     IsolatedScrape,
     /// Every `slow_interval`, on one thread for all of them, because a source may hang or hardly changes.
     Slow,
-    /// Every `slow_interval` on a thread of its own, because the source may block the reader for long.
-    IsolatedSlow,
 }
 
 /// Reads the files of a collector and builds its families. The closure owns the state between two reads.

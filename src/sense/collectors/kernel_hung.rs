@@ -10,7 +10,7 @@ const METRICS: &str = "node_kernel_hung_tasks_total";
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "kernel_hung",
-    Pace::Slow,
+    Pace::Scrape,
     "tasks that hang in the kernel",
     METRICS,
     |_| Box::new(read_kernel_hung),

@@ -2,11 +2,16 @@
 
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
+use super::netdev::detailed;
 use crate::family::{Family, label};
 use crate::sense::runtime::kernel_file::{Attributes, ReadError, file_name, list_entries};
 use crate::sense::runtime::netlink::Netlink;
 use crate::sense::runtime::network_links::{Link, error, links};
+use crate::sense::runtime::part_error::PartError;
 use crate::sense::runtime::roots::Roots;
+use crate::sense::runtime::ttl_cache::TtlCache;
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// The published metrics.
 const METRICS: &str = "\
@@ -19,31 +24,27 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "netclass",
-    Pace::Slow,
+    Pace::IsolatedScrape,
     "attributes of network devices",
     METRICS,
     |options| {
-        let devices = options.netclass_devices.clone();
-        let ignores_invalid_speed = options.netclass_ignores_invalid_speed;
-        let asks_netlink = options.netclass_netlink;
-        Box::new(move |roots| {
-            let mut families = read_netclass(roots, &devices, ignores_invalid_speed)?;
-            if asks_netlink {
-                families.push(read_other_names(&devices)?);
-            }
-            Ok(families)
-        })
+        let mut netclass = Netclass {
+            devices: options.netclass_devices.clone(),
+            ignores_invalid_speed: options.netclass_ignores_invalid_speed,
+            asks_netlink: options.netclass_netlink,
+            has_statistics: options.netclass_netlink && options.netclass_statistics,
+            attributes: TtlCache::with_interval(options.slow_interval),
+            netlink_error: PartError::new("netclass", "netlink"),
+        };
+        Box::new(move |roots| netclass.read(roots))
     },
 );
 
 /// File of a device, metric name after `node_network_`, help.
-const ATTRIBUTES: [(&str, &str, &str); 17] = [
-    (
-        "addr_assign_type",
-        "address_assign_type",
-        "How the device got its address.",
-    ),
-    ("carrier", "carrier", "1 where the link is there."),
+type Row = (&'static str, &'static str, &'static str);
+
+/// The counters, which are read for each scrape. The kernel takes no lock for them.
+const COUNTERS: [Row; 3] = [
     (
         "carrier_changes",
         "carrier_changes_total",
@@ -59,6 +60,16 @@ const ATTRIBUTES: [(&str, &str, &str); 17] = [
         "carrier_down_changes_total",
         "Times that the link went.",
     ),
+];
+
+/// The other numbers, which change rarely and are many.
+const ATTRIBUTES: [Row; 14] = [
+    (
+        "addr_assign_type",
+        "address_assign_type",
+        "How the device got its address.",
+    ),
+    ("carrier", "carrier", "1 where the link is there."),
     (
         "dev_id",
         "device_id",
@@ -124,22 +135,69 @@ fn read_other_names(devices: &NameFilter) -> Result<Family, ReadError> {
     Ok(family)
 }
 
-pub fn read_netclass(
-    roots: &Roots,
-    devices: &NameFilter,
+/// The state between two reads.
+struct Netclass {
+    devices: NameFilter,
+    /// Devices of an unknown speed have no speed.
     ignores_invalid_speed: bool,
-) -> Result<Vec<Family>, ReadError> {
-    let base = roots.sys("class/net");
-    let mut families = ATTRIBUTES.map(|(_, name, help)| Family::counter_or_gauge(format!("node_network_{name}"), help));
+    asks_netlink: bool,
+    /// The counters of `netdev`, in its place.
+    has_statistics: bool,
+    attributes: TtlCache<Vec<Family>>,
+    netlink_error: PartError,
+}
+
+impl Netclass {
+    fn read(&mut self, roots: &Roots) -> Result<Vec<Family>, ReadError> {
+        let mut directories = list_entries(&roots.sys("class/net"))?;
+        directories.retain(|directory| self.devices.allows(&file_name(directory)));
+        let mut families = read_counters(&directories);
+        let ignores_invalid_speed = self.ignores_invalid_speed;
+        let (devices, netlink_error, asks_netlink) = (&self.devices, &mut self.netlink_error, self.asks_netlink);
+        let attributes = self.attributes.get(Instant::now(), || {
+            let mut families = read_attributes(&directories, ignores_invalid_speed);
+            if asks_netlink {
+                families.extend(netlink_error.report(read_other_names(devices)));
+            }
+            families
+        });
+        families.extend_from_slice(attributes);
+        if self.has_statistics {
+            let names = directories.iter().map(|directory| file_name(directory));
+            families.extend(detailed::read_as_gauges(roots, names));
+        }
+        families.retain(|family| !family.is_empty());
+        Ok(families)
+    }
+}
+
+fn family((_, name, help): Row) -> Family {
+    Family::counter_or_gauge(format!("node_network_{name}"), help)
+}
+
+fn read_counters(directories: &[PathBuf]) -> Vec<Family> {
+    let mut families = COUNTERS.map(family);
+    for directory in directories {
+        // `bonding_masters` is a file beside the directories of devices.
+        let Some(attributes) = Attributes::open(directory) else {
+            continue;
+        };
+        for (family, (file, ..)) in families.iter_mut().zip(COUNTERS) {
+            if let Some(count) = attributes.read(file).and_then(|text| parse_attribute(&text)) {
+                family.push([label("device", file_name(directory))], count);
+            }
+        }
+    }
+    Vec::from(families)
+}
+
+fn read_attributes(directories: &[PathBuf], ignores_invalid_speed: bool) -> Vec<Family> {
+    let mut families = ATTRIBUTES.map(family);
     let mut up = Family::gauge("node_network_up", "1 where the device is up.");
     let mut info = Family::gauge("node_network_info", "What is known of a device; the value is always 1.");
-    for directory in list_entries(&base)? {
-        let device = file_name(&directory);
-        if !devices.allows(&device) {
-            continue;
-        }
-        // `bonding_masters` is a file beside the directories of devices.
-        let Some(attributes) = Attributes::open(&directory) else {
+    for directory in directories {
+        let device = file_name(directory);
+        let Some(attributes) = Attributes::open(directory) else {
             continue;
         };
         let Some(operstate) = attributes.read("operstate") else {
@@ -176,16 +234,100 @@ pub fn read_netclass(
     }
     let mut families = Vec::from(families);
     families.extend([up, info]);
-    families.retain(|family| !family.is_empty());
-    Ok(families)
+    families
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::{Tree, text_of};
+    use crate::sense::fixture::{Tree, deny_netlink, text_of};
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
+    use std::time::Duration;
+
+    fn netclass(devices: NameFilter) -> Netclass {
+        Netclass {
+            devices,
+            ignores_invalid_speed: false,
+            asks_netlink: false,
+            has_statistics: false,
+            attributes: TtlCache::default(),
+            netlink_error: PartError::new("netclass", "netlink"),
+        }
+    }
+
+    #[test]
+    fn counters_are_read_each_time_and_attributes_later() {
+        let tree = Tree::new();
+        let mut netclass = netclass(NameFilter::default());
+        let mut read = |changes: u32| {
+            for (file, content) in [("operstate", "up\n".to_owned()), ("mtu", format!("{changes}\n"))] {
+                tree.sys(&format!("class/net/eth0/{file}"), content);
+            }
+            tree.sys("class/net/eth0/carrier_changes", format!("{changes}\n"));
+            let families = netclass.read(&tree.roots).unwrap();
+            ["changes", "mtu"].map(|part| {
+                text_of(&families, part)
+                    .remove(0)
+                    .rsplit(' ')
+                    .next()
+                    .unwrap()
+                    .to_owned()
+            })
+        };
+        assert_eq!(read(1), ["1", "1"]);
+        assert_eq!(read(2), ["2", "1"]);
+        assert_eq!(read(3), ["3", "1"]);
+    }
+
+    #[test]
+    fn attributes_follow_the_slow_interval() {
+        let tree = Tree::new();
+        let mut netclass = netclass(NameFilter::default());
+        netclass.attributes = TtlCache::with_interval(Duration::ZERO);
+        for state in ["up", "down"] {
+            tree.sys("class/net/eth0/operstate", format!("{state}\n"));
+            let families = netclass.read(&tree.roots).unwrap();
+            assert!(text_of(&families, "node_network_info")[0].contains(state), "{state}");
+        }
+    }
+
+    #[test]
+    fn statistics_replace_those_of_netdev() {
+        let tree = Tree::new();
+        tree.sys("class/net/eth0/operstate", "up\n");
+        tree.sys("class/net/eth0/statistics/rx_bytes", "24\n");
+        let mut netclass = netclass(NameFilter::default());
+        netclass.has_statistics = true;
+        let families = netclass.read(&tree.roots).unwrap();
+        assert_eq!(
+            text_of(&families, "receive_bytes"),
+            ["node_network_receive_bytes_total{device=\"eth0\"} 24"]
+        );
+    }
+
+    #[test]
+    fn refused_netlink_costs_only_the_other_names() {
+        let tree = Tree::new();
+        tree.sys("class/net/eth0/operstate", "up\n");
+        let mut netclass = netclass(NameFilter::default());
+        netclass.asks_netlink = true;
+        // A filter applies to one thread, so other tests go on.
+        let refused = std::thread::spawn(move || {
+            deny_netlink();
+            let families = netclass.read(&tree.roots).unwrap();
+            (
+                text_of(&families, "node_network_up"),
+                netclass.netlink_error.last().map(str::to_owned),
+            )
+        });
+        let (lines, error) = refused.join().unwrap();
+        assert_eq!(lines, ["node_network_up{device=\"eth0\"} 1"]);
+        assert!(
+            error.as_ref().is_some_and(|error| error.starts_with("netlink: ")),
+            "{error:?}"
+        );
+    }
 
     #[test]
     fn device_name_may_be_any_bytes() {
@@ -193,7 +335,7 @@ mod tests {
         let device = tree.roots.sys("class/net").join(OsStr::from_bytes(b"w\xff\"\\"));
         std::fs::create_dir_all(&device).unwrap();
         std::fs::write(device.join("operstate"), "up\n").unwrap();
-        let families = read_netclass(&tree.roots, &NameFilter::default(), false).unwrap();
+        let families = netclass(NameFilter::default()).read(&tree.roots).unwrap();
         assert_eq!(
             text_of(&families, "node_network_up"),
             ["node_network_up{device=\"w\u{fffd}\\\"\\\\\"} 1"]
@@ -215,7 +357,7 @@ mod tests {
         }
         tree.sys("class/net/lo/operstate", "unknown\n");
         tree.sys("class/net/lo/speed", "\n");
-        let families = read_netclass(&tree.roots, &NameFilter::default(), false).unwrap();
+        let families = netclass(NameFilter::default()).read(&tree.roots).unwrap();
         for (name, expected) in [
             ("node_network_flags", vec!["node_network_flags{device=\"eth0\"} 4099"]),
             (
@@ -230,12 +372,8 @@ mod tests {
             assert_eq!(text_of(&families, name), expected);
         }
         assert!(text_of(&families, "node_network_info{")[0].contains("ifalias=\"to \\\"x\\\"\""));
-        let none = read_netclass(
-            &tree.roots,
-            &NameFilter::exclude(regex::Regex::new("eth").unwrap()),
-            true,
-        )
-        .unwrap();
+        let filter = NameFilter::exclude(regex::Regex::new("eth").unwrap());
+        let none = netclass(filter).read(&tree.roots).unwrap();
         assert_eq!(text_of(&none, "eth0"), [""; 0]);
     }
 }

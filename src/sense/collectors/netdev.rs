@@ -2,18 +2,19 @@
 
 mod addresses;
 mod aliases;
-mod detailed;
+pub(super) mod detailed;
 pub mod options;
 
 use self::aliases::Aliases;
 use self::options::NetdevOptions;
 use super::info::{CollectorInfo, Pace};
 use super::name_filter::NameFilter;
-use crate::family::{DescriptorCache, Family, Label, SharedStr, label};
+use crate::family::{DescriptorCache, Family, Label, MetricKind, SharedStr, label};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::Roots;
+use crate::sense::runtime::part_error::PartError;
+use crate::sense::runtime::roots::{Roots, RoundPurpose};
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
@@ -95,10 +96,11 @@ pub fn bytes(text: &str) -> impl Iterator<Item = (&str, [u64; 2])> {
     })
 }
 
-fn family(column: &str) -> Family {
-    Family::counter(
+fn family(column: &str, kind: MetricKind) -> Family {
+    Family::new(
         format!("node_network_{column}_total"),
         format!("Counter {column} of a network device, as /proc/net/dev counts it."),
+        kind,
     )
 }
 
@@ -118,7 +120,10 @@ impl Device {
 
 /// A family per column with a series per device.
 fn describe(devices: &[Device]) -> Vec<Family> {
-    let mut families: Vec<Family> = COLUMNS.iter().map(|column| family(column)).collect();
+    let mut families: Vec<Family> = COLUMNS
+        .iter()
+        .map(|column| family(column, MetricKind::Counter))
+        .collect();
     for device in devices {
         families.iter_mut().for_each(|family| family.push(device.labels(), 0.0));
     }
@@ -130,10 +135,11 @@ pub struct Netdev {
     wanted: NameFilter,
     /// In the order of `COLUMNS`.
     descriptors: DescriptorCache<Device>,
-    no_handler: TtlCache,
+    no_handler: TtlCache<Family>,
     options: NetdevOptions,
     aliases: Aliases,
-    addresses: TtlCache,
+    addresses: TtlCache<Option<Family>>,
+    address_error: PartError,
 }
 
 impl Netdev {
@@ -145,6 +151,7 @@ impl Netdev {
             options: NetdevOptions::default(),
             aliases: Aliases::default(),
             addresses: TtlCache::default(),
+            address_error: PartError::new("netdev", "address-info"),
         }
     }
 
@@ -164,38 +171,41 @@ impl Netdev {
             })
             .unzip();
         let mut families = match self.options.is_detailed {
-            true => detailed::read(roots, &devices),
+            true => detailed::read(roots, &devices, MetricKind::Counter),
             false => self.columns(roots, devices, &counters),
         };
         if self.options.has_addresses {
-            let wanted = &self.wanted;
-            families.extend(
-                self.addresses
-                    .families(Instant::now(), || vec![addresses::read_addresses(wanted)]),
-            );
+            let (wanted, error) = (&self.wanted, &mut self.address_error);
+            let addresses = self
+                .addresses
+                .get(Instant::now(), || error.report(addresses::read_addresses(wanted)));
+            families.extend(addresses.clone());
         }
         families.retain(|family| !family.is_empty());
         Ok(families)
     }
 
     /// The columns of `/proc/net/dev`, and the counter that node_exporter has from netlink and the file lacks. It costs a
-    /// file per device.
+    /// file per device, which is too much for a sample each second.
     fn columns(&mut self, roots: &Roots, devices: Vec<Device>, counters: &[[u64; 16]]) -> Vec<Family> {
-        let no_handler = self.no_handler.families(Instant::now(), || {
-            let mut family = family("receive_nohandler");
+        if roots.purpose() == RoundPurpose::Scrape {
+            self.no_handler.clear();
+        }
+        let no_handler = self.no_handler.get(Instant::now(), || {
+            let mut family = family("receive_nohandler", MetricKind::Counter);
             for device in &devices {
                 if let Some(count) = detailed::read_counter(roots, &device.name, "rx_nohandler") {
                     family.push(device.labels(), count);
                 }
             }
-            vec![family]
+            family
         });
         let descriptors = self.descriptors.descriptors(devices, describe);
         let mut families = Vec::with_capacity(descriptors.len() + 1);
         for (column, descriptor) in descriptors.iter().enumerate() {
             families.push(descriptor.family(counters.iter().map(|row| row[column] as f64)));
         }
-        families.extend(no_handler);
+        families.push(no_handler.clone());
         families
     }
 }
@@ -265,6 +275,30 @@ mod tests {
                 r#"node_network_receive_crc_errors_total{device="eth0"} 23"#,
             ]
         );
+    }
+
+    #[test]
+    fn scrape_reads_a_counter_that_rules_get_later() {
+        let tree = Tree::new();
+        tree.proc(
+            "net/dev",
+            format!("{HEAD}eth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"),
+        );
+        let mut netdev = Netdev::new(NameFilter::default());
+        let mut no_handler = |count: u32, purpose| {
+            tree.sys("class/net/eth0/statistics/rx_nohandler", format!("{count}\n"));
+            tree.roots.begin_round(purpose);
+            text_of(&netdev.read(&tree.roots).unwrap(), "nohandler").remove(0)
+        };
+        let line = |count: u32| format!("node_network_receive_nohandler_total{{device=\"eth0\"}} {count}");
+        assert_eq!(no_handler(1, RoundPurpose::Rules), line(1));
+        assert_eq!(
+            no_handler(2, RoundPurpose::Rules),
+            line(1),
+            "one file per device each second is too much"
+        );
+        assert_eq!(no_handler(3, RoundPurpose::Scrape), line(3));
+        assert_eq!(no_handler(4, RoundPurpose::Scrape), line(4));
     }
 
     #[test]

@@ -25,7 +25,7 @@ const RESERVED: [&str; 4] = [
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "textfile",
-    Pace::Slow,
+    Pace::IsolatedScrape,
     "metrics that other programs leave in files",
     METRICS,
     |options| {

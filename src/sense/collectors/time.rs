@@ -71,11 +71,12 @@ fn read_surroundings(roots: &Roots, now: Timestamp) -> Vec<Family> {
     families
 }
 
-pub fn read_time(roots: &Roots, surroundings: &mut TtlCache) -> Vec<Family> {
+pub fn read_time(roots: &Roots, surroundings: &mut TtlCache<Vec<Family>>) -> Vec<Family> {
     let now = Timestamp::now();
     let help = "The system's Unix time when it was read, in seconds.";
     let mut families = vec![Family::gauge("node_time_seconds", help).value(now.as_nanosecond() as f64 / 1e9)];
-    families.extend(surroundings.families(Instant::now(), || read_surroundings(roots, now)));
+    let surroundings = surroundings.get(Instant::now(), || read_surroundings(roots, now));
+    families.extend_from_slice(surroundings);
     families
 }
 

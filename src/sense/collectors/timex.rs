@@ -14,7 +14,7 @@ const METRICS: &str = "\
     node_timex_pps_stability_hertz node_timex_status node_timex_sync_status node_timex_tai_offset_seconds \
     node_timex_tick_seconds";
 
-pub const INFO: CollectorInfo = CollectorInfo::on("timex", Pace::Slow, "discipline of the clock", METRICS, |_| {
+pub const INFO: CollectorInfo = CollectorInfo::on("timex", Pace::Scrape, "discipline of the clock", METRICS, |_| {
     Box::new(|_| read_timex())
 });
 

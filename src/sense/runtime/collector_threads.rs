@@ -35,19 +35,17 @@ impl CollectorThreads {
             let collector = Collector::new(info, options).with_freshness(match info.pace {
                 Pace::Fast => Freshness::Fast,
                 Pace::Scrape | Pace::IsolatedScrape => scraped_freshness,
-                Pace::Slow | Pace::IsolatedSlow => Freshness::Timed,
+                Pace::Slow => Freshness::Timed,
             });
-            let alone = |collector, timer| ReaderConfig {
-                name: info.name,
-                collectors: vec![collector],
-                timer,
-            };
             match info.pace {
                 Pace::Fast => fast.push(ScheduledCollector::new(collector)),
                 Pace::Scrape => scraped.push(collector),
-                Pace::IsolatedScrape => isolated.push(alone(collector, Timer::Always)),
+                Pace::IsolatedScrape => isolated.push(ReaderConfig {
+                    name: info.name,
+                    collectors: vec![collector],
+                    timer: Timer::Always,
+                }),
                 Pace::Slow => timed.push(collector),
-                Pace::IsolatedSlow => isolated.push(alone(collector, Timer::Only)),
             }
         }
         let timed = ReaderConfig {

@@ -16,6 +16,7 @@ pub(super) mod lines;
 pub(super) mod name_cache;
 pub(super) mod netlink;
 pub(super) mod network_links;
+pub(super) mod part_error;
 pub(super) mod pressure_watch;
 pub(super) mod reader_thread;
 pub(super) mod readers;

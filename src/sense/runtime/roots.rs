@@ -5,6 +5,26 @@ use super::bad_lines::{BadLineRecorder, BadLines, SkippedLines};
 use super::file_cache::FileCache;
 use super::kernel_file::{FileLayout, ParseError, ReadError, for_each_row, read_bytes};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What a round of reads is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sense) enum RoundPurpose {
+    /// A sample for rules, each second. Counters that cost a file per device may be some seconds old in it.
+    Rules,
+    /// A scrape, whose counters are all read for it.
+    Scrape,
+}
+
+/// Whether the round is one for rules. A clone begins without a round.
+#[derive(Debug, Default)]
+struct IsForRules(AtomicBool);
+
+impl Clone for IsForRules {
+    fn clone(&self) -> Self {
+        IsForRules::default()
+    }
+}
 
 /// The trees that collectors read, as `--path.procfs`, `--path.sysfs` and `--path.rootfs` give them.
 #[derive(Debug, Clone)]
@@ -14,6 +34,7 @@ pub struct Roots {
     pub rootfs: PathBuf,
     file_cache: FileCache,
     bad_lines: BadLineRecorder,
+    is_for_rules: IsForRules,
 }
 
 impl Default for Roots {
@@ -30,12 +51,24 @@ impl Roots {
             rootfs: rootfs.into(),
             file_cache: FileCache::default(),
             bad_lines: BadLineRecorder::default(),
+            is_for_rules: IsForRules::default(),
         }
     }
 
     /// Until the next call each open file of procfs is read once.
-    pub(in crate::sense) fn begin_round(&self) {
+    pub(in crate::sense) fn begin_round(&self, purpose: RoundPurpose) {
         self.file_cache.begin_round();
+        self.is_for_rules
+            .0
+            .store(purpose == RoundPurpose::Rules, Ordering::Relaxed);
+    }
+
+    /// What is read now; a scrape where no round has begun.
+    pub(in crate::sense) fn purpose(&self) -> RoundPurpose {
+        match self.is_for_rules.0.load(Ordering::Relaxed) {
+            true => RoundPurpose::Rules,
+            false => RoundPurpose::Scrape,
+        }
     }
 
     /// Parses the lines of a file of procfs that is read every second. A bad line is counted and left out; the file

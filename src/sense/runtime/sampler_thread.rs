@@ -6,7 +6,7 @@ use super::day_history::DayHistory;
 use super::derived::{self, DerivedMetrics};
 use super::headroom::Headroom;
 use super::recent_history::RecentHistory;
-use super::roots::Roots;
+use super::roots::{Roots, RoundPurpose};
 use super::scrape_queue::{ScrapeQueue, WaitingScrape};
 use super::snapshot::{CollectorReading, EarlyCause, SampleKind, SampleTime, Snapshot};
 use super::subscriber::Subscriber;
@@ -145,7 +145,7 @@ impl SamplerThread {
                 Ok(Request::Fresh(scrape)) => self.read_for_scrape(scrape, handle),
                 Ok(Request::ReaderDone(index)) => self.scrapes.note_done(index, &handle.reader_done()),
                 Ok(Request::Early(cause)) => {
-                    let time = self.begin_round();
+                    let time = self.begin_round(RoundPurpose::Rules);
                     self.sample_early(cause, time, |_| true);
                 }
                 Ok(Request::Stop(stop)) => return Some(stop),
@@ -176,7 +176,7 @@ impl SamplerThread {
     /// Reads the core figures of a regular tick. Only these count for rates and distributions, so that scrapes do not
     /// change them.
     fn read_core_stats(&mut self) -> SampleTime {
-        let time = self.begin_round();
+        let time = self.begin_round(RoundPurpose::Rules);
         // After a panic the reader stays usable, as a collector does, and old figures are not repeated.
         if catch_unwind(AssertUnwindSafe(|| self.reader.read(&self.roots, Instant::now))).is_err() {
             self.reader.stats = CoreStats::default();
@@ -204,7 +204,7 @@ impl SamplerThread {
 
     /// Polls free memory, which allocates nothing, and takes an early sample of memory where it has fallen.
     fn poll_memory(&mut self) {
-        let time = self.begin_round();
+        let time = self.begin_round(RoundPurpose::Rules);
         let available_bytes = self.read_free_memory();
         if available_bytes.is_some_and(|available_bytes| self.memory_poll.headroom.has_dropped(available_bytes)) {
             self.sample_early(EarlyCause::MemoryFalls, time, |scheduled| {
@@ -258,7 +258,7 @@ impl SamplerThread {
         if !self.shared.latest.load().is_fresh(at, max_age) {
             // The other threads read at the same time, so that all samples are of the time of the scrape.
             self.scrapes.readers.request_stale(at, max_age, handle.reader_done());
-            self.scrapes.fast_read = self.begin_round();
+            self.scrapes.fast_read = self.begin_round(RoundPurpose::Scrape);
             self.collector_set
                 .read(&self.roots, |scheduled| scheduled.is_stale(at, max_age));
         }
@@ -287,8 +287,8 @@ impl SamplerThread {
     }
 
     /// Begins a round: from here on each file is read again once.
-    fn begin_round(&self) -> SampleTime {
-        self.roots.begin_round();
+    fn begin_round(&self, purpose: RoundPurpose) -> SampleTime {
+        self.roots.begin_round(purpose);
         SampleTime::now()
     }
 

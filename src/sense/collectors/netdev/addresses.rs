@@ -2,6 +2,7 @@
 
 use crate::family::{Family, label};
 use crate::sense::collectors::name_filter::NameFilter;
+use crate::sense::runtime::kernel_file::ReadError;
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::sys::socket::SockaddrStorage;
 use std::net::IpAddr;
@@ -36,12 +37,16 @@ fn scope(address: IpAddr) -> &'static str {
 }
 
 /// A series per address.
-pub fn read_addresses(wanted: &NameFilter) -> Family {
+///
+/// # Errors
+/// When the kernel refuses netlink, from which getifaddrs(3) has them.
+pub fn read_addresses(wanted: &NameFilter) -> Result<Family, ReadError> {
+    let interfaces = getifaddrs().map_err(|errno| ReadError::System(format!("getifaddrs: {}", errno.desc())))?;
     let mut family = Family::gauge(
         "node_network_address_info",
         "An address of a device; the value is always 1.",
     );
-    for interface in getifaddrs().into_iter().flatten() {
+    for interface in interfaces {
         let Some((ip, prefix)) = address(&interface).filter(|_| wanted.allows(&interface.interface_name)) else {
             continue;
         };
@@ -53,20 +58,31 @@ pub fn read_addresses(wanted: &NameFilter) -> Family {
         ];
         family.push(labels, 1.0);
     }
-    family
+    Ok(family)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sense::fixture::text_of;
+    use crate::sense::fixture::{deny_netlink, text_of};
 
     #[test]
     fn loopback_has_its_address() {
-        let lines = text_of(&[read_addresses(&NameFilter::default())], "127.0.0.1");
+        let lines = text_of(&[read_addresses(&NameFilter::default()).unwrap()], "127.0.0.1");
         let expected =
             "node_network_address_info{device=\"lo\",address=\"127.0.0.1\",netmask=\"8\",scope=\"link-local\"} 1";
         assert_eq!(lines, [expected]);
+    }
+
+    #[test]
+    fn refused_netlink_is_an_error() {
+        // A filter applies to one thread, so other tests go on.
+        let refused = std::thread::spawn(|| {
+            deny_netlink();
+            read_addresses(&NameFilter::default()).map_err(|error| error.to_string())
+        });
+        let error = refused.join().unwrap().unwrap_err();
+        assert!(error.starts_with("getifaddrs: Address family not supported"), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! `rtnl_link_stats64` (Documentation/ABI/testing/sysfs-class-net-statistics in the kernel).
 
 use super::{Device, family};
-use crate::family::Family;
+use crate::family::{Family, MetricKind};
 use crate::sense::runtime::kernel_file::read_number;
 use crate::sense::runtime::roots::Roots;
 
@@ -35,9 +35,19 @@ const COUNTERS: [(&str, &str); 24] = [
     ("tx_compressed", "transmit_compressed"),
 ];
 
-pub fn read(roots: &Roots, devices: &[Device]) -> Vec<Family> {
+/// The counters of devices of these names, as gauges: the kind that node_exporter gives them in `netclass`.
+pub fn read_as_gauges(roots: &Roots, names: impl IntoIterator<Item = String>) -> Vec<Family> {
+    let device = |name: String| Device {
+        name: name.into(),
+        alias: None,
+    };
+    let devices: Vec<Device> = names.into_iter().map(device).collect();
+    read(roots, &devices, MetricKind::Gauge)
+}
+
+pub(super) fn read(roots: &Roots, devices: &[Device], kind: MetricKind) -> Vec<Family> {
     let counter = |(file, name): &(&str, &str)| {
-        let mut family = family(name);
+        let mut family = family(name, kind);
         for device in devices {
             if let Some(count) = read_counter(roots, &device.name, file) {
                 family.push(device.labels(), count);

@@ -22,7 +22,7 @@ const DIVIDER: &str = "\n%%\n";
 const MAX_DEPTH: usize = 8;
 const MAX_FILES: usize = 16;
 /// They ask D-Bus and netlink of this host instead of files.
-const OTHERS: [&str; 5] = ["systemd", "ethtool", "network_route", "qdisc", "wifi"];
+const OTHERS: [&str; 3] = ["systemd", "ethtool", "network_route"];
 /// Groups of processes that together read every file of a process.
 const GROUPS: &str = "process_groups:\n\
     - {name: all, select: {name: '.*'}, metrics: [swap, context_switches, io, open_fds, threads, smaps]}\n\
@@ -105,6 +105,8 @@ fn read() {
         textfile_directories: vec![ROOT.join("text").display().to_string()],
         udev_data: ROOT.join("udev"),
         process_groups: Groups::clone(&PROCESS_GROUPS),
+        qdisc_fixtures: Some(ROOT.join("qdisc")),
+        wifi_fixtures: Some(ROOT.join("wifi")),
         ..CollectorOptions::default()
     };
     options.cpu.has_info = true;

@@ -1,5 +1,6 @@
 //! All collectors on the files of a host that does not exist, in tests/fixtures/collectors/tree.txt: the daemon publishes
-//! the series in expected.prom there. `UPDATE_COLLECTORS=1` writes that file.
+//! the types and series in expected.prom there, and fuzzing starts from the same files. `UPDATE_COLLECTORS=1` writes
+//! expected.prom and the seeds.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,62 +15,171 @@ use crate::support::{eventually, http};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Collectors that ask more than files, or files that this test does not have.
-const OTHERS: [&str; 14] = [
-    "conntrack",
-    "dmi",
+/// Collectors that ask more than files.
+const OTHERS: [&str; 10] = [
     "ethtool",
     "filesystem",
     "groups",
     "network_route",
+    "perf",
     "process",
-    "processes",
     "systemd",
-    "tcpstat",
     "time",
     "timex",
-    "udp_queues",
     "uname",
 ];
+
+/// The bounds of the fuzz target `kernel_files`, and the line between two files of a seed.
+const MAX_FILES: usize = 16;
+const MAX_BYTES: usize = 8000;
+const MAX_DEPTH: usize = 8;
+const DIVIDER: &str = "\n%%\n";
 
 fn fixtures() -> PathBuf {
     root().join("tests/fixtures/collectors")
 }
 
+/// An entry of the fixture.
+enum Entry {
+    File { path: String, content: String },
+    Link { path: String, target: String },
+}
+
+fn entries() -> Vec<Entry> {
+    let text = fs::read_to_string(fixtures().join("tree.txt")).expect("the fixture");
+    let entry = |section: &str| {
+        let (path, content) = section.split_once('\n').unwrap_or((section, ""));
+        match path.split_once(" -> ") {
+            Some((path, target)) => Entry::Link {
+                path: path.to_owned(),
+                target: target.to_owned(),
+            },
+            None => Entry::File {
+                path: path.to_owned(),
+                content: format!("{}\n", content.trim_end_matches('\n')),
+            },
+        }
+    };
+    text.split("\n%% ").skip(1).map(entry).collect()
+}
+
 /// Writes the files and links of the fixture below a directory.
 fn write_tree(directory: &Path) {
-    let text = fs::read_to_string(fixtures().join("tree.txt")).expect("the fixture");
-    for section in text.split("\n%% ").skip(1) {
-        let (path, content) = section.split_once('\n').unwrap_or((section, ""));
-        let (path, target) = match path.split_once(" -> ") {
-            Some((path, target)) => (path, Some(target)),
-            None => (path, None),
-        };
-        let path = directory.join(path);
+    let create_parent = |path: &Path| {
         fs::create_dir_all(path.parent().expect("a path below the directory")).expect("a directory");
-        match target {
-            Some(target) => symlink(target, path).expect("a link"),
-            None => fs::write(path, format!("{content}\n")).expect("a file"),
+    };
+    for entry in entries() {
+        match entry {
+            Entry::File { path, content } => {
+                let path = directory.join(path);
+                create_parent(&path);
+                fs::write(path, content).expect("a file");
+            }
+            Entry::Link { path, target } => {
+                let path = directory.join(path);
+                create_parent(&path);
+                symlink(target, path).expect("a link");
+            }
         }
     }
 }
 
-/// The series of host metrics, sorted, without those that differ from run to run.
+/// The fixture as seeds, each with whole folders of the third level as long as they fit. A seed has no links: a file
+/// behind one is at the place of the link.
+fn seeds() -> Vec<String> {
+    let entries = entries();
+    let behind_link = |path: &str| {
+        entries.iter().find_map(|entry| {
+            let Entry::Link { path: link, target } = entry else {
+                return None;
+            };
+            let target = target.trim_start_matches("../");
+            let (_, rest) = path.split_once(&format!("/{target}/"))?;
+            Some(format!("{link}/{rest}"))
+        })
+    };
+    let folder = |path: &str| path.split('/').take(3).collect::<Vec<_>>().join("/");
+    let mut folders: Vec<(String, Vec<String>)> = Vec::new();
+    for entry in &entries {
+        let Entry::File { path, content } = entry else { continue };
+        let path = behind_link(path).unwrap_or_else(|| path.clone());
+        assert!(path.split('/').count() <= MAX_DEPTH, "too deep for the target: {path}");
+        let section = format!("{path}\n{}", content.trim_end_matches('\n'));
+        match folders.last_mut() {
+            Some((last, sections)) if *last == folder(&path) => sections.push(section),
+            _ => folders.push((folder(&path), vec![section])),
+        }
+    }
+    let bytes = |sections: &[String]| {
+        sections
+            .iter()
+            .map(|section| section.len() + DIVIDER.len())
+            .sum::<usize>()
+    };
+    let mut seeds: Vec<Vec<String>> = vec![Vec::new()];
+    for (_, sections) in folders {
+        for part in sections.chunks(MAX_FILES) {
+            let last = seeds.last_mut().expect("one at least");
+            let fits = last.len() + part.len() <= MAX_FILES && bytes(last) + bytes(part) <= MAX_BYTES;
+            match fits {
+                true => last.extend_from_slice(part),
+                false => seeds.push(part.to_vec()),
+            }
+        }
+    }
+    seeds.iter().map(|sections| sections.join(DIVIDER)).collect()
+}
+
+#[test]
+fn fuzzing_starts_from_every_file_of_the_fixture() {
+    let directory = root().join("fuzz/seeds/kernel_files");
+    let path = |number: usize| directory.join(format!("tree-{number:02}"));
+    let seeds = seeds();
+    if std::env::var_os("UPDATE_COLLECTORS").is_some() {
+        for (number, seed) in seeds.iter().enumerate() {
+            fs::write(path(number), seed).expect("a writable folder");
+        }
+    }
+    for (number, seed) in seeds.iter().enumerate() {
+        let found = fs::read_to_string(path(number)).unwrap_or_default();
+        assert!(
+            found == *seed,
+            "run this test with UPDATE_COLLECTORS=1: tree-{number:02}"
+        );
+        assert!(seed.len() <= MAX_BYTES, "tree-{number:02} is too long");
+    }
+    assert!(
+        !path(seeds.len()).exists(),
+        "delete the seeds from tree-{:02} on",
+        seeds.len()
+    );
+}
+
+const TYPE: &str = "# TYPE ";
+
+/// The types and series of host metrics, sorted, without those that differ from run to run.
 fn series(exposition: &str, directory: &Path) -> Vec<String> {
-    let is_stable = |line: &&str| line.starts_with("node_") && !line.starts_with("node_scrape_");
+    let name = |line: &str| {
+        let start = line.strip_prefix(TYPE).unwrap_or(line);
+        start.split(['{', ' ']).next().unwrap_or_default().to_owned()
+    };
+    let is_stable = |line: &&str| {
+        let name = name(line);
+        name.starts_with("node_") && !name.starts_with("node_scrape_") && name != "node_exporter_build_info"
+    };
     let place = directory.display().to_string();
     let mut series: Vec<String> = exposition
         .lines()
         .filter(is_stable)
         .map(|line| line.replace(&place, ""))
-        .filter(|line| !line.starts_with("node_exporter_build_info"))
         .collect();
-    series.sort();
+    // The type of a metric is before its series.
+    series.sort_by_cached_key(|line| (name(line), !line.starts_with(TYPE), line.clone()));
     series
 }
 
 #[test]
-fn every_collector_publishes_the_series_of_the_fixture() {
+fn every_collector_publishes_types_and_series_of_the_fixture() {
     let home = Home::new("rules: []\n");
     home.write(
         "evenkeel.yml",

@@ -254,25 +254,9 @@ pub fn print_full_host() -> Outcome<()> {
     write_devices(&proc, &sys)?;
     write_pools(&proc)?;
     let roots = Roots::new(&proc, &sys, &root);
-    let concerned = |info: &&CollectorInfo| {
-        let names = [
-            "cpu",
-            "stat",
-            "diskstats",
-            "netdev",
-            "netclass",
-            "softnet",
-            "schedstat",
-            "cpufreq",
-            "interrupts",
-            "softirqs",
-            "zfs",
-        ];
-        names.contains(&info.name)
-    };
     let what = format!("{DISKS} disks, {DEVICES} devices");
     println!("\na full host: {DISKS} disks, {DEVICES} network devices, {CPUS} processors, {POOLS} pools of ZFS");
-    let sum = print_costs(&what, &roots, COLLECTORS.iter().filter(concerned));
+    let sum = print_costs(&what, &roots, COLLECTORS.iter().filter(|info| info.default_on));
     let [cpu, time, most] = [sum.cpu, sum.time, MAX_FULL].map(|time| time.as_secs_f64() * 1e3);
     println!(
         "all of them: {cpu:.1} ms CPU, {time:.1} ms of at most {most:.0} ms, {} series",

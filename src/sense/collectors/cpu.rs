@@ -9,7 +9,7 @@ use crate::family::{DescriptorCache, Family, SharedStr, label};
 use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
-use crate::sense::runtime::roots::{Roots, RoundPurpose};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use options::CpuOptions;
 use std::collections::BTreeMap;
@@ -187,10 +187,10 @@ impl Cpu {
         // Several files per processor are expensive on a large machine.
         let now = Instant::now();
         let topology = self.topology.get(now, || read_topology(roots));
-        if roots.purpose() == RoundPurpose::Scrape {
-            self.throttles.clear();
+        if topology.has_throttles() {
+            let throttles = roots.device_counters(&mut self.throttles, || read_throttles(topology));
+            families.extend_from_slice(throttles);
         }
-        families.extend_from_slice(self.throttles.get(now, || read_throttles(topology)));
         families.extend_from_slice(&topology.families);
         if self.options.has_info {
             let info = self.info.get(now, || cpu_info::read_cpu_info(roots, &self.options));
@@ -204,6 +204,7 @@ impl Cpu {
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, parsed, text_of};
+    use crate::sense::runtime::roots::RoundPurpose;
 
     #[test]
     fn times_are_parsed_with_and_without_guest() {

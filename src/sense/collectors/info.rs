@@ -33,6 +33,8 @@ pub struct CollectorInfo {
     /// Names of the published metrics, separated by spaces. `node_vmstat_*` stands for any name with that prefix,
     /// because the kernel or a driver chooses the rest.
     pub metrics: &'static str,
+    /// Whether these options give it something to read for scrapes.
+    has_sources: fn(&CollectorOptions) -> bool,
     build: fn(&CollectorOptions) -> ReadFn,
 }
 
@@ -51,6 +53,7 @@ impl CollectorInfo {
             default_on: true,
             help,
             metrics,
+            has_sources: |_| true,
             build,
         }
     }
@@ -67,6 +70,15 @@ impl CollectorInfo {
             default_on: false,
             ..CollectorInfo::on(name, pace, help, metrics, build)
         }
+    }
+
+    /// A collector that no scrape waits for where the options give it nothing to read.
+    pub(super) const fn with_sources(self, has_sources: fn(&CollectorOptions) -> bool) -> CollectorInfo {
+        CollectorInfo { has_sources, ..self }
+    }
+
+    pub(in crate::sense) fn has_sources(&self, options: &CollectorOptions) -> bool {
+        (self.has_sources)(options)
     }
 
     pub(in crate::sense) fn build(&self, options: &CollectorOptions) -> ReadFn {

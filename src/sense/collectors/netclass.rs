@@ -24,7 +24,7 @@ const METRICS: &str = "\
 
 pub const INFO: CollectorInfo = CollectorInfo::on(
     "netclass",
-    Pace::IsolatedScrape,
+    Pace::Scrape,
     "attributes of network devices",
     METRICS,
     |options| {

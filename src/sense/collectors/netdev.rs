@@ -14,7 +14,7 @@ use crate::sense::runtime::bad_lines::BadLines;
 use crate::sense::runtime::kernel_file::{FileLayout, ParseError, ReadError};
 use crate::sense::runtime::lines::lines;
 use crate::sense::runtime::part_error::PartError;
-use crate::sense::runtime::roots::{Roots, RoundPurpose};
+use crate::sense::runtime::roots::Roots;
 use crate::sense::runtime::ttl_cache::TtlCache;
 use std::time::Instant;
 
@@ -188,10 +188,7 @@ impl Netdev {
     /// The columns of `/proc/net/dev`, and the counter that node_exporter has from netlink and the file lacks. It costs a
     /// file per device, which is too much for a sample each second.
     fn columns(&mut self, roots: &Roots, devices: Vec<Device>, counters: &[[u64; 16]]) -> Vec<Family> {
-        if roots.purpose() == RoundPurpose::Scrape {
-            self.no_handler.clear();
-        }
-        let no_handler = self.no_handler.get(Instant::now(), || {
+        let no_handler = roots.device_counters(&mut self.no_handler, || {
             let mut family = family("receive_nohandler", MetricKind::Counter);
             for device in &devices {
                 if let Some(count) = detailed::read_counter(roots, &device.name, "rx_nohandler") {
@@ -214,6 +211,7 @@ impl Netdev {
 mod tests {
     use super::*;
     use crate::sense::fixture::{Tree, parsed, text_of};
+    use crate::sense::runtime::roots::RoundPurpose;
 
     const HEAD: &str = "Inter-|   Receive  |  Transmit\n face |bytes |bytes\n";
 

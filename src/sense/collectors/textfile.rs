@@ -32,7 +32,8 @@ pub const INFO: CollectorInfo = CollectorInfo::on(
         let patterns = options.textfile_directories.clone();
         Box::new(move |_| Ok(read_textfile(&patterns)))
     },
-);
+)
+.with_sources(|options| !options.textfile_directories.is_empty());
 
 /// The directories that match a pattern; a pattern without matches is itself the directory.
 fn directories(pattern: &str) -> Vec<PathBuf> {

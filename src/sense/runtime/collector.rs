@@ -76,7 +76,10 @@ impl Collector {
             self.last_error.clone_from(&error);
         }
         let has_nothing = absent || (error.is_none() && families.iter().all(Family::is_empty));
-        let freshness = freshness(self.freshness, duration, has_nothing);
+        let freshness = match roots.take_old_counters() {
+            true => Freshness::ForRules,
+            false => freshness(self.freshness, duration, has_nothing),
+        };
         // After a failed read no descriptors are shared with the next one.
         self.descriptors.share(&mut families);
         Arc::new(CollectorReading {

@@ -34,7 +34,8 @@ impl CollectorThreads {
         for info in COLLECTORS.iter().filter(|info| enabled.contains(info.name)) {
             let collector = Collector::new(info, options).with_freshness(match info.pace {
                 Pace::Fast => Freshness::Fast,
-                Pace::Scrape | Pace::IsolatedScrape => scraped_freshness,
+                Pace::Scrape | Pace::IsolatedScrape if info.has_sources(options) => scraped_freshness,
+                Pace::Scrape | Pace::IsolatedScrape => Freshness::Timed,
                 Pace::Slow => Freshness::Timed,
             });
             match info.pace {
@@ -62,5 +63,26 @@ impl CollectorThreads {
             fast: CollectorSet::new(fast),
             others: [timed, scraped].into_iter().chain(isolated).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scrape_does_not_wait_for_text_files_without_a_directory() {
+        let freshness = |directories: &[&str]| {
+            let options = CollectorOptions {
+                textfile_directories: directories.iter().map(|name| (*name).to_owned()).collect(),
+                ..CollectorOptions::default()
+            };
+            let threads = CollectorThreads::new(&BTreeSet::from(["textfile"]), &options, Duration::from_secs(15));
+            let textfile = threads.others.into_iter().find(|config| config.name == "textfile");
+            let mut collector = textfile.unwrap().collectors.remove(0);
+            collector.read(&crate::sense::Roots::default()).freshness
+        };
+        assert!(matches!(freshness(&[]), Freshness::Timed));
+        assert!(matches!(freshness(&["/nowhere"]), Freshness::Scraped { .. }));
     }
 }

@@ -4,8 +4,10 @@
 use super::bad_lines::{BadLineRecorder, BadLines, SkippedLines};
 use super::file_cache::FileCache;
 use super::kernel_file::{FileLayout, ParseError, ReadError, for_each_row, read_bytes};
+use super::ttl_cache::TtlCache;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// What a round of reads is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +18,17 @@ pub(in crate::sense) enum RoundPurpose {
     Scrape,
 }
 
-/// Whether the round is one for rules. A clone begins without a round.
+/// The round of reads that goes on. A clone begins without one, which is a scrape.
 #[derive(Debug, Default)]
-struct IsForRules(AtomicBool);
+struct Round {
+    is_for_rules: AtomicBool,
+    /// Whether a collector took counters from a cache.
+    has_old_counters: AtomicBool,
+}
 
-impl Clone for IsForRules {
+impl Clone for Round {
     fn clone(&self) -> Self {
-        IsForRules::default()
+        Round::default()
     }
 }
 
@@ -34,7 +40,7 @@ pub struct Roots {
     pub rootfs: PathBuf,
     file_cache: FileCache,
     bad_lines: BadLineRecorder,
-    is_for_rules: IsForRules,
+    round: Round,
 }
 
 impl Default for Roots {
@@ -51,24 +57,34 @@ impl Roots {
             rootfs: rootfs.into(),
             file_cache: FileCache::default(),
             bad_lines: BadLineRecorder::default(),
-            is_for_rules: IsForRules::default(),
+            round: Round::default(),
         }
     }
 
     /// Until the next call each open file of procfs is read once.
     pub(in crate::sense) fn begin_round(&self, purpose: RoundPurpose) {
         self.file_cache.begin_round();
-        self.is_for_rules
-            .0
-            .store(purpose == RoundPurpose::Rules, Ordering::Relaxed);
+        let is_for_rules = purpose == RoundPurpose::Rules;
+        self.round.is_for_rules.store(is_for_rules, Ordering::Relaxed);
     }
 
-    /// What is read now; a scrape where no round has begun.
-    pub(in crate::sense) fn purpose(&self) -> RoundPurpose {
-        match self.is_for_rules.0.load(Ordering::Relaxed) {
-            true => RoundPurpose::Rules,
-            false => RoundPurpose::Scrape,
+    /// Counters that cost a file per device or core: read now for a scrape, and from the cache for rules.
+    pub(in crate::sense) fn device_counters<'a, T>(
+        &self,
+        cache: &'a mut TtlCache<T>,
+        read: impl FnOnce() -> T,
+    ) -> &'a T {
+        if self.round.is_for_rules.load(Ordering::Relaxed) {
+            self.round.has_old_counters.store(true, Ordering::Relaxed);
+        } else {
+            cache.clear();
         }
+        cache.get(Instant::now(), read)
+    }
+
+    /// Whether counters came from a cache since the last call, so that the reading is none for a scrape.
+    pub(in crate::sense) fn take_old_counters(&self) -> bool {
+        self.round.has_old_counters.swap(false, Ordering::Relaxed)
     }
 
     /// Parses the lines of a file of procfs that is read every second. A bad line is counted and left out; the file

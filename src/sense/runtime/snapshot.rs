@@ -57,6 +57,8 @@ pub enum Freshness {
     Scraped { valid_for: Duration },
     /// Of any age, because a timer reads the collector.
     Timed,
+    /// For rules only, because some of its counters are older than the reading.
+    ForRules,
 }
 
 /// The age of readings that a scrape permits.
@@ -138,6 +140,7 @@ impl CollectorReading {
             Freshness::Fast => age <= max_age.fast,
             Freshness::Scraped { valid_for } => age <= max_age.scraped.max(valid_for),
             Freshness::Timed => true,
+            Freshness::ForRules => false,
         }
     }
 }

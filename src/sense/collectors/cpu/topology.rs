@@ -21,6 +21,13 @@ pub struct Topology {
     packages: Vec<Throttle>,
 }
 
+impl Topology {
+    /// Whether the kernel counts throttles here; virtual machines and most processors beside Intel's have none.
+    pub fn has_throttles(&self) -> bool {
+        !self.cores.is_empty() || !self.packages.is_empty()
+    }
+}
+
 /// Isolation and hotplug, and the files of throttles (`thermal_throttle` under each processor, x86 only).
 pub fn read_topology(roots: &Roots) -> Topology {
     let base = roots.sys("devices/system/cpu");

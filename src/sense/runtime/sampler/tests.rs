@@ -8,6 +8,7 @@ use crate::sense::fixture::Tree;
 use crate::sense::runtime::collector::Collector;
 use crate::sense::runtime::collector_set::{CollectorSet, ScheduledCollector};
 use crate::sense::runtime::readers::{ReaderConfig, Timer};
+use crate::sense::runtime::roots::RoundPurpose;
 use crate::sense::runtime::snapshot::Freshness;
 use crate::sense::runtime::snapshot::{EarlyCause, SampleKind};
 use std::os::unix::fs::FileExt;
@@ -696,4 +697,25 @@ fn empty_tree_fails_every_reader_of_it() {
         &mut DescriptorCache::default(),
     );
     assert_eq!(about[0].len(), snapshot.readings.len());
+}
+
+#[test]
+fn scrape_after_a_sample_for_rules_reads_counters_of_devices() {
+    let tree = Tree::new();
+    tree.proc("net/dev", "x\nx\neth0: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n");
+    tree.sys("class/net/eth0/statistics/rx_nohandler", "1\n");
+    let mut netdev = Collector::new(
+        COLLECTORS.iter().find(|info| info.name == "netdev").unwrap(),
+        &CollectorOptions::default(),
+    );
+    let max_age = MaxAge::of_all(Duration::from_secs(60));
+    tree.roots.begin_round(RoundPurpose::Rules);
+    let reading = netdev.read(&tree.roots);
+    assert!(
+        !reading.is_fresh(reading.read.instant, max_age),
+        "its counter may be old"
+    );
+    tree.roots.begin_round(RoundPurpose::Scrape);
+    let reading = netdev.read(&tree.roots);
+    assert!(reading.is_fresh(reading.read.instant, max_age));
 }

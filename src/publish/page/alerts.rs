@@ -142,11 +142,14 @@ fn answer(out: &mut String, status: &Status, options: PageOptions<'_>, alert: &O
     }
     let storage = options.storage_option;
     let pause = pause_command(&alert.rule, is_paused, storage);
-    fact(if is_paused { "To go on" } else { "To stop" }, &pause)?;
+    let purpose = if is_paused { "To go on" } else { "To stop the rule" };
     let history = command(&format!("evenkeel history --rule {}{storage}", shell_word(&alert.rule)));
     fact(
         "More",
-        &format!("<a href=\"episodes/{}\">this episode</a>, or {history}", alert.episode),
+        &format!(
+            "<a href=\"episodes/{}\">this episode</a>, or {history}. {purpose}: {pause}",
+            alert.episode
+        ),
     )?;
     writeln!(out, "</dl>\n</div>")
 }

@@ -317,11 +317,11 @@ fn rules_and_alerts_have_the_command_that_pauses_or_resumes() {
         assert!(section.contains(text), "{text:?} in {section}");
     };
     let pause = "<code tabindex=\"0\">evenkeel pause <span>--rule</span> <span>calm-batch-jobs</span></code>";
-    has(&status, "alerts", &format!("<dt>To stop</dt><dd>{pause}</dd>"));
+    has(&status, "alerts", &format!("To stop the rule: {pause}</dd>"));
     has(&status, "rules", pause);
     status.paused_rules.insert("calm-batch-jobs".to_owned());
     let resume = "<code tabindex=\"0\">evenkeel resume <span>--rule</span> <span>calm-batch-jobs</span></code>";
-    has(&status, "alerts", &format!("<dt>To go on</dt><dd>{resume}</dd>"));
+    has(&status, "alerts", &format!("To go on: {resume}</dd>"));
     has(&status, "alerts", "</span> <strong>❚❚ paused</strong></h4>");
     has(&status, "rules", resume);
     has(&status, "status", &format!("calm-batch-jobs: until {resume}"));

@@ -294,7 +294,7 @@ fn considered(out: &mut String, status: &Status, events: &[&Event], is_incomplet
     if refused.is_empty() {
         return writeln!(
             out,
-            "<p>The rule chose all processes that its selector matches, up to its limit. \
+            "<p>The rule chose all processes that its selector matches. \
              <a href=\"#explain\">The command below</a> with <code>--pid</code> says why another process is not selected.</p>\n</section>"
         );
     }

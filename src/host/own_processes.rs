@@ -3,7 +3,6 @@
 use crate::process::table::Procfs;
 use std::collections::BTreeSet;
 use std::io;
-use std::time::Duration;
 
 pub const RUNNER_STARTER: &str = "evenkeel-start";
 pub const RUNNER: &str = "evenkeel-runner";
@@ -16,12 +15,12 @@ pub const LINES: [(&str, &str); 2] = [(RUNNER_STARTER, RUNNER), (FRONTEND_STARTE
 /// A process of evenkeel with its ancestors, and the processes that it has started for itself.
 ///
 /// # Errors
-/// When one of them may run and cannot be read.
+/// When evenkeel can read no process. One that it may not read ends the line, as with `hidepid` of proc(5).
 pub fn line_of(procfs: &Procfs, own_pid: i32) -> io::Result<BTreeSet<i32>> {
     let mut line = BTreeSet::new();
     let mut pid = own_pid;
     while pid > 0 && line.insert(pid) {
-        let found = procfs.find_process(pid, Duration::ZERO)?;
+        let found = procfs.readable_process(pid)?;
         pid = found.map_or(0, |process| process.parent);
     }
     // Children of the runner are commands.
@@ -36,11 +35,9 @@ pub fn line_of(procfs: &Procfs, own_pid: i32) -> io::Result<BTreeSet<i32>> {
 
 /// The child processes that the first thread of a process started and that have this name.
 fn children(procfs: &Procfs, pid: i32, name: &str) -> io::Result<Vec<i32>> {
-    let text = procfs.read_if_there(&format!("{pid}/task/{pid}/children"))?;
-    let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default());
     let mut named = Vec::new();
-    for pid in text.split(' ').flat_map(str::parse) {
-        let found = procfs.find_process(pid, Duration::ZERO)?;
+    for pid in procfs.children(pid)? {
+        let found = procfs.readable_process(pid)?;
         named.extend(found.filter(|process| process.name == name).map(|_| pid));
     }
     Ok(named)

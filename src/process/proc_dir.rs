@@ -9,7 +9,7 @@ use super::fields::{Details, Process, ProcessFields, Unread};
 use super::file_id::FileId;
 use super::kernel_threads::KernelThreads;
 use super::program;
-use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, is_shortage, read_file};
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, read_file, unless_unreadable};
 use super::table::{Procfs, has_left};
 use super::timed_calls::{Blocked, BoundedCalls, PATIENCE};
 use super::user_names::UserNames;
@@ -109,18 +109,6 @@ impl Procfs {
     fn open_root(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         openat(CWD, &self.root, flags, Mode::empty())
-    }
-}
-
-/// Leaves a process out that exited meanwhile or that evenkeel may not read.
-///
-/// # Errors
-/// When evenkeel can read no process, because a table without any would be taken for a host without processes.
-fn unless_unreadable<T>(read: Result<T, Errno>) -> Result<Option<T>, Errno> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if is_shortage(error) => Err(error),
-        Err(_) => Ok(None),
     }
 }
 

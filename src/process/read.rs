@@ -16,9 +16,17 @@ pub(super) fn is_gone(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::SRCH)
 }
 
-/// Whether evenkeel itself, or the host, lacks descriptors or memory, so that no file can be opened.
-pub(super) fn is_shortage(error: Errno) -> bool {
-    matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+/// Leaves a process out that exited meanwhile or that evenkeel may not read.
+///
+/// # Errors
+/// When evenkeel itself, or the host, lacks descriptors or memory, so that no process can be read. A table without any
+/// would be taken for a host without processes.
+pub(super) fn unless_unreadable<T>(read: Result<T, Errno>) -> Result<Option<T>, Errno> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Reads a complete file, with as few system calls as possible.

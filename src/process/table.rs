@@ -3,7 +3,7 @@
 
 use super::fields::{Details, Process};
 use super::identity::{BootId, Identity};
-use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, is_gone, read_file};
+use super::read::{FIRST_READ_BYTES, MAX_FILE_BYTES, is_gone, read_file, unless_unreadable};
 use super::timed_calls::BoundedCalls;
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -100,6 +100,14 @@ impl Procfs {
         Ok(process.map(|process| self.with_live_thread(process)))
     }
 
+    /// Reads one process again; `None` if it is gone, or evenkeel may not read it (`hidepid` of proc(5)).
+    ///
+    /// # Errors
+    /// When evenkeel can read no process.
+    pub fn readable_process(&self, pid: i32) -> Result<Option<Process>, Errno> {
+        Ok(unless_unreadable(self.find_process(pid, Duration::ZERO))?.flatten())
+    }
+
     /// Reads a thread, in the fields of a process; `None` if it is gone.
     ///
     /// # Errors
@@ -109,20 +117,21 @@ impl Procfs {
     }
 
     fn find_stat(&self, path: &str, boot_now: Duration) -> Result<Option<Process>, Errno> {
-        let stat = self.read_if_there(path)?;
-        Ok(stat.and_then(|stat| self.parse_stat(&stat, boot_now)))
-    }
-
-    /// Reads one small file; `None` if it does not exist, or no longer.
-    ///
-    /// # Errors
-    /// All others of open(2) and read(2).
-    pub fn read_if_there(&self, path: &str) -> Result<Option<Vec<u8>>, Errno> {
         match self.read(path) {
-            Ok(bytes) => Ok(Some(bytes)),
+            Ok(stat) => Ok(self.parse_stat(&stat, boot_now)),
             Err(error) if is_gone(error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The children of the first thread of a process (`CONFIG_PROC_CHILDREN`); none where evenkeel may not read them.
+    ///
+    /// # Errors
+    /// When evenkeel can read no process.
+    pub fn children(&self, pid: i32) -> Result<Vec<i32>, Errno> {
+        let text = unless_unreadable(self.read(&format!("{pid}/task/{pid}/children")))?;
+        let text = String::from_utf8_lossy(text.as_deref().unwrap_or_default()).into_owned();
+        Ok(text.split(' ').flat_map(str::parse).collect())
     }
 
     /// Reads one process again; `None` if it is gone or cannot be read.

@@ -59,16 +59,42 @@ fn reset_on_fork_changes_nothing_else() {
     }
 }
 
-/// A procfs of one process, with what the kernel says of its scheduling.
-fn reach_of_nice(autogroup: &str, cgroup: &str) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let write = |name: &str, text: &str| {
-        let path = root.join(name);
+/// A procfs in a temporary directory.
+struct ProcTree(tempfile::TempDir);
+
+impl ProcTree {
+    fn new() -> ProcTree {
+        let tree = ProcTree(tempfile::tempdir().unwrap());
+        tree.write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+        tree
+    }
+
+    fn root(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.root().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
-    };
-    write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+    }
+
+    /// A link that leads to itself fails for another reason than a process that is gone, as a file does that evenkeel may
+    /// not read.
+    fn make_unreadable(&self, name: &str) {
+        fs::remove_file(self.root().join(name)).unwrap();
+        std::os::unix::fs::symlink(self.root().join(name), self.root().join(name)).unwrap();
+    }
+
+    fn host(&self) -> LinuxHost {
+        LinuxHost::new(Procfs::open(self.root()).unwrap(), Arc::new(|_| ()))
+    }
+}
+
+/// What the kernel says of the scheduling of the only process of a procfs.
+fn reach_of_nice(autogroup: &str, cgroup: &str) -> Option<String> {
+    let tree = ProcTree::new();
+    let (root, write) = (tree.root(), |name: &str, text: &str| tree.write(name, text));
     write("sys/kernel/sched_autogroup_enabled", autogroup);
     let mount = root.join("cgroups");
     let mountinfo = format!("1 2 0:3 / {} rw - cgroup2 cgroup2 rw", mount.display());
@@ -78,7 +104,7 @@ fn reach_of_nice(autogroup: &str, cgroup: &str) -> Option<String> {
     write("7/cgroup", &format!("0::{cgroup}\n"));
     write("7/autogroup", "/autogroup-42 nice 0\n");
     write("7/stat", "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
-    let mut host = LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()));
+    let mut host = tree.host();
     let id = host.process(7).unwrap().identity;
     match host.reach(id, Knob::Nice) {
         Reach::Limited(why) => Some(why),
@@ -101,43 +127,53 @@ fn it_is_said_among_whom_nice_counts() {
     assert!(reach_of_nice("1\n", "/batch.slice").unwrap().contains("cpu.weight"));
 }
 
-/// A link that leads to itself fails for another reason than a process that is gone, as a lack of descriptors does.
 #[test]
 fn process_that_cannot_be_read_is_not_taken_for_gone() {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path();
-    let write = |name: &str, text: &str| {
-        let path = root.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    };
-    write("sys/kernel/random/boot_id", "00000000-0000-0000-0000-000000000001");
+    let tree = ProcTree::new();
     for stat in ["7/stat", "7/task/7/stat"] {
-        write(stat, "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
+        tree.write(stat, "7 (x) S 1 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
     }
-    write("7/oom_score_adj", "0\n");
-    let mut host = LinuxHost::new(Procfs::open(root).unwrap(), Arc::new(|_| ()));
+    tree.write("7/oom_score_adj", "0\n");
+    let mut host = tree.host();
     let id = host.process(7).unwrap().identity;
     let main = id.main_thread();
     assert_eq!(host.get(id, main, Knob::OomScoreAdj).unwrap(), Value::OomScoreAdj(0));
 
-    let replace = |name: &str| {
-        fs::remove_file(root.join(name)).unwrap();
-        std::os::unix::fs::symlink(root.join(name), root.join(name)).unwrap();
-    };
-    replace("7/task/7/stat");
+    tree.make_unreadable("7/task/7/stat");
     let error = host.get(id, main, Knob::OomScoreAdj).unwrap_err();
     assert!(matches!(error, HostError::Failed { .. }), "{error}");
     let error = host.threads(id).unwrap_err();
     assert!(matches!(error, HostError::Failed { .. }), "{error}");
-    replace("7/stat");
+    tree.make_unreadable("7/stat");
     assert!(host.find_process(7).is_err() && host.process(7).is_none());
     assert!(host.is_alive(id) && !host.is_ending(id));
-    assert!(own_processes::line_of(host.procfs(), 7).is_err());
 
-    fs::remove_dir_all(root.join("7")).unwrap();
+    fs::remove_dir_all(tree.root().join("7")).unwrap();
     assert!(matches!(host.threads(id), Err(HostError::Gone { .. })));
     assert!(!host.is_alive(id) && host.is_ending(id));
+}
+
+#[test]
+fn ancestor_that_may_not_be_read_ends_the_own_line_only() {
+    let tree = ProcTree::new();
+    for (pid, parent, name) in [
+        (3, 1, "sshd"),
+        (5, 3, "bash"),
+        (7, 5, "evenkeel"),
+        (8, 7, "evenkeel-start"),
+        (9, 8, "evenkeel-runner"),
+        (10, 9, "command"),
+    ] {
+        let text = format!("{pid} ({name}) S {parent} 7 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 70 0 0\n");
+        tree.write(&format!("{pid}/stat"), &text);
+    }
+    for (pid, children) in [(7, "8 "), (8, "9 "), (9, "10 ")] {
+        tree.write(&format!("{pid}/task/{pid}/children"), children);
+    }
+    // As with hidepid, which hides the processes of other users.
+    tree.make_unreadable("3/stat");
+    let line = own_processes::line_of(tree.host().procfs(), 7).unwrap();
+    assert_eq!(line, [3, 5, 7, 8, 9].into());
 }
 
 #[test]

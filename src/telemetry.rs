@@ -284,6 +284,11 @@ impl Telemetry {
         self.lock().activity.set_unanswered(source, alerts);
     }
 
+    /// Forgets the firing alerts that no rule matches, until the next reports.
+    pub fn forget_unanswered(&self) {
+        self.lock().activity.unanswered_alerts.clear();
+    }
+
     /// Loads the activity from before a restart.
     pub fn restore(&self, stored: StoredActivity) {
         self.lock().activity.restore(stored);

@@ -182,6 +182,8 @@ impl<H: Host> Engine<H> {
         self.retain_history();
         self.measure_cpu();
         show_rules(&self.telemetry, &self.policy);
+        // Other rules may answer them, and other sources report them.
+        self.telemetry.forget_unanswered();
         warn_of_privileges(&self.host, &self.policy);
         let mut transaction = Transaction::new(self.host.now(), None);
         let mut episodes = self.episodes(&mut transaction);

@@ -60,6 +60,8 @@ impl<H: Host> Engine<H> {
     pub(super) fn show_unanswered(&self, report: &SourceReport, index: &RuleIndex<'_>) {
         let (source, firing) = match report {
             SourceReport::Alerts(..) => return,
+            // No Alertmanager answered.
+            SourceReport::PollResult(poll) if poll.views.is_empty() => return,
             SourceReport::FiringSet(set, _) => (Source::Local, Cow::Borrowed(&set.firing)),
             SourceReport::PollResult(poll) => (Source::Alertmanager, Cow::Owned(poll.firing())),
         };

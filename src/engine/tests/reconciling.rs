@@ -60,6 +60,21 @@ fn alerts_that_no_rule_answers_are_shown_while_they_fire() {
     world.reconcile(&[]);
     assert_eq!(names(&world), ["local Slow"]);
     assert_eq!(world.engine.ledger().episodes.len(), 1, "they open no episode");
+    world.reconcile(&there);
+    let asked_at = world.engine.host().now.boot;
+    world.engine.reconcile(&PollResult {
+        asked_at,
+        fresh_for: PATIENCE,
+        views: Vec::new(),
+        patience: PATIENCE,
+    });
+    assert_eq!(names(&world).len(), 2, "no Alertmanager said that it is over");
+    world.engine.reload(policy(vec![example("DiskFull", "nice 15")]));
+    assert_eq!(
+        names(&world),
+        [""; 0],
+        "another configuration may have neither the rules nor the sources"
+    );
 }
 
 impl World {

@@ -273,7 +273,7 @@ fn pause_rule(reach: &Reach, rule: &str, paused: bool) -> ExitCode {
         (Reply::PausedRule(true), false) => Ok(format!("rule {rule:?} resumed\n")),
         (Reply::PausedRule(false), _) => Err(format!(
             "there is no rule {rule:?}; `{}` lists the rules",
-            printable(&format!("evenkeel status{}", reach.storage.option()))
+            printable(&format!("evenkeel status --output json{}", reach.storage.option()))
         )),
         (other, _) => Ok(unexpected(&other)),
     }))

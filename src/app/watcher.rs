@@ -347,6 +347,7 @@ mod tests {
         let _without_rules = start("");
         assert!(!keeps_it());
     }
+
     #[test]
     fn own_alerts_and_their_repeats_are_counted() {
         let directory = tempfile::tempdir().unwrap();

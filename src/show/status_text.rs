@@ -151,7 +151,10 @@ fn state(status: &Answer, now: Timestamp, storage: &str, style: Style) -> String
     );
     for rule in &status.paused_rules {
         let resume = format!("evenkeel resume --rule {}{storage}", shell_word(rule));
-        let paused = format!("{} is paused until `{}`", printable(rule), printable(&resume));
+        let by = status.activity.rule_paused_by(rule).map_or(String::new(), |event| {
+            format!(" {} {},", ago(event.at, now), printable(&event.reason))
+        });
+        let paused = format!("{} is paused:{by} until `{}`", printable(rule), printable(&resume));
         out += &wrapped(style, 2, &paused);
     }
     for rule in &status.breakers_open {

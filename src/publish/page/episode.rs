@@ -93,8 +93,9 @@ fn mode(status: &Status, episode: Episode<'_>) -> String {
     let are_applied = !is_off && !status.paused && status.ledger_writable && status.mode == "enforce";
     let is_unconfirmed = alert.state != "firing";
     let is_stopped = status.breakers_open.contains(&alert.rule);
+    let is_paused = status.paused_rules.contains(&alert.rule);
     let mut sentences = Vec::new();
-    match are_applied && (is_unconfirmed || is_stopped) {
+    match are_applied && (is_unconfirmed || is_stopped || is_paused) {
         true => sentences.push("Enforce.".to_owned()),
         false => sentences.push(capitalised(general) + "."),
     }
@@ -104,7 +105,7 @@ fn mode(status: &Status, episode: Episode<'_>) -> String {
     if is_stopped {
         sentences.push("The breaker of the rule is open: no irreversible actions.".to_owned());
     }
-    if status.paused_rules.contains(&alert.rule) {
+    if is_paused {
         sentences.push("The rule is paused: no new steps; its leases are still reverted.".to_owned());
     }
     sentences.join(" ")
@@ -294,7 +295,7 @@ fn considered(out: &mut String, status: &Status, events: &[&Event], is_incomplet
     if refused.is_empty() {
         return writeln!(
             out,
-            "<p>The rule chose all processes that its selector matches. \
+            "<p>When the episode began, the rule left out no process that its selector matched. \
              <a href=\"#explain\">The command below</a> with <code>--pid</code> says why another process is not selected.</p>\n</section>"
         );
     }

@@ -3,7 +3,7 @@ use crate::publish::status::{CollectorStatus, HostFigures, HostInfo};
 use crate::sense::{DayHistory, RecentHistory};
 use crate::telemetry::{
     Activity, BudgetLimits, Event, EventKind, FrontendStatus, LeaseStatus, OpenAlert, OpenLists, RuleStatus, Telemetry,
-    episode_id,
+    UnansweredAlert, episode_id,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -335,6 +335,40 @@ fn rules_and_alerts_have_the_command_that_pauses_or_resumes() {
         "status",
         &format!("by root (uid 0): &lt;it&gt;, until {resume}"),
     );
+}
+
+#[test]
+fn alerts_that_no_rule_answers_are_listed_and_counted() {
+    let mut status = busy(0);
+    let page_of = |status: &Status| page(status, OPTIONS, None);
+    assert!(!page_of(&status).contains("No rule answers"));
+    let alert = |number: i64| UnansweredAlert {
+        alertname: format!("Disk{number}<b>").into(),
+        labels: [("device", "<sda>".to_owned())].into(),
+        source: "local".into(),
+        since: now() - SignedDuration::from_secs(60 * number),
+    };
+    status.activity.unanswered_alerts = (1..=10).map(alert).collect();
+    let page = page_of(&status);
+    let alerts = section(&page, "alerts");
+    for text in [
+        "<li>Disk1&lt;b&gt;, for <time ",
+        ">1 min</time>, from local. <span class=\"labels\">device=&quot;&lt;sda&gt;&quot;</span></li>",
+    ] {
+        assert!(alerts.contains(text), "{text:?} in {alerts}");
+    }
+    assert_eq!(alerts.matches("<li>Disk").count(), 8);
+    assert!(alerts.contains("<li>and 2 more</li>"), "{alerts}");
+}
+
+#[test]
+fn episode_of_a_paused_rule_promises_no_steps() {
+    let mut status = busy(0);
+    status.paused_rules.insert("calm-batch-jobs".to_owned());
+    let page = episode(&status, &alert("calm-batch-jobs").episode, OPTIONS).unwrap();
+    let summary = section(&page, "summary");
+    let expected = "Enforce. The rule is paused: no new steps; its leases are still reverted.";
+    assert!(summary.contains(expected), "{summary}");
 }
 
 #[test]

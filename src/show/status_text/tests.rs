@@ -111,6 +111,36 @@ fn alert_with_more_events_than_are_listed_says_so() {
 }
 
 #[test]
+fn paused_rules_and_alerts_that_no_rule_answers_are_named() {
+    let mut json = answer_json();
+    json["paused_rules"] = serde_json::json!(["waits"]);
+    let alert = serde_json::json!({"alertname": "Full", "labels": {}, "source": "local", "since": NOW});
+    json["unanswered_alerts"] = vec![alert; 11].into();
+    let mut pause = json["actions"][0].clone();
+    pause.as_object_mut().unwrap().remove("outcome");
+    for (field, value) in [
+        ("operation", "pause"),
+        ("rule", "waits"),
+        ("reason", "by root (uid 0): a look"),
+        ("at", NOW),
+    ] {
+        pause[field] = value.into();
+    }
+    json["actions"].as_array_mut().unwrap().insert(0, pause);
+    let status = serde_json::from_value(json).unwrap();
+    let text = text(&status, NOW.parse().unwrap(), "", Style::PLAIN);
+    assert!(text.contains("  rule waits (paused)\n"), "{text}");
+    let expected = "waits is paused: 0s ago by root (uid 0): a look, until `evenkeel resume --rule waits`\n";
+    assert!(text.contains(expected), "{text}");
+    assert_eq!(
+        text.matches("Full for 0s, from local: no rule answers\n").count(),
+        10,
+        "{text}"
+    );
+    assert!(text.contains("and 1 more that no rule answers\n"), "{text}");
+}
+
+#[test]
 fn status_fits_80_columns() {
     let mut status = answer();
     let long = "a ".repeat(60);
